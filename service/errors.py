@@ -1,0 +1,172 @@
+"""Every error the service answers with: one tree, each leaf with its problem type and status.
+
+Knows nothing of HTTP frameworks: `service.api` turns these into RFC 9457 `application/problem+json`.
+Every foreign exception (pymilvus, redis, onnxruntime, Pillow, ffmpeg) is mapped to one of these
+where it is caught.
+"""
+
+from __future__ import annotations
+
+
+class LPRError(Exception):
+    """Base of all errors with a meaning to the caller.
+
+    `detail` says what happened and what to do about it; `pointer` is the JSON pointer of the
+    offending field, where there is one.
+    """
+
+    slug = "internal"
+    status = 500
+    title = "Internal error"
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str, *, pointer: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+
+
+class BadInputError(LPRError):
+    """The request itself is at fault; sending it again unchanged cannot succeed."""
+
+    slug, status, title = "validation", 422, "Invalid request"
+
+
+class ClipError(BadInputError):
+    slug, title = "clip-undecodable", "The clip could not be decoded"
+
+
+class ClipEmptyError(ClipError):
+    slug, title = "clip-empty", "The clip is empty"
+
+
+class ClipFormatError(ClipError):
+    slug, title = "clip-format-unsupported", "The clip's container is not supported"
+
+
+class ClipCodecError(ClipError):
+    slug, title = "clip-codec-unsupported", "The clip's video codec is not supported"
+
+
+class ClipTooLargeError(ClipError):
+    slug, title = "clip-dimensions-too-large", "The clip's frames are too large"
+
+
+class ClipNoVideoError(ClipError):
+    slug, title = "clip-no-video", "The clip has no video stream"
+
+
+class ClipTooManyStreamsError(ClipError):
+    slug, title = "clip-too-many-streams", "The clip has too many streams"
+
+
+class ClipEncryptedError(ClipError):
+    slug, title = "clip-encrypted", "The clip is encrypted"
+
+
+class ImageError(BadInputError):
+    slug, title = "image-undecodable", "The image could not be decoded"
+
+
+class ImageFormatError(ImageError):
+    slug, status, title = "image-format-unsupported", 415, "The image's format is not supported"
+
+
+class ImageTooLargeError(ImageError):
+    slug, title = "image-dimensions-too-large", "The image has too many pixels"
+
+
+class ImageTooSmallError(ImageError):
+    slug, title = "image-too-small", "The image is too small to show a product"
+
+
+class ImageAnimatedError(ImageError):
+    slug, title = "image-animated", "Animated images are not supported"
+
+
+class ImageMetadataError(ImageError):
+    slug, title = "image-metadata-too-large", "The image's metadata is too large"
+
+
+class MetadataTooLargeError(BadInputError):
+    slug, title = "metadata-too-large", "The metadata is too large"
+
+
+class MalformedRequestError(BadInputError):
+    slug, status, title = "malformed-request", 400, "The request could not be read"
+
+
+class MalformedMultipartError(MalformedRequestError):
+    slug, title = "malformed-multipart", "The multipart body could not be read"
+
+
+class TooManyPartsError(MalformedRequestError):
+    slug, title = "too-many-parts", "The multipart body has too many parts"
+
+
+class UnsupportedMediaTypeError(BadInputError):
+    slug, status, title = "unsupported-media-type", 415, "Unsupported content type"
+
+
+class EncodingUnsupportedError(BadInputError):
+    slug, status, title = "encoding-unsupported", 415, "Content encodings are not supported"
+
+
+class BodyTooLargeError(BadInputError):
+    slug, status, title = "body-too-large", 413, "The request body is too large"
+
+
+class NotFoundError(BadInputError):
+    slug, status, title = "not-found", 404, "Not found"
+
+
+class ShopNotFoundError(NotFoundError):
+    slug, title = "shop-not-found", "No such shop"
+
+
+class IdempotencyKeyInvalidError(BadInputError):
+    slug, status, title = "idempotency-key-invalid", 400, "The Idempotency-Key is not valid"
+
+
+class IdempotencyInProgressError(BadInputError):
+    slug, status, title = "idempotency-in-progress", 409, "A request with this key is in progress"
+    retry_after_s = 1
+
+
+class IdempotencyKeyReusedError(BadInputError):
+    slug, status, title = "idempotency-key-reused", 422, "This Idempotency-Key had another body"
+
+
+class OverloadedError(LPRError):
+    slug, status, title = "overloaded", 429, "Too many requests in flight"
+    retry_after_s = 1
+
+
+class UnavailableError(LPRError):
+    """A part the service stands on does not answer; the same request may succeed later."""
+
+    slug, status, title = "unavailable", 503, "Temporarily unavailable"
+    retry_after_s = 2
+
+
+class IndexUnavailableError(UnavailableError):
+    slug, title = "index-unavailable", "The vector index does not answer"
+
+
+class InferenceError(UnavailableError):
+    slug, title = "inference-failed", "The model could not be run"
+
+
+class StorageFullError(LPRError):
+    slug, status, title = "storage-full", 507, "The catalogue's storage is full"
+    retry_after_s = 30
+
+
+class StartupError(LPRError):
+    """The service cannot start as configured; shown to the operator, never to a caller."""
+
+    slug, title = "startup", "The service cannot start"
+
+
+class BundleError(StartupError):
+    slug, title = "bundle-invalid", "The model bundle cannot be trusted"
