@@ -1,0 +1,223 @@
+"""The service as seen from Python: a small synchronous HTTP client.
+
+Knows the REST face and its problem documents; knows nothing of the service's inside. `lpr index`,
+`lpr recognize`, the demo and the tests speak to the service through it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+JSON = dict[str, Any]
+
+_BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
+
+
+class ClientError(Exception):
+    """Base of what can go wrong between here and the service."""
+
+
+class ServiceUnreachableError(ClientError):
+    """Nothing answers HTTP at the address."""
+
+
+class ServiceNotReadyError(ClientError):
+    """The service answers, but did not become ready in time."""
+
+
+class ProblemError(ClientError):
+    """The service answered with a problem document (RFC 9457)."""
+
+    def __init__(self, status: int, problem: JSON) -> None:
+        self.status = status
+        self.slug = str(problem.get("type", "about:blank")).rsplit("/", 1)[-1]
+        self.detail = str(problem.get("detail") or problem.get("title") or f"status {status}")
+        self.problem = problem
+        super().__init__(f"{self.detail} [{status} {self.slug}]")
+
+
+class Client:
+    """One service; safe to share between threads.
+
+    A busy service (429, 503) is asked again as its `Retry-After` says, for `patience_s` in all.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = 60.0, patience_s: float = 30.0) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._patience_s = patience_s
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            # A proxy of the environment never leads to this machine itself.
+            trust_env=not _is_loopback(httpx.URL(self.base_url).host),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def put_product(
+        self,
+        shop_id: str,
+        product_id: str,
+        images: Sequence[bytes | Path],
+        title: str | None = None,
+        metadata: JSON | None = None,
+    ) -> JSON:
+        """Store or replace a product; when this returns, it is durable and searchable."""
+        fields = {"shop_id": shop_id, "product_id": product_id}
+        if title is not None:
+            fields["title"] = title
+        if metadata is not None:
+            fields["metadata"] = json.dumps(metadata)
+        return self._json("POST", "/gallery", data=fields, files=_parts("images", images))
+
+    def recognize(
+        self, shop_id: str, clip: bytes | Path, top_k: int = 5, explain: bool = False
+    ) -> JSON:
+        """The answer of `POST /recognize` for a video file."""
+        return self._recognize("clip", [clip], shop_id, top_k, explain)
+
+    def recognize_frames(
+        self,
+        shop_id: str,
+        frames: Sequence[bytes | Path],
+        top_k: int = 5,
+        explain: bool = False,
+    ) -> JSON:
+        """The answer of `POST /recognize` for pictures in the order they were filmed."""
+        return self._recognize("frames", frames, shop_id, top_k, explain)
+
+    def products(self, shop_id: str, *, page_size: int = 100) -> Iterable[JSON]:
+        """All products of a shop, page by page."""
+        cursor: str | None = None
+        while True:
+            params = {"limit": str(page_size)} | ({"after": cursor} if cursor else {})
+            page = self._json("GET", _path("gallery", shop_id), params=params)
+            yield from page["products"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def product(self, shop_id: str, product_id: str) -> JSON:
+        return self._json("GET", _path("gallery", shop_id, product_id))
+
+    def delete_product(self, shop_id: str, product_id: str) -> None:
+        self._send("DELETE", _path("gallery", shop_id, product_id))
+
+    def delete_shop(self, shop_id: str) -> None:
+        self._send("DELETE", _path("gallery", shop_id))
+
+    def info(self) -> JSON:
+        return self._json("GET", "/info")
+
+    def is_ready(self) -> bool:
+        """Whether `/readyz` says yes now; False also where nothing answers."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Return once the service is ready.
+
+        Raises ServiceUnreachableError if nothing answered within `timeout_s`, ServiceNotReadyError
+        if something did but was not ready.
+        """
+        deadline = time.monotonic() + timeout_s
+        failure: ClientError = ServiceUnreachableError(self._unreachable())
+        while True:
+            try:
+                response = self._http.get("/readyz")
+                if response.is_success:
+                    return
+                failure = ServiceNotReadyError(
+                    f"{self.base_url} is not ready: {_problem(response).detail}"
+                )
+            except httpx.TransportError:
+                failure = ServiceUnreachableError(self._unreachable())
+            if time.monotonic() >= deadline:
+                raise failure
+            time.sleep(0.1)
+
+    def _recognize(
+        self, field: str, files: Sequence[bytes | Path], shop_id: str, top_k: int, explain: bool
+    ) -> JSON:
+        fields = {
+            "shop_id": shop_id,
+            "top_k": str(top_k),
+            "explain": "true" if explain else "false",
+        }
+        return self._json("POST", "/recognize", data=fields, files=_parts(field, files))
+
+    def _json(self, method: str, path: str, **request: Any) -> JSON:
+        body: JSON = self._send(method, path, **request).json()
+        return body
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.ConnectError as error:
+                raise ServiceUnreachableError(self._unreachable()) from error
+            except httpx.TransportError as error:
+                raise ServiceUnreachableError(
+                    f"{self.base_url} did not finish its answer: {error or type(error).__name__}"
+                ) from error
+            if response.is_success:
+                return response
+            pause_s = _retry_after_s(response)
+            if response.status_code not in _BUSY or time.monotonic() + pause_s > deadline:
+                raise _problem(response)
+            time.sleep(pause_s)
+
+    def _unreachable(self) -> str:
+        return f"no service answers at {self.base_url}; is `lpr serve` running there?"
+
+
+def _parts(field: str, files: Sequence[bytes | Path]) -> list[tuple[str, tuple[str, bytes]]]:
+    """Multipart file parts; the bytes are kept, so that a busy service can be asked again."""
+    return [
+        (field, (file.name, file.read_bytes()) if isinstance(file, Path) else (f"{i}", file))
+        for i, file in enumerate(files)
+    ]
+
+
+def _path(*segments: str) -> str:
+    return "/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    try:
+        return max(0.1, float(response.headers.get("retry-after", "1")))
+    except ValueError:
+        return 1.0
+
+
+def _problem(response: httpx.Response) -> ProblemError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    return ProblemError(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
