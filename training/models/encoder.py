@@ -1,0 +1,203 @@
+"""The image encoder shared by shop pictures and clip frames: CLIP's vision transformer.
+
+Follows CLIP (Radford et al., 2021, section 2.4) as RICE uses it: `tokens` are the last block's
+output before the final LayerNorm, the class token included; the embedding is the projection of
+the normalised class token. Knows nothing of clips, matching or losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's constants, RGB, of pixels in [0, 1]
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of the vision transformer; the defaults are ViT-B/32."""
+
+    image_size: int = 224
+    patch_size: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    embedding: int = 512
+    stem: Literal["patch", "conv"] = "patch"
+    """`patch`: CLIP's one strided convolution. `conv`: a stack of 3x3 convolutions of stride 2
+    (Xiao et al., 2021, "Early convolutions help transformers see better"), for training from
+    nothing on few pictures."""
+    stem_depth: int = 1
+    """Convolutions a stage of the `conv` stem; those after a stage's first are residual."""
+    drop_path: float = 0.0
+    """Share of residual branches dropped in training, growing linearly to this with depth."""
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"the conv stem halves: patch_size {self.patch_size} is no power of 2")
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+class QuickGELU(nn.Module):
+    """CLIP's approximation of GELU: x sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a sample's whole residual branch in training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `queries` [B,Q,D] over `context` [B,L,D].
+
+    `mask` is bool [B,L], True where a context token takes part.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B,L,D] -> [B,heads,L,D/heads]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.attend(self.query(queries), self.key(context), self.value(context), mask)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of projected queries [B,Q,D] over projected keys and values [B,L,D]."""
+        attended = F.scaled_dot_product_attention(
+            self.split(query),
+            self.split(key),
+            self.split(value),
+            attn_mask=None if mask is None else mask[:, None, None, :],
+        )
+        return self.out(attended.transpose(-2, -3).flatten(-2))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with QuickGELU between, four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width))
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm transformer block of self-attention over tokens [B,T,D]."""
+
+    def __init__(self, width: int, heads: int, drop_path: float = 0.0, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width, heads)
+        self.norm_feedforward = nn.LayerNorm(width, eps=eps)
+        self.feedforward = FeedForward(width)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        normed = self.norm_attention(tokens)
+        tokens = tokens + self.drop_path(self.attention(normed, normed, mask))
+        return tokens + self.drop_path(self.feedforward(self.norm_feedforward(tokens)))
+
+    def first_token(self, tokens: Tensor) -> Tensor:
+        """What `forward` gives for token 0, [B,D], without computing the others."""
+        normed = self.norm_attention(tokens)
+        first = tokens[:, :1] + self.attention(normed[:, :1], normed)
+        return (first + self.feedforward(self.norm_feedforward(first)))[:, 0]
+
+
+class ResidualConv(nn.Module):
+    """One 3x3 convolution around which the input is carried: [B,C,H,W] -> [B,C,H,W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.norm(self.conv(x)))
+
+
+def conv_stem(config: EncoderConfig) -> nn.Sequential:
+    """Halves the picture log2(patch_size) times while doubling channels up to `width`."""
+    stages = config.patch_size.bit_length() - 1
+    channels = [max(config.width >> (stages - 1 - i), 24) for i in range(stages)]
+    layers: list[nn.Module] = []
+    for before, after in zip([3, *channels[:-1]], channels, strict=True):
+        layers += [
+            nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
+        if before > 3:  # at full resolution a further convolution costs most and sees least
+            layers += [ResidualConv(after) for _ in range(config.stem_depth - 1)]
+    layers.append(nn.Conv2d(config.width, config.width, 1))
+    return nn.Sequential(*layers)
+
+
+class ImageEncoder(nn.Module):
+    """Pictures [B,3,S,S], normalised pixels -> embedding [B,E], tokens [B,1+P,D]."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.stem: nn.Module = (
+            conv_stem(config)
+            if config.stem == "conv"
+            else nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        )
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(1 + config.patches, width))
+        self.norm_before = nn.LayerNorm(width)
+        rates = torch.linspace(0, config.drop_path, config.layers).tolist()
+        self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
+        self.norm_after = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, config.embedding, bias=False)
+
+    def forward(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`patch_mask` is bool [B,P]: the patches that others may attend to (IPD in RICE).
+
+        The embedding is not normalised: a clip averages its frames' embeddings first.
+        """
+        patches = self.stem(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
+        tokens = self.norm_before(torch.cat([first, patches], dim=1) + self.positions)
+        mask = None if patch_mask is None else with_class_token(patch_mask)
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return self.projection(self.norm_after(tokens[:, 0])), tokens
+
+
+def with_class_token(patch_mask: Tensor) -> Tensor:
+    """[B,P] -> [B,1+P]: the class token always takes part."""
+    return F.pad(patch_mask, (1, 0), value=True)
