@@ -1,0 +1,255 @@
+"""Turns an uploaded clip into a few frames, by an ffmpeg child that is not trusted.
+
+Knows how frames are chosen; `sandbox` knows how the child is held, `decoder_log` what it says.
+
+One pass, and no belief in the container's duration: ffmpeg hands over frames whose gaps grow in
+proportion to the time since the start. Wherever the clip then turns out to end, enough of them lie
+near each of the evenly spread places to choose from, and there are only logarithmically many.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import ClipEmptyError, ClipEncryptedError, ClipError, StartupError
+from service.media import decoder_log
+from service.media.sandbox import Finished, Sandbox, SandboxLimits, private_file
+from service.settings import MediaSettings
+
+_LOG = logging.getLogger(__name__)
+
+# Demuxers and decoders under ffmpeg's names. Playlists, image sequences and network formats are
+# left out because they open other files; the sound's decoders because nobody listens.
+_FORMATS = "mov,matroska,avi,mpegts,flv"
+_DECODERS = (
+    "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,libaom-av1,"
+    "mpeg4,mpeg2video,mpeg1video,mjpeg,h263,flv"
+)
+# A frame is taken when the time since the last one exceeds 1/(2 * frames) of the time since the
+# start: half the distance between two frames of the answer, so none is off by more than a quarter.
+_DENSITY = 2
+# A clip of n frames gives about k * (1 + ln(n / k)), k = _DENSITY * frames: seldom 8 k. The bound
+# is for clips with made-up times.
+_MOST_TAKEN = 24
+_BYTES_PER_PIXEL = 16  # the largest buffer a decoder asks for: four planes of 16 bits, with room
+_PROBE_BYTES = 5_000_000
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a clip in the order of time, evenly spread, upright, ready for the model.
+
+    `partial` says that the clip was damaged or cut short, and these are of what could be seen.
+    """
+
+    pixels: npt.NDArray[np.uint8]  # [F, S, S, 3], RGB
+    duration_s: float
+    partial: bool
+
+
+class ClipDecoder:
+    """Decodes clips in children of their own. Safe to share between threads."""
+
+    def __init__(self, limits: MediaSettings, *, executable: str | None = None) -> None:
+        """`executable` is an ffmpeg 6 or newer; None takes the one of imageio-ffmpeg.
+
+        Raises StartupError if it does not run under the limits.
+        """
+        self._limits = limits
+        self._executable = executable or _bundled_ffmpeg()
+        self._sandbox = Sandbox(
+            SandboxLimits(
+                wall_s=limits.decode_wall_s,
+                cpu_s=limits.decode_wall_s * (limits.decode_threads + 1),
+                memory_bytes=limits.decode_memory_bytes,
+            )
+        )
+        self._check_executable()
+
+    def sandbox(self) -> dict[str, bool]:
+        """The layers of confinement by name, and whether each is in force."""
+        return dict(self._sandbox.layers)
+
+    def decode(self, clip: bytes, *, size: int, frames: int) -> Frames:
+        """At most `frames` frames of `clip`, evenly spread, cut to `size` x `size`; blocking.
+
+        Raises ClipError, or the subclass that says what is wrong with the clip; UnavailableError
+        if the machine could not start a decoder.
+        """
+        if not clip:
+            raise ClipEmptyError("The clip has no bytes; send a video file.")
+        density = _DENSITY * frames
+        most = _MOST_TAKEN * density
+        with private_file(clip) as source, private_file() as ledger:
+            command = self._command(source, ledger, size=size, density=density, most=most)
+            finished = self._sandbox.run(
+                command, output_bytes=most * size * size * 3, inherit=(source, ledger)
+            )
+            times = _read_ledger(ledger)
+        taken = np.frombuffer(finished.output, np.uint8)
+        count = min(len(times), len(taken) // (size * size * 3))
+        self._raise_if_refused(finished, clip, count)
+        pixels = taken[: count * size * size * 3].reshape(count, size, size, 3)
+        return self._choose(pixels, times[:count], finished, density=density, frames=frames)
+
+    def _raise_if_refused(self, finished: Finished, clip: bytes, count: int) -> None:
+        log = finished.log
+        if decoder_log.is_encrypted(clip) and not decoder_log.is_whole(log):
+            raise ClipEncryptedError("The clip is encrypted; send it without protection.")
+        if count == 0 and finished.cut is not None:
+            raise ClipError(
+                f"Decoding the clip was stopped at the limit of {finished.cut}, before its first "
+                "frame; send a shorter or smaller clip."
+            )
+        if count == 0 or decoder_log.has_too_many_streams(log):
+            raise decoder_log.refusal(log, max_streams=self._limits.max_streams)
+
+    def _choose(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        times: npt.NDArray[np.float64],
+        finished: Finished,
+        *,
+        density: int,
+        frames: int,
+    ) -> Frames:
+        times = _usable_times(times)
+        end = _end_of_last_frame(times)
+        promised = decoder_log.promised_s(finished.log)
+        if promised is not None:
+            promised = min(promised, self._limits.max_clip_s)
+        # The true end may lie one gap behind the last frame taken; half a second for sound that
+        # outlasts the picture.
+        unsure = times[-1] / density + 0.5
+        short = promised is not None and promised > end + unsure
+        believed = promised is not None and times[-1] <= promised <= end + unsure
+        duration = float(promised if promised is not None and believed else end)
+        return Frames(
+            pixels=pixels[_evenly_spread(times, duration, frames)],
+            duration_s=duration,
+            partial=finished.cut is not None or short or not decoder_log.is_whole(finished.log),
+        )
+
+    def _command(
+        self, source: int, ledger: int, *, size: int, density: int, most: int
+    ) -> list[str]:
+        """Frames go to standard output, their times to the descriptor `ledger`."""
+        limits = self._limits
+        clip = ffmpeg.input(
+            "fd:",
+            fd=source,
+            protocol_whitelist="fd",
+            format_whitelist=_FORMATS,
+            codec_whitelist=_DECODERS,
+            max_pixels=limits.max_frame_pixels,
+            max_streams=limits.max_streams,
+            probesize=_PROBE_BYTES,
+            t=limits.max_clip_s,
+            threads=limits.decode_threads,
+            an=None,
+            sn=None,
+            dn=None,
+        )
+        chosen = f"isnan(prev_selected_t)+gt(t-prev_selected_t,(t-start_t)/{density})"
+        # The square is cut out before it is scaled, which is the same picture for less work. It is
+        # a square on the screen: sar is the width of one pixel over its height.
+        width, height = "min(iw,max(2,ih/sar))", "min(ih,max(2,iw*sar))"
+        square = (
+            clip["V:0"]
+            .filter("select", chosen)
+            .filter("crop", w=width, h=height, exact=1)
+            # Widened to the reduction as Pillow's BICUBIC, with Pillow's coefficient.
+            .filter(
+                "scale",
+                size,
+                size,
+                flags="bicubic+accurate_rnd+full_chroma_int",
+                param0=0,
+                param1=0.5,
+            )
+            .filter("format", "rgb24")
+        )
+        output = ffmpeg.output(
+            square,
+            "pipe:1",
+            format="rawvideo",
+            fps_mode="passthrough",
+            stats_enc_pre=f"pipe:{ledger}",
+            stats_enc_pre_fmt="{ptsi} {tbi}",
+            **{"frames:v": most},
+        )
+        program = [self._executable, "-nostdin", "-nostats", "-hide_banner"]
+        program += ["-loglevel", "level+verbose"]
+        program += ["-max_alloc", str(_BYTES_PER_PIXEL * limits.max_frame_pixels)]
+        program += [
+            "-max_error_rate",
+            "1",
+        ]  # a clip that is damaged for the most part shows something
+        program += ["-filter_complex_threads", "1"]
+        return _compiled(output, program)
+
+    def _check_executable(self) -> None:
+        protocols = self._sandbox.run(
+            [self._executable, "-hide_banner", "-protocols"], output_bytes=100_000
+        )
+        if b"fd" not in protocols.output.split():
+            raise StartupError(
+                f"{self._executable} does not run under the limits, or is older than ffmpeg 6: "
+                f"{protocols.log.strip()[-300:] or 'no fd: protocol'}"
+            )
+        missing = [layer for layer, holds in self._sandbox.layers.items() if not holds]
+        if missing:
+            _LOG.warning("clips are decoded without these layers of confinement: %s", missing)
+
+
+def _bundled_ffmpeg() -> str:
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise StartupError(f"No ffmpeg was found: {error}") from error
+
+
+def _compiled(output: Any, program: list[str]) -> list[str]:
+    return [str(word) for word in ffmpeg.compile(output, cmd=program)]
+
+
+def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
+    """Seconds of each frame handed over, from lines of `<ticks> <seconds of a tick as a ratio>`."""
+    os.lseek(ledger, 0, os.SEEK_SET)
+    times = []
+    with os.fdopen(os.dup(ledger), "rb") as file:
+        for line in file:
+            ticks, _, base = line.strip().partition(b" ")
+            numerator, _, denominator = base.partition(b"/")
+            try:
+                times.append(int(ticks) * int(numerator) / int(denominator))
+            except (ValueError, ZeroDivisionError):
+                break  # a line cut by the kill: the frames behind it are not looked at
+    return np.array(times, np.float64)
+
+
+def _usable_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Seconds since the first frame, never falling; frame numbers where the clip tells no times."""
+    times = np.maximum.accumulate(times - times[0])
+    return times if times[-1] > 0 else np.arange(len(times), dtype=np.float64)
+
+
+def _end_of_last_frame(times: npt.NDArray[np.float64]) -> float:
+    """A frame lasts as long as the one before it."""
+    return float(times[-1] + (times[-1] - times[-2] if len(times) > 1 else 0.0))
+
+
+def _evenly_spread(
+    times: npt.NDArray[np.float64], duration: float, frames: int
+) -> npt.NDArray[np.intp]:
+    """Indices of the frames nearest to the middles of `frames` equal parts, each frame once."""
+    middles = (np.arange(frames) + 0.5) * duration / frames
+    return np.unique(np.abs(times[:, None] - middles).argmin(axis=0))
