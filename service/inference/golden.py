@@ -1,0 +1,100 @@
+"""Golden examples: pictures in the bundle, and what the model gave for them when it was exported.
+
+They pin what hashes cannot: that JPEG decoding, resizing and onnxruntime of *this* machine lead to
+the vectors that the exporter's did. A gallery indexed by a service that fails here would be wrong
+without anyone seeing it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from service.errors import BundleError, ImageError
+from service.inference.bundle import Bundle, Document, FileName, describe, read_text
+from service.media.images import decode_image, fit
+from service.settings import MediaSettings
+
+if TYPE_CHECKING:
+    from service.inference.model import Model
+
+MAX_GOLDEN_BYTES = 10_000_000
+_LIMITS = MediaSettings.model_validate({})
+
+Vector = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class GoldenPicture(Document):
+    file: FileName
+    embedding: Vector
+    match_state: Vector
+
+
+class GoldenClip(Document):
+    """`logits` are the matcher's for this clip and each golden picture, in order."""
+
+    frames: Annotated[tuple[FileName, ...], Field(min_length=1)]
+    embedding: Vector
+    logits: Vector
+
+
+class Golden(Document):
+    # A tolerance so wide that anything passes proves nothing.
+    tolerance: Annotated[float, Field(gt=0, le=0.01)]
+    pictures: Annotated[tuple[GoldenPicture, ...], Field(min_length=1)]
+    clip: GoldenClip
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """The bundle's golden examples. Raises BundleError."""
+    name = bundle.manifest.golden
+    try:
+        return Golden.model_validate_json(read_text(bundle.path, name, MAX_GOLDEN_BYTES))
+    except ValidationError as error:
+        raise BundleError(f"{bundle.path / name}: {describe(error)}") from error
+
+
+def verify_golden(model: Model, bundle: Bundle) -> None:
+    """Raises BundleError where the model's answers are not the golden ones."""
+    golden = read_golden(bundle)
+    pictures = model.encode_pictures(_read_pictures(bundle, [p.file for p in golden.pictures]))
+    clip = model.encode_clip(_read_pictures(bundle, list(golden.clip.frames)))
+    logits = model.match(pictures.match_state, clip)
+    for index, expected in enumerate(golden.pictures):
+        _compare(expected.file, pictures.embedding[index], expected.embedding, golden)
+        _compare(expected.file, pictures.match_state[index], expected.match_state, golden)
+    _compare("the clip", clip.embedding, golden.clip.embedding, golden)
+    _compare("the clip", logits, golden.clip.logits, golden)
+
+
+def _read_pictures(bundle: Bundle, names: list[str]) -> npt.NDArray[np.uint8]:
+    size = bundle.manifest.preprocessing.size
+    return np.stack([fit(_decode(bundle, name), size) for name in names])
+
+
+def _decode(bundle: Bundle, name: str) -> npt.NDArray[np.uint8]:
+    if name not in bundle.manifest.files:
+        raise BundleError(f"the golden picture {name} is not among the bundle's files")
+    try:
+        return decode_image((bundle.path / name).read_bytes(), _LIMITS).pixels
+    except (OSError, ImageError) as error:
+        raise BundleError(f"the golden picture {name} cannot be read: {error}") from error
+
+
+def _compare(
+    what: str, found: npt.NDArray[np.float32], expected: tuple[float, ...], golden: Golden
+) -> None:
+    """Within the tolerance, times the vector's scale where that is above 1."""
+    reference = np.asarray(expected)
+    if found.shape != reference.shape:
+        raise BundleError(f"golden example {what}: {found.shape} for {reference.shape} numbers")
+    difference = float(np.abs(found - reference).max())
+    allowed = golden.tolerance * max(1.0, float(np.sqrt(np.mean(reference**2))))
+    if not difference <= allowed:  # a NaN fails too
+        raise BundleError(
+            f"golden example {what}: differs by {difference:.2g} where {allowed:.2g} is allowed: "
+            "this machine would not compute what the exporter computed"
+        )

@@ -1,0 +1,150 @@
+"""The model as the service calls it: pictures and clips in, vectors and match logits out.
+
+Knows the four graphs of a bundle and how they belong together; not where pixels come from, nor
+what is done with scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.inference.bundle import Bundle, Manifest
+from service.inference.golden import verify_golden
+from service.inference.session import Session
+from service.settings import InferenceSettings
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+PICTURES_A_RUN = 16  # bounds the memory of one run, whatever the size of a product
+STATES_A_RUN = 1024
+WARM_BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    embedding: Floats  # [B,E], L2
+    match_state: Floats  # [B,D]
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """A clip of L = frames * (1 + patches) tokens."""
+
+    embedding: Floats  # [E], L2
+    keys: Floats  # [L,D]
+    values: Floats  # [L,D]
+    token_mask: Mask  # [L], True takes part
+
+
+class Model:
+    """A bundle's graphs in sessions. Safe to call from several threads.
+
+    Every method raises InferenceError when onnxruntime fails, and ValueError when it is called
+    with arrays of another shape or type than stated.
+    """
+
+    def __init__(self, bundle: Bundle, settings: InferenceSettings) -> None:
+        """Makes the sessions, and trusts them; see `open`."""
+        self.manifest: Manifest = bundle.manifest
+        graphs = bundle.manifest.graphs
+        self._images = Session(bundle.path, graphs.image_encoder, settings, shares_weights=True)
+        self._clips = Session(bundle.path, graphs.clip_encoder, settings, shares_weights=True)
+        self._explainer = Session(bundle.path, graphs.explainer, settings, shares_weights=True)
+        self._matcher = Session(bundle.path, graphs.matcher, settings, shares_weights=False)
+        self.providers: list[str] = self._images.providers
+
+    @classmethod
+    def open(cls, bundle: Bundle, settings: InferenceSettings) -> Model:
+        """A model that gave the bundle's golden answers on this machine, warmed.
+
+        Raises BundleError when graphs or golden answers are not what the manifest promises,
+        StartupError when the provider asked for is not the one that runs.
+        """
+        model = cls(bundle, settings)
+        verify_golden(model, bundle)
+        model.warm_up()
+        return model
+
+    def warm_up(self) -> None:
+        """Runs every graph once in the shapes that serving uses: first runs are slow."""
+        size, frames = self.manifest.dims.image_size, self.manifest.dims.frames
+        for batch in WARM_BATCHES:
+            pictures = self.encode_pictures(np.zeros((batch, size, size, 3), np.uint8))
+        clip = self.encode_clip(np.zeros((frames, size, size, 3), np.uint8))
+        self.match(pictures.match_state, clip)
+        self.explain(np.zeros((size, size, 3), np.uint8), clip)
+
+    def encode_pictures(self, pictures: Pixels) -> PictureFeatures:
+        """uint8 [B,S,S,3], any B -> embeddings and match states."""
+        size, dims = self.manifest.dims.image_size, self.manifest.dims
+        _check("pictures", pictures, np.uint8, (None, size, size, 3))
+        embedding = np.empty((len(pictures), dims.embedding), np.float32)
+        match_state = np.empty((len(pictures), dims.match_state), np.float32)
+        for part in _parts(len(pictures), PICTURES_A_RUN):
+            embedding[part], match_state[part] = self._images.run(pictures=pictures[part])
+        return PictureFeatures(embedding, match_state)
+
+    def encode_clip(self, frames: Pixels) -> ClipFeatures:
+        """uint8 [F,S,S,3], 1 <= F <= dims.frames -> one clip's embedding, keys and values."""
+        dims = self.manifest.dims
+        _check("frames", frames, np.uint8, (None, dims.image_size, dims.image_size, 3))
+        count = len(frames)
+        if not 1 <= count <= dims.frames:
+            raise ValueError(f"a clip has 1 to {dims.frames} frames, not {count}")
+        embedding, keys, values, token_mask = self._clips.run(
+            frames=frames[None],
+            frame_mask=np.ones((1, count), np.bool_),
+            patch_mask=np.ones((1, count, dims.patches), np.bool_),
+        )
+        return ClipFeatures(embedding[0], keys[0], values[0], token_mask[0])
+
+    def match(self, states: Floats, clip: ClipFeatures) -> Floats:
+        """Match states [K,D], any K, against one clip -> logits [K]."""
+        _check("states", states, np.float32, (None, self.manifest.dims.match_state))
+        logits = np.empty(len(states), np.float32)
+        for part in _parts(len(states), STATES_A_RUN):
+            [logits[part]] = self._matcher.run(
+                match_state=states[part],
+                keys=clip.keys,
+                values=clip.values,
+                token_mask=clip.token_mask,
+            )
+        return logits
+
+    def explain(self, picture: Pixels, clip: ClipFeatures) -> Floats:
+        """uint8 [S,S,3] -> where each picture token looks in the clip, [1+patches, L].
+
+        Row 0 is the class token's, the one that the match logit is made of; rows sum to 1.
+        """
+        size = self.manifest.dims.image_size
+        _check("picture", picture, np.uint8, (size, size, 3))
+        [attention] = self._explainer.run(
+            pictures=picture[None], keys=clip.keys, token_mask=clip.token_mask
+        )
+        explanation: Floats = attention[0]
+        return explanation
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def _check(
+    name: str,
+    array: npt.NDArray[np.generic],
+    dtype: type[np.generic],
+    shape: tuple[int | None, ...],
+) -> None:
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != dtype or not fits:
+        raise ValueError(
+            f"{name} must be {dtype.__name__} {list(shape)}, got {array.dtype} {list(array.shape)}"
+        )

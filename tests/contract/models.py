@@ -1,0 +1,57 @@
+"""Random models for the tests, and their export with made-up figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training.export.bundle import export_bundle
+from training.models.encoder import EncoderConfig
+from training.models.rice import Rice, RiceConfig
+
+TINY = RiceConfig(
+    encoder=EncoderConfig(
+        image_size=32,
+        patch_size=8,
+        width=48,
+        layers=2,
+        heads=4,
+        embedding=24,
+        stem="conv",
+        stem_depth=2,
+    ),
+    frames=10,
+    matching_heads=4,
+)
+
+
+def random_rice(config: RiceConfig, seed: int = 0) -> Rice:
+    """In evaluation mode; BatchNorms have statistics, as after training, so that folding shows."""
+    torch.manual_seed(seed)
+    model = Rice(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+    return model.eval()
+
+
+def tiny_rice() -> Rice:
+    return random_rice(TINY)
+
+
+def export_tiny(model: Rice, out: Path) -> Path:
+    return export_bundle(
+        model,
+        out,
+        name="rice-tiny-random",
+        recipe="tiny_random",
+        fusion={"coarse": 1.0, "match": 0.1},
+        calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
+        metrics={"protocol": "none: random weights"},
+    )

@@ -1,0 +1,187 @@
+"""Exports a model: the graphs, the golden examples and the manifest of one bundle.
+
+The whole is written and proven in a folder beside, and takes its place only then: a failed export
+leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.export.errors import ExportError
+from training.export.golden import GOLDEN_FILE, check_golden, write_golden
+from training.export.graphs import write_graphs
+from training.export.parity import check_parity
+from training.export.wrappers import GraphSpec, graph_specs
+from training.models.rice import Rice
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+FUSION = ("coarse", "match")
+CALIBRATION = ("temperature", "none_logit", "threshold")
+
+
+def export_bundle(
+    model: Rice,
+    out: Path,
+    *,
+    name: str,
+    recipe: str,
+    fusion: Mapping[str, float],
+    calibration: Mapping[str, float],
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
+
+    `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match,
+    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object. The model
+    itself is left as it is. Raises ExportError, and then `out` is as it was.
+    """
+    _check_arguments(name, recipe, fusion, calibration)
+    _check_replaceable(out)
+    model = copy.deepcopy(model).cpu().float().eval()
+    specs = graph_specs(model)
+    with _folder_for(out) as folder:
+        write_graphs(specs, folder)
+        check_parity(specs, folder)
+        write_golden(specs, model.config, folder)
+        check_golden(specs, model.config, folder)
+        files = _describe_files(folder)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "bundle_id": f"{name}-{_fingerprint(files)}",
+            "model": {
+                "family": "rice",
+                "recipe": recipe,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            },
+            "precision": "fp32",
+            "dims": _dims(model),
+            "preprocessing": {
+                "resize": "shorter-side",
+                "size": model.config.encoder.image_size,
+                "filter": "bicubic",
+                "crop": "centre",
+            },
+            "files": files,
+            "graphs": {spec.name: _describe_graph(spec) for spec in specs},
+            "fusion": dict(fusion),
+            "calibration": dict(calibration),
+            "metrics": dict(metrics),
+            "golden": GOLDEN_FILE,
+        }
+        _write_manifest(manifest, folder)
+    return out
+
+
+def _check_arguments(
+    name: str, recipe: str, fusion: Mapping[str, float], calibration: Mapping[str, float]
+) -> None:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", recipe):
+        raise ExportError(f"a recipe's name is lower case, digits and underscores, not {recipe!r}")
+    _check_numbers("fusion", fusion, FUSION)
+    _check_numbers("calibration", calibration, CALIBRATION)
+    if min(fusion.values()) < 0:
+        raise ExportError("fusion's weights are not negative")
+    if calibration["temperature"] <= 0 or not 0 <= calibration["threshold"] <= 1:
+        raise ExportError("calibration: temperature is above 0, threshold between 0 and 1")
+
+
+def _check_numbers(what: str, values: Mapping[str, float], names: tuple[str, ...]) -> None:
+    if set(values) != set(names):
+        raise ExportError(f"{what} has {sorted(names)}, not {sorted(values)}")
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ExportError(f"{what}: {name} is {value}")
+
+
+def _check_replaceable(out: Path) -> None:
+    """Only a bundle, or nothing, is ever replaced: `out` may be a mistyped path."""
+    is_bundle = (out / MANIFEST).is_file()
+    is_empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not (is_bundle or is_empty):
+        raise ExportError(f"{out} exists and is no bundle: remove it, or export elsewhere")
+
+
+@contextmanager
+def _folder_for(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block ends well."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()  # by the umask: the scratch folder itself is the exporter's alone
+        yield folder
+        _replace(out, folder, aside=Path(scratch) / "old")
+
+
+def _replace(out: Path, folder: Path, aside: Path) -> None:
+    if not out.exists():
+        folder.rename(out)
+        return
+    out.rename(aside)
+    try:
+        folder.rename(out)
+    except OSError:
+        aside.rename(out)
+        raise
+
+
+def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "bytes": path.stat().st_size,
+        }
+        for path in paths
+    }
+
+
+def _fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """12 hex digits: those of `sha256sum FILES | sort | sha256sum` in the folder."""
+    lines = sorted(f"{info['sha256']}  {name}\n" for name, info in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def _dims(model: Rice) -> dict[str, int]:
+    encoder = model.config.encoder
+    return {
+        "image_size": encoder.image_size,
+        "frames": model.config.frames,
+        "patches": encoder.patches,
+        "embedding": encoder.embedding,
+        "match_state": encoder.width,
+    }
+
+
+def _describe_graph(spec: GraphSpec) -> dict[str, Any]:
+    return {
+        "file": spec.file,
+        "inputs": [asdict(tensor) for tensor in spec.inputs],
+        "outputs": [asdict(tensor) for tensor in spec.outputs],
+    }
+
+
+def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
+    try:
+        text = json.dumps(manifest, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"the manifest cannot be written as JSON (metrics?): {error}") from error
+    path = folder / MANIFEST
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,165 @@
+"""Golden examples: pictures drawn here, and what the model gives for them.
+
+The service decodes the same JPEG bytes, resizes them itself and must come to the same vectors. So
+the pictures have what tells one way of resizing from another: sizes above and below the model's,
+both orientations, fine stripes, hard edges.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from training.export.parity import Array, Run, onnx_graph, require_equal, torch_graph
+from training.export.wrappers import GraphSpec
+from training.models.rice import RiceConfig
+
+GOLDEN_FILE = "golden.json"
+TOLERANCE = 1e-3  # leaves room for another JPEG decoder's rounding, and for a GPU
+JPEG_QUALITY = 92
+PICTURE_SIDES = ((2.5, 1.7), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
+FRAME_SIDES = (1.1, 2.0)
+FRAMES = 3
+
+
+def write_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> None:
+    """Draws the pictures and writes them and `golden.json`, with torch's answers."""
+    pictures, frames = _draw_all(config.encoder.image_size, folder)
+    graphs = {spec.name: torch_graph(spec) for spec in specs}
+    answers = _answers(graphs, config, folder, pictures, frames)
+    golden = {
+        "tolerance": TOLERANCE,
+        "pictures": [
+            {
+                "file": name,
+                "embedding": answers["embedding"][index].tolist(),
+                "match_state": answers["match_state"][index].tolist(),
+            }
+            for index, name in enumerate(pictures)
+        ],
+        "clip": {
+            "frames": frames,
+            "embedding": answers["clip_embedding"].tolist(),
+            "logits": answers["logits"].tolist(),
+        },
+    }
+    (folder / GOLDEN_FILE).write_text(json.dumps(golden, allow_nan=False) + "\n")
+
+
+def check_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> None:
+    """Asks the written graphs for what `golden.json` says. Raises ExportError."""
+    golden = json.loads((folder / GOLDEN_FILE).read_text())
+    pictures, clip = golden["pictures"], golden["clip"]
+    graphs = {spec.name: onnx_graph(spec, folder) for spec in specs}
+    names = [picture["file"] for picture in pictures]
+    answers = _answers(graphs, config, folder, names, clip["frames"])
+    for name, expected in (
+        ("embedding", [picture["embedding"] for picture in pictures]),
+        ("match_state", [picture["match_state"] for picture in pictures]),
+        ("clip_embedding", clip["embedding"]),
+        ("logits", clip["logits"]),
+    ):
+        require_equal(f"golden {name}", answers[name], np.array(expected), TOLERANCE)
+
+
+def draw_picture(seed: int, width: int, height: int, shift: int = 0) -> Image.Image:
+    """A made-up package before a made-up background; `shift` moves it, as a hand would."""
+    dice = random.Random(seed)  # noqa: S311  a drawing, no secret
+    image = Image.new("RGB", (width, height), _colour(dice))
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        left, top = dice.uniform(-0.2, 1.0) * width, dice.uniform(-0.2, 1.0) * height
+        box = (
+            left,
+            top,
+            left + dice.uniform(0.1, 0.5) * width,
+            top + dice.uniform(0.1, 0.4) * height,
+        )
+        draw.ellipse(box, fill=_colour(dice))
+    move = 0.04 * shift
+    left, top = (0.25 + move) * width, (0.2 + move) * height
+    right, bottom = left + 0.4 * width, top + 0.6 * height
+    draw.rectangle((left, top, right, bottom), fill=_colour(dice), outline=_colour(dice), width=3)
+    for stripe in range(12):
+        x = left + (right - left) * (0.1 + 0.8 * stripe / 12)
+        draw.line((x, top + 0.1 * height, x + 0.05 * width, bottom - 0.1 * height), _colour(dice))
+    centre, radius = ((left + right) / 2, (top + bottom) / 2), 0.15 * min(width, height)
+    corners = dice.randrange(3, 8)
+    points = [
+        (
+            centre[0] + radius * math.cos(2 * math.pi * corner / corners),
+            centre[1] + radius * math.sin(2 * math.pi * corner / corners),
+        )
+        for corner in range(corners)
+    ]
+    draw.polygon(points, fill=_colour(dice))
+    return image
+
+
+def read_picture(path: Path, size: int) -> Array:
+    """The file by the manifest's preprocessing, uint8 [size,size,3]."""
+    with Image.open(path) as image:
+        return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+
+
+def _draw_all(size: int, folder: Path) -> tuple[list[str], list[str]]:
+    """Writes all pictures; the names of the product pictures and of the clip's frames."""
+    (folder / "golden").mkdir()
+    pictures = [
+        draw_picture(seed, *_scaled(sides, size)) for seed, sides in enumerate(PICTURE_SIDES)
+    ]
+    frames = [draw_picture(0, *_scaled(FRAME_SIDES, size), shift=shift) for shift in range(FRAMES)]
+    names = []
+    for number, image in enumerate([*pictures, *frames]):
+        names.append(f"golden/{number}.jpg")
+        image.save(folder / names[-1], "JPEG", quality=JPEG_QUALITY)
+    return names[: len(pictures)], names[len(pictures) :]
+
+
+def _scaled(sides: tuple[float, float], size: int) -> tuple[int, int]:
+    return round(sides[0] * size), round(sides[1] * size)
+
+
+def _colour(dice: random.Random) -> tuple[int, int, int]:
+    return dice.randrange(256), dice.randrange(256), dice.randrange(256)
+
+
+def _answers(
+    graphs: Mapping[str, Run],
+    config: RiceConfig,
+    folder: Path,
+    picture_files: list[str],
+    frame_files: list[str],
+) -> dict[str, Array]:
+    """What the graphs give for the pictures, for the frames as one clip, and for them together."""
+    size, patches = config.encoder.image_size, config.encoder.patches
+    pictures = np.stack([read_picture(folder / name, size) for name in picture_files])
+    frames = np.stack([read_picture(folder / name, size) for name in frame_files])
+    embedding, match_state = graphs["image_encoder"]({"pictures": pictures})
+    clip_embedding, keys, values, token_mask = graphs["clip_encoder"](
+        {
+            "frames": frames[None],
+            "frame_mask": np.ones((1, len(frames)), np.bool_),
+            "patch_mask": np.ones((1, len(frames), patches), np.bool_),
+        }
+    )
+    [logits] = graphs["matcher"](
+        {
+            "match_state": match_state,
+            "keys": keys[0],
+            "values": values[0],
+            "token_mask": token_mask[0],
+        }
+    )
+    return {
+        "embedding": embedding,
+        "match_state": match_state,
+        "clip_embedding": clip_embedding[0],
+        "logits": logits,
+    }
