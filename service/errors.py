@@ -1,6 +1,6 @@
 """Every error the service answers with: one tree, each leaf with its problem type and status.
 
-Knows nothing of HTTP frameworks: `service.api` turns these into RFC 9457 `application/problem+json`.
+Knows nothing of HTTP frameworks: `service.api` turns these into RFC 9457 problem documents.
 Every foreign exception (pymilvus, redis, onnxruntime, Pillow, ffmpeg) is mapped to one of these
 where it is caught.
 """
@@ -92,6 +92,10 @@ class MetadataTooLargeError(BadInputError):
     slug, title = "metadata-too-large", "The metadata is too large"
 
 
+class TextUnsupportedError(BadInputError):
+    slug, title = "text-unsupported-by-bundle", "The bundle has no text encoder"
+
+
 class MalformedRequestError(BadInputError):
     slug, status, title = "malformed-request", 400, "The request could not be read"
 
@@ -118,6 +122,10 @@ class BodyTooLargeError(BadInputError):
 
 class NotFoundError(BadInputError):
     slug, status, title = "not-found", 404, "Not found"
+
+
+class ProductNotFoundError(NotFoundError):
+    slug, title = "product-not-found", "No such product"
 
 
 class ShopNotFoundError(NotFoundError):
@@ -149,6 +157,20 @@ class UnavailableError(LPRError):
     retry_after_s = 2
 
 
+class NotReadyError(UnavailableError):
+    slug, title = "not-ready", "The service is starting or stopping"
+
+
+class CatalogueUnavailableError(UnavailableError):
+    slug, title = "catalogue-unavailable", "The catalogue's storage does not answer"
+
+
+class CoordinationError(UnavailableError):
+    """Redis does not answer; never shown to a caller, for the API works on without it."""
+
+    slug, title = "coordination-unavailable", "Redis does not answer"
+
+
 class IndexUnavailableError(UnavailableError):
     slug, title = "index-unavailable", "The vector index does not answer"
 
@@ -170,3 +192,9 @@ class StartupError(LPRError):
 
 class BundleError(StartupError):
     slug, title = "bundle-invalid", "The model bundle cannot be trusted"
+
+
+class DemoError(LPRError):
+    """The demo cannot show what it was asked for; never an answer of the service."""
+
+    slug, title = "demo", "The demo cannot go on"

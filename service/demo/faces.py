@@ -50,10 +50,10 @@ _NAMED: dict[str, Colour] = {
 }
 COLOUR_NAMES = tuple(_NAMED)
 
-_STARTS = tuple(["b", "br", "c", "ch", "d", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pl", "r", "s", "sh", "st", "t", "tr", "v", "w", "z"])
-_VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "oo"]
-_MIDDLES = ["l", "ll", "m", "n", "nn", "r", "rr", "s", "v", "d", "t", "k", "nd", "lm"]
-_ENDS = ["a", "o", "i", "e", "el", "en", "ia", "ino", "ona", "ix", "um", "ora", "et", "is"]
+_STARTS = "b br c ch d f fl g gr h j k kl l m n p pl r s sh st t tr v w z"
+_VOWELS = "a e i o u a e i o ai ea oo"
+_MIDDLES = "l ll m n nn r rr s v d t k nd lm"
+_ENDS = "a o i e el en ia ino ona ix um ora et is"
 
 
 def named_colour(name: str, rng: np.random.Generator | None = None) -> Colour:
@@ -92,10 +92,14 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 def made_up_word(rng: np.random.Generator) -> str:
     """A pronounceable brand that means nothing, four to eight letters."""
-    word = str(rng.choice(_STARTS)) + str(rng.choice(_VOWELS)) + str(rng.choice(_MIDDLES))
+
+    def sound(of: str) -> str:
+        return str(rng.choice(of.split()))
+
+    word = sound(_STARTS) + sound(_VOWELS) + sound(_MIDDLES)
     if rng.random() < 0.3:
-        word += str(rng.choice(_VOWELS)) + str(rng.choice(_MIDDLES))
-    return (word + str(rng.choice(_ENDS)))[:8].capitalize()
+        word += sound(_VOWELS) + sound(_MIDDLES)
+    return (word + sound(_ENDS))[:8].capitalize()
 
 
 # Motifs. Each draws around (x, y) with radius r in a main and a second colour.
