@@ -41,7 +41,10 @@ class RedisSettings(BaseModel):
 
 class SearchSettings(BaseModel):
     exact_limit: int = Field(
-        2_000, ge=0, description="pictures; a shop up to this size is matched whole, from memory"
+        2_000,
+        ge=0,
+        le=16_000,
+        description="pictures; a shop up to this size is matched whole, from memory",
     )
     candidates: int = Field(
         200, gt=0, description="pictures Milvus brings to the matcher for a larger shop"
@@ -64,7 +67,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="catalogue, index and Redis live here")
     bundle: Path = Field(DEFAULT_BUNDLE, description="the model bundle's folder")
     max_body_bytes: int = Field(64_000_000, gt=0, description="of one request")
-    max_in_flight: int = Field(16, gt=0, description="recognitions admitted at once")
+    max_in_flight: int = Field(
+        16, gt=0, description="recognitions admitted at once, and as many posts of products"
+    )
+    drain_s: float = Field(
+        1.0, ge=0, description="seconds of being unready before a stopping service stops listening"
+    )
 
     media: MediaSettings = Field(default_factory=MediaSettings)
     milvus: MilvusSettings = Field(default_factory=MilvusSettings)

