@@ -1,0 +1,93 @@
+"""Checkpoints: safetensors with the whole recipe inside; nothing that executes on loading.
+
+One file holds all that a resumed run needs: weights, averaged weights, AdamW's moments, the step
+and the best figure so far. It is written to a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from training.configs import Recipe, recipe_from_dict
+from training.models.rice import Rice
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read or does not fit; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    recipe: Recipe
+    tensors: dict[str, Tensor]  # prefixed: "model." is what is evaluated and exported
+    state: dict[str, Any]  # numbers: step, best, ...
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors of one group, without its prefix."""
+        start = prefix + "."
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def model(self) -> Rice:
+        """The model, in evaluation mode."""
+        model = Rice(self.recipe.model)
+        model.load_state_dict(self.group("model"))
+        return model.eval()
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    metadata = {
+        "recipe": json.dumps(checkpoint.recipe.to_dict()),
+        "state": json.dumps(checkpoint.state),
+    }
+    temporary = path.with_suffix(".partial")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
+    save_file(tensors, temporary, metadata)
+    temporary.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Checkpoint(
+            recipe_from_dict(json.loads(metadata["recipe"])), tensors, json.loads(metadata["state"])
+        )
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path} has a recipe this version cannot read: {error}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """AdamW's state by parameter name; `names` in the order of the optimizer's parameters."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{names[index]}.{key}": torch.as_tensor(value)
+        for index, moments in state.items()
+        for key, value in moments.items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]
+) -> None:
+    """The inverse: `tensors` is the checkpoint's "optimizer" group."""
+    state: dict[int, dict[str, Tensor]] = {}
+    index = {name: position for position, name in enumerate(names)}
+    for key, value in tensors.items():
+        name, _, moment = key.rpartition(".")
+        state.setdefault(index[name], {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,146 @@
+"""`lpr-train`: the commands that make, score and export checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from training import checkpoint, engine
+from training.configs import Recipe
+from training.data.photographs import (
+    DataError,
+    PhotographSet,
+    read_photographs,
+    read_single_pictures,
+)
+from training.evaluation import protocol
+from training.recipes import RECIPES
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+console = Console(stderr=True)
+
+DataOption = Annotated[
+    list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
+]
+SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
+
+
+@app.command()
+def fit(
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+) -> None:
+    """Train a recipe; killed and started again, it goes on where it was."""
+    recipe = _recipe(recipe_name)
+    if steps is not None:
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
+    folders = _folders(data)
+    if missing := [source.name for source in recipe.sources if source.name not in folders]:
+        raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
+    with _bars() as bars:
+        sets = {
+            source.name: _read(recipe, folders[source.name], source.layout, "train", bars)
+            for source in recipe.sources
+        }
+        validation = _read(recipe, folders[recipe.validate_on], "photographs", "val", bars)
+        task = bars.add_task(recipe.name, total=recipe.schedule.steps)
+
+        def watch(progress: engine.Progress) -> None:
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+            bars.update(task, completed=progress.step, description=f"{recipe.name}  {losses}")
+            if progress.validation:
+                console.print(
+                    f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True
+                )
+
+        best = engine.fit(recipe, sets, validation, out, device=torch.device(device), watch=watch)
+    console.print(f"best checkpoint: {best}")
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
+) -> None:
+    """Score a checkpoint: R@1, 5 and 10; the fusion weight is chosen on val."""
+    kept = _load(path)
+    folder = _folders(data).get(kept.recipe.validate_on)
+    if folder is None:
+        raise _fail(f"no --data for {kept.recipe.validate_on}")
+    model = kept.model()
+    with _bars() as bars:
+        chosen_on = _read(kept.recipe, folder, "photographs", "val", bars)
+        scored = _read(kept.recipe, folder, "photographs", split, bars)
+        weight = protocol.best_match_weight(_score(model, chosen_on, 3, bars))
+        scores = _score(model, scored, takes, bars)
+    results = protocol.summary(scores, weight)
+    for name, result in results.items():
+        console.print(f"{name:7}{result}")
+    report = {name: asdict(result) for name, result in results.items()}
+    typer.echo(json.dumps({"clips": len(scores.truth), "match_weight": weight, **report}))
+
+
+def _score(model: object, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:
+    task = bars.add_task("clips", total=takes * len(data.clips()))
+    return protocol.score_clips(model, data, takes=takes, done=lambda: bars.advance(task))
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise _fail(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _load(path: Path) -> checkpoint.Checkpoint:
+    try:
+        return checkpoint.load(path)
+    except checkpoint.CheckpointError as error:
+        raise _fail(str(error)) from error
+
+
+def _folders(data: list[str]) -> dict[str, Path]:
+    named = {}
+    for item in data:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise _fail(f"--data takes NAME=FOLDER, not {item!r}")
+        named[name] = Path(folder)
+    return named
+
+
+def _read(recipe: Recipe, folder: Path, layout: str, split: str, bars: Progress) -> PhotographSet:
+    size = round(recipe.model.encoder.image_size * SOURCE_MARGIN)
+    task = f"reading {folder.name}"
+    try:
+        if layout == "pictures":
+            return read_single_pictures(folder, size, lambda p: bars.track(p, description=task))
+        return read_photographs(folder, split, size, lambda p: bars.track(p, description=task))
+    except DataError as error:
+        raise _fail(str(error)) from error
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _fail(message: str) -> typer.Exit:
+    console.print(f"[red]{message}", soft_wrap=True)
+    return typer.Exit(1)

@@ -1,0 +1,125 @@
+"""What a training run is: typed, documented, and refusing nonsense by itself.
+
+A `Recipe` is one complete run. It travels inside every checkpoint as JSON, so a checkpoint can be
+evaluated, exported and resumed without knowing which file it came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from training.models.rice import RiceConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """One folder of pictures and the share of each batch that is drawn from it."""
+
+    name: str
+    """Named on the command line: `--data NAME=FOLDER`."""
+    layout: Literal["photographs", "pictures"]
+    """`photographs`: classes.csv, iconic pictures, photographs by clip (training.data.photographs).
+    `pictures`: images.csv; every picture is a product of its own and both of its views."""
+    products: int
+    """Different products drawn for one batch."""
+    clips_per_product: int = 1
+    frames: int = 1
+    """Frames of a training clip, at most."""
+
+    def __post_init__(self) -> None:
+        if min(self.products, self.clips_per_product, self.frames) < 1:
+            raise ValueError(f"source {self.name}: products, clips and frames must be positive")
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture is varied in training; ranges are drawn uniformly, once a picture."""
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Side of the crop over the picture's side."""
+    aspect: float = 0.2
+    """Largest stretch of one axis against the other, as a share."""
+    rotation: float = 15.0
+    """Degrees either way."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    tint: float = 0.08
+    """Largest gain or loss of one colour channel: white balance."""
+    blur: float = 0.2
+    """Probability of a blur, by averaging 3x3 pixels."""
+    erase: float = 0.2
+    """Probability that a rectangle is covered with noise: an occluding hand."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high <= 2:
+            raise ValueError(f"scale must be 0 < low <= high <= 2, not {self.scale}")
+        for name in ("flip", "blur", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with a linear warm-up and a cosine to zero."""
+
+    steps: int
+    warmup: int = 500
+    encoder_rate: float = 1e-6
+    matching_rate: float = 1e-4
+    weight_decay: float = 0.2
+    eps: float = 1e-6
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    """Decay of the averaged weights that are evaluated and exported; 0 averages nothing."""
+    evaluate_every: int = 250
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(f"warmup {self.warmup} must lie within the {self.steps} steps")
+        if not 0 <= self.ema < 1:
+            raise ValueError("ema is a decay in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    model: RiceConfig
+    sources: tuple[Source, ...]
+    validate_on: str
+    """The source whose `val` split chooses the checkpoint."""
+    schedule: Schedule
+    picture_view: View = field(default_factory=View)
+    frame_view: View = field(default_factory=View)
+    tail_cut: float = 0.5
+    """Probability that a training clip keeps only its first frames (RICE, augmentation)."""
+    hard_negatives: int = 3
+    """Negatives that stand beside each positive in PMD's loss."""
+    matching_weight: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"source names repeat: {names}")
+        by_name = {source.name: source for source in self.sources}
+        if self.validate_on not in by_name:
+            raise ValueError(f"validate_on {self.validate_on!r} is none of the sources {names}")
+        if by_name[self.validate_on].layout != "photographs":
+            raise ValueError(f"source {self.validate_on} has no val split")
+        if self.hard_negatives < 1:
+            raise ValueError("hard_negatives must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_dict`; raises pydantic.ValidationError naming the wrong field."""
+    return TypeAdapter(Recipe).validate_python(values)

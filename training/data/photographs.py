@@ -1,0 +1,117 @@
+"""Readers of folders of pictures: product pictures on one side, photographs of them on the other.
+
+The layout (GroceryStoreDataset's pictures, and the made products of `lpr made`):
+`classes.csv` (class_id, class_name, iconic_image, ...), `train.csv`, `val.csv`, `test.csv`
+(image, class_id, clip_id); consecutive photographs of one product share a clip_id.
+Pictures are decoded once and kept as uint8 tensors, square, centre-cropped.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+class DataError(Exception):
+    """A folder of pictures is not what it should be; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class PhotographSet:
+    """Products, their pictures and the photographs of them."""
+
+    names: list[str]  # of the P products
+    pictures: Tensor  # uint8 [P,S,S,3]
+    photographs: Tensor  # uint8 [M,S,S,3]
+    product: Tensor  # int64 [M], the photograph's product
+    clip: Tensor  # int64 [M], the photograph's clip
+
+    def clips(self) -> list[list[int]]:
+        """The photographs of each clip, in order."""
+        groups: dict[int, list[int]] = {}
+        for photograph, clip in enumerate(self.clip.tolist()):
+            groups.setdefault(clip, []).append(photograph)
+        return list(groups.values())
+
+
+Progress = Callable[[Iterable[Path]], Iterable[Path]]
+
+
+def read_photographs(
+    folder: Path, split: str, size: int, progress: Progress = lambda paths: paths
+) -> PhotographSet:
+    """Reads one split; pictures come out as size x size. Raises DataError."""
+    classes = _rows(folder / "classes.csv", ("class_id", "class_name", "iconic_image"))
+    index = {row["class_id"]: position for position, row in enumerate(classes)}
+    rows = _rows(folder / f"{split}.csv", ("image", "class_id", "clip_id"))
+    for line, row in enumerate(rows, start=2):
+        if row["class_id"] not in index:
+            raise DataError(f"{folder / split}.csv:{line}: class_id {row['class_id']!r} is unknown")
+    clip_index: dict[str, int] = {}
+    for row in rows:
+        clip_index.setdefault(row["clip_id"], len(clip_index))
+    return PhotographSet(
+        names=[row["class_name"] for row in classes],
+        pictures=read_pictures([folder / row["iconic_image"] for row in classes], size),
+        photographs=read_pictures([folder / row["image"] for row in rows], size, progress),
+        product=torch.tensor([index[row["class_id"]] for row in rows]),
+        clip=torch.tensor([clip_index[row["clip_id"]] for row in rows]),
+    )
+
+
+def read_single_pictures(
+    folder: Path, size: int, progress: Progress = lambda paths: paths
+) -> PhotographSet:
+    """Reads `images.csv` (column image): each picture is a product and its own photograph."""
+    rows = _rows(folder / "images.csv", ("image",))
+    pictures = read_pictures([folder / row["image"] for row in rows], size, progress)
+    each = torch.arange(len(rows))
+    return PhotographSet([row["image"] for row in rows], pictures, pictures, each, each)
+
+
+def read_pictures(paths: list[Path], size: int, progress: Progress = lambda paths: paths) -> Tensor:
+    """uint8 [N,size,size,3]: shorter side to `size` (bicubic, antialiased), centre crop."""
+    pictures = torch.empty(len(paths), size, size, 3, dtype=torch.uint8)
+
+    def read(item: tuple[int, Path]) -> None:
+        position, path = item
+        pictures[position] = torch.from_numpy(read_picture(path, size))
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(read, enumerate(progress(paths))):
+            pass
+    return pictures
+
+
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """One picture, uint8 [size,size,3], by the manifest's preprocessing."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no larger than needed
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+    return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    for line, row in enumerate(rows, start=2):
+        missing = [column for column in columns if not row.get(column)]
+        if missing:
+            raise DataError(f"{path}:{line}: no value for {', '.join(missing)}")
+    return rows

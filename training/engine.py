@@ -1,0 +1,200 @@
+"""The training run: draws batches, steps, averages, validates, keeps the best, resumes.
+
+Everything random depends on the recipe's seed and the step, so a run that was killed and resumed
+goes on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.tensorboard import SummaryWriter
+
+from training.checkpoint import Checkpoint, load, load_optimizer, optimizer_tensors, save
+from training.configs import Recipe, Schedule
+from training.data.batches import Batch, BatchDrawer
+from training.data.photographs import PhotographSet
+from training.evaluation.protocol import best_match_weight, score_clips, summary
+from training.losses import icl_loss, pmd_loss
+from training.models.rice import Rice
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step tells those who watch."""
+
+    step: int
+    losses: dict[str, float]
+    validation: str | None = None
+
+
+def fit(
+    recipe: Recipe,
+    data: dict[str, PhotographSet],
+    validation: PhotographSet,
+    out: Path,
+    *,
+    device: torch.device,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Trains to the recipe's last step and returns the best checkpoint's path.
+
+    `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed.
+    Raises CheckpointError where it is of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run.resume(recipe, out, device) or Run.start(recipe, out, device)
+    drawer = BatchDrawer(recipe, data, device)
+    with SummaryWriter(out / "tensorboard") as board:
+        for step in range(run.step, recipe.schedule.steps):
+            losses = run.train(step, drawer.draw(step))
+            for name, value in losses.items():
+                board.add_scalar(f"loss/{name}", value, step)
+            told = None
+            if (step + 1) % recipe.schedule.evaluate_every == 0 or run.step == run.last_step:
+                told = run.validate(validation, board)
+            watch(Progress(run.step, losses, told))
+    return out / "best.safetensors"
+
+
+class Run:
+    """Model, averaged model and optimizer on their way through the schedule."""
+
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.out = out
+        self.device = device
+        self.step = 0
+        self.last_step = recipe.schedule.steps
+        self.best = -1.0
+        self.model = Rice(recipe.model).to(device, memory_format=torch.channels_last)
+        self.averaged = Rice(recipe.model).to(device)
+        self.averaged.load_state_dict(self.model.state_dict())
+        groups, self.names = parameter_groups(self.model, recipe.schedule)
+        self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
+
+    @classmethod
+    def start(cls, recipe: Recipe, out: Path, device: torch.device) -> Run:
+        return cls(recipe, out, device)
+
+    @classmethod
+    def resume(cls, recipe: Recipe, out: Path, device: torch.device) -> Run | None:
+        last = out / "last.safetensors"
+        if not last.exists():
+            return None
+        kept = load(last)
+        if kept.recipe != recipe:
+            raise ValueError(f"{last} is of another recipe; train into another folder")
+        run = cls(recipe, out, device)
+        run.model.load_state_dict(kept.group("training"))
+        run.averaged.load_state_dict(kept.group("model"))
+        load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
+        run.step, run.best = kept.state["step"], kept.state["best"]
+        return run
+
+    def train(self, step: int, batch: Batch) -> dict[str, float]:
+        """One update. Returns the losses."""
+        torch.manual_seed(self.recipe.seed * 1_000_003 + step)  # dropped paths
+        self.model.train()
+        share = learning_rate_share(step, self.recipe.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        self.optimizer.zero_grad(set_to_none=True)
+        with sdpa_kernel(attention_kernels(self.device)):
+            with torch.autocast(self.device.type, torch.bfloat16):
+                losses = rice_losses(self.model, batch, self.recipe)
+            (losses["icl"] + self.recipe.matching_weight * losses["pmd"]).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
+        self.optimizer.step()
+        self._average(step)
+        self.step = step + 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Exponential moving average, shorter at the beginning."""
+        decay = min(self.recipe.schedule.ema, (1 + step) / (10 + step))
+        for kept, new in zip(
+            self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1 - decay)
+            else:
+                kept.copy_(new)
+
+    def validate(self, validation: PhotographSet, board: SummaryWriter) -> str:
+        """Scores the averaged weights; writes `last`, and `best` when they are."""
+        scores = score_clips(self.averaged, validation)
+        weight = best_match_weight(scores)
+        results = summary(scores, weight)
+        for name, result in results.items():
+            board.add_scalar(f"validation/{name}_r1", result.r1, self.step)
+            board.add_scalar(f"validation/{name}_mrr", result.mrr, self.step)
+        better = results["fused"].mrr > self.best
+        self.best = max(self.best, results["fused"].mrr)
+        checkpoint = Checkpoint(
+            self.recipe,
+            {f"model.{k}": v for k, v in self.averaged.state_dict().items()},
+            {"step": self.step, "best": self.best},
+        )
+        if better:
+            save(self.out / "best.safetensors", checkpoint)
+        for_resuming = {f"training.{k}": v for k, v in self.model.state_dict().items()}
+        for_resuming |= optimizer_tensors(self.optimizer, self.names)
+        save(
+            self.out / "last.safetensors",
+            replace(checkpoint, tensors=checkpoint.tensors | for_resuming),
+        )
+        return "  ".join(f"{name}: {result}" for name, result in results.items())
+
+
+def rice_losses(model: Rice, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+    """ICL and PMD of a batch, each a scalar."""
+    pictures, clips = model.encode_together(batch.pictures, batch.frames, batch.frame_mask)
+    similarity = clips.embedding.float() @ pictures.embedding.float().T
+    states = model.decoder.match_state(pictures.tokens)
+    key, value = model.decoder.keys_values(clips.tokens)
+    logits = model.decoder.match(states, key, value, clips.token_mask).float()
+    return {
+        "icl": icl_loss(similarity, batch.product, model.temperature),
+        "pmd": pmd_loss(logits, similarity, batch.product, recipe.hard_negatives),
+    }
+
+
+def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:
+    """Encoder and new modules at their own rates; no decay on gains, biases and embeddings.
+
+    Also returns the parameters' names in the order of the groups.
+    """
+    groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        rate = schedule.encoder_rate if name.startswith("encoder.") else schedule.matching_rate
+        decay = schedule.weight_decay if parameter.ndim >= 2 and "positions" not in name else 0.0
+        groups.setdefault((rate, decay), []).append((name, parameter))
+    settings: list[dict[str, object]] = [
+        {"params": [p for _, p in members], "lr": 0.0, "peak": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
+    return settings, [name for members in groups.values() for name, _ in members]
+
+
+def attention_kernels(device: torch.device) -> list[SDPBackend]:
+    """On a CPU the flash kernel's backward pass costs more than plain matrix products."""
+    if device.type == "cpu":
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def learning_rate_share(step: int, schedule: Schedule) -> float:
+    """Linear to 1 over the warm-up, then a cosine to 0 at the last step."""
+    if step < schedule.warmup:
+        return (step + 1) / schedule.warmup
+    along = (step - schedule.warmup) / (schedule.steps - schedule.warmup)
+    return (1 + math.cos(math.pi * along)) / 2
