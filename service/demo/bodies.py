@@ -675,7 +675,7 @@ ARTICLES: tuple[Article, ...] = (
     Article("Hand cream", tube),
     Article("Toothpaste", tube),
     Article("Mug", mug),
-    Article("T-shirt", t_shirt, cloth=True),
+    Article("Tee", t_shirt, cloth=True),
     Article("Jumper", jumper, cloth=True),
     Article("Dress", dress, cloth=True),
     Article("Shorts", shorts, cloth=True),
