@@ -19,7 +19,7 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import ClipEmptyError, ClipEncryptedError, ClipError, StartupError
+from service.errors import ClipEmptyError, ClipEncryptedError, ClipError, StartupError, UnavailableError
 from service.media import decoder_log
 from service.media.sandbox import Finished, Sandbox, SandboxLimits, private_file
 from service.settings import MediaSettings
@@ -102,7 +102,7 @@ class ClipDecoder:
 
     def _raise_if_refused(self, finished: Finished, clip: bytes, count: int) -> None:
         log = finished.log
-        if decoder_log.is_encrypted(clip) and not decoder_log.is_whole(log):
+        if not decoder_log.is_whole(log) and decoder_log.is_encrypted(clip):
             raise ClipEncryptedError("The clip is encrypted; send it without protection.")
         if count == 0 and finished.cut is not None:
             raise ClipError(
@@ -197,9 +197,11 @@ class ClipDecoder:
         return _compiled(output, program)
 
     def _check_executable(self) -> None:
-        protocols = self._sandbox.run(
-            [self._executable, "-hide_banner", "-protocols"], output_bytes=100_000
-        )
+        command = [self._executable, "-hide_banner", "-protocols"]
+        try:
+            protocols = self._sandbox.run(command, output_bytes=100_000)
+        except UnavailableError as error:
+            raise StartupError(f"{self._executable}: {error.detail}") from error
         if b"fd" not in protocols.output.split():
             raise StartupError(
                 f"{self._executable} does not run under the limits, or is older than ffmpeg 6: "

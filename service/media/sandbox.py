@@ -42,7 +42,7 @@ class SandboxLimits:
 class Finished:
     """What a child left behind; `cut` names the limit it was killed at, None if it ended itself."""
 
-    output: bytes
+    output: bytearray
     log: str
     cut: str | None
 
@@ -180,7 +180,8 @@ def _collect(child: subprocess.Popen[bytes], deadline: float, output_bytes: int)
                 cut = "output"
             elif time.monotonic() >= deadline:
                 cut = "time"
-    return Finished(bytes(output[:output_bytes]), log.text(), cut)
+    del output[output_bytes:]
+    return Finished(output, log.text(), cut)
 
 
 class _Ends:

@@ -1,0 +1,118 @@
+"""Clips and pictures for the tests: good ones made by ffmpeg and Pillow, bad ones by hand."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+DARKEST, LIGHTEST = 40.0, 200.0  # luma at the beginning and at the end of a clock clip
+
+
+def ffmpeg(*arguments: str) -> None:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def lavfi(source: str, path: Path, *arguments: str) -> bytes:
+    """A clip of an ffmpeg test source."""
+    ffmpeg("-f", "lavfi", "-i", source, *arguments, str(path))
+    return path.read_bytes()
+
+
+def clock(seconds: float, *, fps: float = 25, size: str = "96x64") -> str:
+    """A source that grows brighter in proportion to time, so that a frame tells when it was."""
+    slope = (LIGHTEST - DARKEST) / seconds
+    return f"nullsrc=s={size}:r={fps}:d={seconds},geq=lum='{DARKEST}+T*{slope}':cb=128:cr=128"
+
+
+def times_shown(pixels: np.ndarray, seconds: float) -> np.ndarray:
+    """When each frame of a clock clip was, in seconds, read off its brightness."""
+    luma = pixels.mean(axis=(1, 2, 3)) * 219 / 255 + 16
+    return (luma - DARKEST) / (LIGHTEST - DARKEST) * seconds
+
+
+def replace_all(data: bytes, box: bytes, change: Callable[[bytearray, int], None]) -> bytes:
+    """`data` with `change(data, position behind the name)` done to each MP4 box called `box`."""
+    changed, at = bytearray(data), data.find(box)
+    assert at >= 0
+    while at >= 0:
+        change(changed, at + 4)
+        at = data.find(box, at + 4)
+    return bytes(changed)
+
+
+def with_duration(mp4: bytes, factor: float) -> bytes:
+    """An MP4 whose headers all claim `factor` times its duration; sample tables stay true."""
+
+    def scale(offset: int) -> Callable[[bytearray, int], None]:
+        def change(data: bytearray, at: int) -> None:
+            (duration,) = struct.unpack_from(">I", data, at + offset)
+            struct.pack_into(">I", data, at + offset, round(duration * factor))
+
+        return change
+
+    for box, offset in ((b"mvhd", 16), (b"mdhd", 16), (b"tkhd", 20)):
+        mp4 = replace_all(mp4, box, scale(offset))
+    return mp4.replace(b"edts", b"free")  # an edit list would really cut the clip
+
+
+def stub(folder: Path, body: str) -> str:
+    """A shell script that passes for ffmpeg when asked for its protocols, and then does `body`."""
+    path = folder / "stub"
+    lines = ["#!/bin/sh", f'[ "$2" = -protocols ] && echo fd && exit 0\n{body}']
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o755)
+    assert shutil.which("sh")
+    return str(path)
+
+
+def picture(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
+    """A picture whose quarters differ: red, green / blue, white."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    pixels[: height // 2, : width // 2] = (255, 0, 0)
+    pixels[: height // 2, width // 2 :] = (0, 255, 0)
+    pixels[height // 2 :, : width // 2] = (0, 0, 255)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image, format_name: str, **options: object) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with(chunk: bytes, image: Image.Image | None = None) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    data = encoded(image or picture(), "PNG")
+    return data[:33] + chunk + data[33:]
+
+
+def png_bomb(side: int) -> bytes:
+    """A black one-bit PNG of side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    deflate = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    packed = b"".join(deflate.compress(row * 500) for _ in range(side // 500)) + deflate.flush()
+    chunks = [(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def jpeg_with_segments(marker: int, count: int) -> bytes:
+    """A JPEG with `count` application segments of 65,533 bytes each."""
+    data = encoded(picture(), "JPEG")
+    segment = bytes([0xFF, marker]) + struct.pack(">H", 65_535) + b"Exif\0\0" + bytes(65_527)
+    return data[:2] + segment * count + data[2:]
