@@ -21,6 +21,7 @@ from training.data.photographs import (
     read_single_pictures,
 )
 from training.evaluation import protocol
+from training.models.rice import Rice
 from training.recipes import RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
@@ -92,7 +93,7 @@ def evaluate(
     typer.echo(json.dumps({"clips": len(scores.truth), "match_weight": weight, **report}))
 
 
-def _score(model: object, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:
+def _score(model: Rice, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:
     task = bars.add_task("clips", total=takes * len(data.clips()))
     return protocol.score_clips(model, data, takes=takes, done=lambda: bars.advance(task))
 

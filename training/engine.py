@@ -74,7 +74,8 @@ class Run:
         self.step = 0
         self.last_step = recipe.schedule.steps
         self.best = -1.0
-        self.model = Rice(recipe.model).to(device, memory_format=torch.channels_last)
+        self.model = Rice(recipe.model).to(device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = Rice(recipe.model).to(device)
         self.averaged.load_state_dict(self.model.state_dict())
         groups, self.names = parameter_groups(self.model, recipe.schedule)

@@ -36,7 +36,7 @@ class Scores:
 def score_clips(
     model: Rice, data: PhotographSet, *, takes: int = 1, done: Callable[[], None] = lambda: None
 ) -> Scores:
-    """Scores every clip of `data` `takes` times, each take with other hands; calls `done` a clip."""
+    """Scores each clip `takes` times, every take with another hand; calls `done` a clip."""
     model.eval()
     device = next(model.parameters()).device
     size = model.config.encoder.image_size
@@ -79,7 +79,7 @@ def _spread(clip: list[int], frames: int) -> list[int]:
 
 def best_match_weight(scores: Scores) -> float:
     """The weight of the match logit that ranks these clips best by mean reciprocal rank."""
-    weights = [0.0, *(2.0**exponent for exponent in torch.arange(-9, 2.01, 0.5).tolist())]
+    weights = [0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5))]
     reciprocal = [accuracy(scores.fused(weight), scores.truth).mrr for weight in weights]
     best = max(reciprocal)
     plateau = [w for w, r in zip(weights, reciprocal, strict=True) if r >= best - 1e-4]

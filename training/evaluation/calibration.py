@@ -1,0 +1,53 @@
+"""Turns scores into confidences that mean something, with room for "none of these".
+
+The confidence of product i among a shop's scores s is exp(s_i/T) / (sum_j exp(s_j/T) + exp(n)):
+a softmax with one more class, "none". T and n are fitted by maximum likelihood on clips whose
+product is in the shop, and on the same clips with their product taken out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+THRESHOLD = 0.5  # a product is answered when it is more likely right than not
+
+
+@dataclass(frozen=True)
+class Calibration:
+    temperature: float
+    none_logit: float
+    threshold: float = THRESHOLD
+
+
+def confidences(scores: Tensor, calibration: Calibration) -> Tensor:
+    """Scores [N,P] -> confidences [N,P]; a row sums to less than 1, the rest is "none"."""
+    none = scores.new_full((len(scores), 1), calibration.none_logit)
+    return torch.cat([scores / calibration.temperature, none], dim=1).softmax(dim=1)[:, :-1]
+
+
+def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
+    """Scores [N,P] of clips against the whole shop, truth int64 [N]."""
+    absent = scores.scatter(1, truth[:, None], float("-inf"))
+    both = torch.cat([scores, absent]).double()
+    target = torch.cat([truth, torch.full_like(truth, scores.shape[1])])  # the last class is "none"
+    log_temperature = torch.tensor(-2.0, dtype=torch.double, requires_grad=True)
+    none_score = scores.max(dim=1).values.median().double().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [log_temperature, none_score], max_iter=200, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        none = none_score.expand(len(both), 1)
+        logits = torch.cat([both, none], dim=1) / log_temperature.exp()
+        loss = F.cross_entropy(logits, target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    temperature = log_temperature.exp().item()
+    return Calibration(temperature, none_score.item() / temperature)
