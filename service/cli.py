@@ -1,7 +1,197 @@
-"""`lpr`: the service's commands."""
+"""`lpr`: the service's commands. What they do lies elsewhere; this is how they are spoken to."""
 
 from __future__ import annotations
 
-import typer
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
-app = typer.Typer(no_args_is_help=True)
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.client import Client, ClientError, ServiceUnreachableError
+from service.errors import StartupError
+from service.folder import FolderError, ShopItem, read_shop
+from service.server import serve as run_server
+from service.settings import Settings
+from service.telemetry import log_to_stderr
+
+_UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Livestreaming product recognition: which of the shop's products is in this clip?",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+Shop = Annotated[str, typer.Option("--shop", help="Id of the shop.")]
+Url = Annotated[
+    str | None, typer.Option(help="Address of the service [default: as LPR_HOST and LPR_PORT say]")
+]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (LPR_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one (LPR_PORT).", min=0, max=65535)
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Catalogue, index and Redis live here (LPR_DATA_DIR).")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Model bundle (LPR_BUNDLE).")] = None,
+) -> None:
+    """Run the service until it is asked to stop. Its log is one JSON object a line, on stderr."""
+    log_to_stderr()
+    given = {"host": host, "port": port, "data_dir": data_dir, "bundle": bundle}
+    settings = _settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        run_server(settings)
+    except StartupError as error:
+        raise _stop(f"The service cannot start: {error.detail}") from error
+
+
+@app.command()
+def index(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of pictures named by product, or a CSV of them.")
+    ],
+    shop: Shop,
+    url: Url = None,
+) -> None:
+    """Index a folder of product pictures as a shop, through a running service.
+
+    Pictures are named by product: cola.jpg, or cola__1.jpg and cola__2.jpg, or cola/any.jpg. A CSV
+    has the columns product_id, title, image. Indexing a product again replaces it.
+    """
+    try:
+        items = read_shop(folder)
+    except FolderError as error:
+        raise _stop(str(error)) from error
+    with _client(url) as client:
+        failed = _upload(client, shop, items)
+    _out.print(f"{len(items) - failed} of {len(items)} products indexed in shop {shop!r}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def recognize(
+    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    shop: Shop,
+    url: Url = None,
+    top_k: Annotated[int, typer.Option(help="Candidates shown.", min=1, max=100)] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One answer a line, as the service gave it.")
+    ] = False,
+) -> None:
+    """Say which of a shop's products is shown in each clip."""
+    failed = 0
+    with _client(url) as client:
+        for clip in clips:
+            try:
+                answer = client.recognize(shop, clip, top_k)
+            except ServiceUnreachableError as error:
+                raise _stop(str(error)) from error
+            except (ClientError, OSError) as error:
+                failed += 1
+                _complain(clip, error)
+                continue
+            _out.print_json(json.dumps(answer), indent=None) if as_json else _show(clip, answer)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _upload(client: Client, shop: str, items: list[ShopItem]) -> int:
+    """How many products could not be indexed; each is complained of by name."""
+    failed = 0
+    columns = (
+        TextColumn("indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        Progress(*columns, console=_err) as progress,
+        ThreadPoolExecutor(_UPLOADS) as uploads,
+    ):
+        task = progress.add_task("", total=len(items))
+        waiting: dict[Future[Any], ShopItem] = {
+            uploads.submit(client.put_product, shop, item.product_id, item.images, item.title): item
+            for item in items
+        }
+        for future in as_completed(waiting):
+            try:
+                future.result()
+            except ServiceUnreachableError as error:
+                uploads.shutdown(cancel_futures=True)
+                raise _stop(str(error)) from error
+            except (ClientError, OSError) as error:
+                failed += 1
+                _complain(waiting[future].product_id, error)
+            progress.advance(task)
+    return failed
+
+
+def _show(clip: Path, answer: dict[str, Any]) -> None:
+    decision, timings = answer["decision"], answer["timings_ms"]
+    verdict = (
+        f"[bold green]{escape(decision['product_id'])}[/] ({decision['confidence']:.0%} sure)"
+        if decision
+        else "[bold yellow]not sure enough to name a product[/]"
+    )
+    damaged = " [yellow](a damaged clip)[/]" if answer.get("partial") else ""
+    _out.print(f"{escape(str(clip))}: {verdict} in {timings['total']:.0f} ms{damaged}")
+    table = Table("", "product", "title", "confidence", "score")
+    for place, candidate in enumerate(answer["candidates"], start=1):
+        table.add_row(
+            str(place),
+            escape(candidate["product_id"]),
+            escape(candidate["title"] or ""),
+            f"{candidate['confidence']:.1%}",
+            f"{candidate['score']:.3f}",
+        )
+    _out.print(table)
+
+
+@contextmanager
+def _client(url: str | None) -> Iterator[Client]:
+    """A client of a service that answers and is ready."""
+    if url is None:
+        settings = _settings()
+        url = f"http://{settings.host}:{settings.port}"
+    with Client(url) as client:
+        try:
+            client.wait_ready(0)
+        except ClientError as error:
+            raise _stop(str(error)) from error
+        yield client
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"LPR_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise _stop(f"The settings are not valid: {wrong}") from error
+
+
+def _complain(what: object, error: Exception) -> None:
+    _err.print(f"[red]{escape(str(what))}[/]: {escape(str(error))}", highlight=False)
+
+
+def _stop(message: str) -> typer.Exit:
+    _err.print(f"[red]{escape(message)}[/]", highlight=False)
+    return typer.Exit(1)

@@ -33,7 +33,8 @@ def confidences(scores: NDArray[np.float64], calibration: Calibration) -> NDArra
     scaled = scores / calibration.temperature
     highest = max(float(scaled.max(initial=-np.inf)), calibration.none_logit)
     weights: NDArray[np.float64] = np.exp(scaled - highest)
-    return weights / (weights.sum() + np.exp(calibration.none_logit - highest))
+    total = float(weights.sum()) + float(np.exp(calibration.none_logit - highest))
+    return weights / total
 
 
 def decides(confidence: float, calibration: Calibration) -> bool:

@@ -18,7 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BadInputError, ProductNotFoundError, ShopNotFoundError
+from service.errors import (
+    BadInputError,
+    NotReadyError,
+    ProductNotFoundError,
+    ShopNotFoundError,
+)
 from service.gallery.catalogue import Catalogue, PictureRecord, ProductRecord, image_id
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import row_id
@@ -86,6 +91,7 @@ class Indexer:
         self._limits = limits
         self._writing = threading.Lock()
         self._unsettled: set[str] = set()  # shops with a write that failed half way
+        self._stopping = threading.Event()
 
     def put(self, product: NewProduct) -> ProductRecord:
         """Store or replace a product; durable and searchable when this returns.
@@ -128,6 +134,10 @@ class Indexer:
             self._catalogue.sweep()
             self._agree(self._catalogue.products(), self._index.row_ids())
 
+    def stop(self) -> None:
+        """Let a long `reconcile` end early, with NotReadyError."""
+        self._stopping.set()
+
     @contextmanager
     def _write(self, shop_id: str) -> Iterator[None]:
         """One writer at a time; whatever comes of it, every replica looks at the shop anew."""
@@ -152,6 +162,8 @@ class Indexer:
                 behind.append(record)
         done = 0
         for batch in _batches(behind):
+            if self._stopping.is_set():
+                raise NotReadyError("the service stops before its index agrees with its catalogue")
             self._index_again(batch)
             done += len(batch)
             logger.info("indexed from the catalogue", extra={"products": done, "of": len(behind)})

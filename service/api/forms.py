@@ -1,0 +1,182 @@
+"""Reads multipart forms: every part is expected, of its kind, and within bounds, or refused.
+
+Nothing is ignored silently: an unknown part is an error. Fields are validated by a pydantic model,
+files are handed on as bytes; their names and content types are the client's and not believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.api.problems import validation_error
+from service.errors import (
+    BadInputError,
+    MalformedMultipartError,
+    MetadataTooLargeError,
+    TooManyPartsError,
+    UnsupportedMediaTypeError,
+)
+
+MAX_FILES = 64
+MAX_FIELDS = 16
+MAX_FIELD_BYTES = 65_536
+MAX_METADATA_BYTES = 16_384
+
+FieldsT = TypeVar("FieldsT", bound=BaseModel)
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have no control characters")
+    return text
+
+
+def _addressable(identifier: str) -> str:
+    if "/" in identifier or identifier in (".", ".."):
+        raise ValueError('must not be "." or ".." and have no "/", for it is part of addresses')
+    return identifier
+
+
+def _metadata(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    if len(text.encode()) > MAX_METADATA_BYTES:
+        raise MetadataTooLargeError(
+            f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
+        )
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object ({error})") from error
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=128, description="printable characters, no slash"),
+    AfterValidator(_plain),
+    AfterValidator(_addressable),
+]
+Title = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+Metadata = Annotated[
+    dict[str, Any],
+    BeforeValidator(_metadata),
+    Field(description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes"),
+]
+
+
+@dataclass(frozen=True)
+class Form(Generic[FieldsT]):
+    fields: FieldsT
+    files: dict[str, tuple[bytes, ...]]  # by part name; a name without a file is there, and empty
+
+
+async def read_form(
+    request: Request, fields: type[FieldsT], files: Mapping[str, int]
+) -> Form[FieldsT]:
+    """The request's form; `files` names the file parts and how many of each there may be.
+
+    Raises UnsupportedMediaTypeError, MalformedMultipartError, TooManyPartsError, BadInputError.
+    """
+    form = await _parse(request)
+    try:
+        return Form(_fields(form, fields, files), await _files(form, files))
+    finally:
+        await form.close()
+
+
+async def _parse(request: Request) -> FormData:
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise UnsupportedMediaTypeError("send the body as multipart/form-data")
+    # The parser itself, for `Request.form` tells all its errors apart by prose alone.
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        if parser.has_too_many_parts:
+            raise TooManyPartsError(
+                f"a form has at most {MAX_FILES} files and {MAX_FIELDS} fields"
+            ) from error
+        raise MalformedMultipartError(
+            f"the multipart body is malformed: {error.message}"
+        ) from error
+    except (FormParserError, UnicodeError, LookupError, ValueError) as error:
+        raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
+
+
+class _Parser(MultiPartParser):
+    @property
+    def has_too_many_parts(self) -> bool:
+        return self._current_files > self.max_files or self._current_fields > self.max_fields
+
+
+def _fields(form: FormData, fields: type[FieldsT], files: Mapping[str, int]) -> FieldsT:
+    values: dict[str, object] = {}
+    for name, value in form.multi_items():
+        if name in files:
+            continue
+        pointer = f"/{name}"
+        if isinstance(value, UploadFile):
+            raise BadInputError(f"{pointer}: a file is not expected here", pointer=pointer)
+        if name in values:
+            raise BadInputError(f"{pointer}: was sent twice", pointer=pointer)
+        values[name] = value
+    try:
+        return fields.model_validate(values)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False, include_input=False)) from error
+
+
+async def _files(form: FormData, files: Mapping[str, int]) -> dict[str, tuple[bytes, ...]]:
+    return {name: await _read_files(name, form.getlist(name), most) for name, most in files.items()}
+
+
+async def _read_files(name: str, parts: Sequence[UploadFile | str], most: int) -> tuple[bytes, ...]:
+    if len(parts) > most:
+        raise BadInputError(f"/{name}: at most {most} of it", pointer=f"/{name}")
+    contents = []
+    for part in parts:
+        if isinstance(part, str):
+            raise BadInputError(
+                f"/{name}: must be sent as a file (with a filename)", pointer=f"/{name}"
+            )
+        contents.append(await part.read())
+    return tuple(contents)
+
+
+def multipart_schema(
+    fields: type[BaseModel], files: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """OpenAPI's `requestBody` of a form: its fields, and `files` as properties by name."""
+    schema = fields.model_json_schema()
+    schema["properties"] |= files
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def file_schema(description: str) -> dict[str, Any]:
+    return {"type": "string", "format": "binary", "description": description}
+
+
+def files_schema(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": file_schema(""), "description": description}

@@ -1,0 +1,185 @@
+"""`/gallery`: the products of a shop, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from service.api.forms import (
+    MAX_FILES,
+    Form,
+    Identifier,
+    Metadata,
+    Title,
+    files_schema,
+    multipart_schema,
+    read_form,
+)
+from service.api.problems import documented
+from service.api.schemas import Product, ProductPage
+from service.api.state import service_of
+from service.coordination.idempotency import check_key
+from service.errors import BadInputError
+from service.indexing import NewProduct
+
+router = APIRouter(prefix="/gallery", tags=["gallery"])
+
+
+class ProductFields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    shop_id: Identifier
+    product_id: Identifier
+    title: Annotated[Title | None, Field(description="shown with answers")] = None
+    metadata: Metadata | None = None
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Store or replace a product",
+    response_model=Product,
+    responses=documented(400, 409, 413, 415, 422, 429, 503, 507),
+    openapi_extra={
+        "requestBody": multipart_schema(
+            ProductFields, {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
+        )
+    },
+)
+async def put_product(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="send a post again under its key, and it has one effect and one answer"),
+    ] = None,
+) -> Response:
+    """When this is answered, the product is stored durably and `/recognize` finds it.
+
+    The same `shop_id` and `product_id` again replace the product, its pictures and all. A replayed
+    answer (Idempotency-Key) carries the header `idempotency-replayed: true`.
+    """
+    service = service_of(request)
+    parts = service.parts
+    if idempotency_key is not None:
+        check_key(idempotency_key)
+    with service.posts.admit():
+        form = await read_form(request, ProductFields, {"images": MAX_FILES})
+        product = _new_product(form)
+
+        def store() -> str:
+            with service.telemetry.indexing_seconds.time():
+                record = parts.indexer.put(product)
+            service.telemetry.indexed_pictures.inc(len(record.images))
+            return Product.of(record).model_dump_json()
+
+        admitted = time.perf_counter()
+        queue_ms = 0.0
+
+        def work() -> tuple[str, bool]:
+            nonlocal queue_ms
+            queue_ms = 1e3 * (time.perf_counter() - admitted)
+            answer = parts.idempotency.once(
+                product.shop_id, idempotency_key, _fingerprint(form), store
+            )
+            return answer.body, answer.replayed
+
+        body, replayed = await service.posts.run(work)
+    headers = {"x-queue-time": f"{queue_ms:.3f}"}
+    if replayed:
+        headers["idempotency-replayed"] = "true"
+    return Response(body, 201, headers, media_type="application/json")
+
+
+@router.get(
+    "/{shop_id}",
+    summary="List a shop's products, page by page",
+    responses=documented(404, 422, 503),
+)
+def list_products(
+    request: Request,
+    shop_id: Identifier,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="`next` of the page before")] = None,
+) -> ProductPage:
+    catalogue = service_of(request).parts.catalogue
+    records, following = catalogue.page(shop_id, limit=limit, after=after)
+    return ProductPage(
+        shop_id=shop_id, products=[Product.of(record) for record in records], next=following
+    )
+
+
+@router.get("/{shop_id}/{product_id}", summary="Get a product", responses=documented(404, 422, 503))
+def get_product(request: Request, shop_id: Identifier, product_id: Identifier) -> Product:
+    return Product.of(service_of(request).parts.catalogue.get(shop_id, product_id))
+
+
+@router.get(
+    "/{shop_id}/{product_id}/images/{image_id}",
+    summary="Get a picture as it was posted",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, **documented(404, 422, 503)},
+)
+def get_image(
+    request: Request, shop_id: Identifier, product_id: Identifier, image_id: str
+) -> Response:
+    record, data = service_of(request).parts.catalogue.picture(shop_id, product_id, image_id)
+    headers = {
+        # An image id stands for its bytes.
+        "cache-control": "private, max-age=31536000, immutable",
+        "x-content-type-options": "nosniff",
+    }
+    return Response(data, 200, headers, media_type=record.media_type)
+
+
+@router.delete(
+    "/{shop_id}/{product_id}",
+    status_code=204,
+    summary="Delete a product",
+    responses=documented(404, 422, 429, 503),
+)
+async def delete_product(request: Request, shop_id: Identifier, product_id: Identifier) -> None:
+    """When this is answered, nobody finds the product any more. The shop stays, even empty."""
+    service = service_of(request)
+    indexer = service.parts.indexer
+    with service.posts.admit():
+        await service.posts.run(lambda: indexer.delete(shop_id, product_id))
+
+
+@router.delete(
+    "/{shop_id}",
+    status_code=204,
+    summary="Delete a shop and all its products",
+    responses=documented(404, 422, 429, 503),
+)
+async def delete_shop(request: Request, shop_id: Identifier) -> None:
+    service = service_of(request)
+    indexer = service.parts.indexer
+    with service.posts.admit():
+        await service.posts.run(lambda: indexer.delete_shop(shop_id))
+
+
+def _new_product(form: Form[ProductFields]) -> NewProduct:
+    images = form.files["images"]
+    if not images:
+        raise BadInputError("/images: send at least one picture", pointer="/images")
+    fields = form.fields
+    return NewProduct(
+        shop_id=fields.shop_id,
+        product_id=fields.product_id,
+        title=fields.title or None,
+        metadata=fields.metadata,
+        images=images,
+    )
+
+
+def _fingerprint(form: Form[ProductFields]) -> str:
+    """The same for the same content, whatever multipart boundary it came in."""
+    pictures = [hashlib.sha256(data).hexdigest() for data in form.files["images"]]
+    content = json.dumps([form.fields.model_dump(), pictures], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

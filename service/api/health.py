@@ -1,0 +1,81 @@
+"""How the service is, for orchestrators, operators and Prometheus; none of it waits."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from service.api.problems import documented
+from service.api.schemas import Info, Status
+from service.api.state import service_of
+from service.errors import NotReadyError
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Alive?")
+async def healthz() -> Status:
+    """Answers as long as the process can; says nothing of readiness."""
+    return Status(status="alive")
+
+
+@router.get("/readyz", summary="Ready for requests?", responses=documented(503))
+async def readyz(request: Request) -> Status:
+    """200 once the model is warm and the index agrees with the catalogue; 503 before that, and
+    again as soon as the service is asked to stop."""
+    service = service_of(request)
+    if service.draining.is_set():
+        raise NotReadyError("the service is stopping")
+    if not service.is_ready:
+        raise NotReadyError("the service is starting")
+    return Status(status="ready")
+
+
+@router.get("/info", summary="What runs here", responses=documented(503))
+async def info(request: Request) -> Info:
+    service = service_of(request)
+    parts, settings, store = service.parts, service.settings, service.store
+    manifest = parts.model.manifest
+    return Info(
+        version=request.app.version,
+        bundle={
+            "id": manifest.bundle_id,
+            "model": manifest.model.model_dump(),
+            "precision": manifest.precision,
+            "dims": manifest.dims.model_dump(),
+            "calibration": manifest.calibration.model_dump(),
+            "metrics": dict(manifest.metrics),
+        },
+        inference={
+            "provider": settings.inference.provider,
+            "providers": parts.model.providers,
+            "threads": settings.inference.threads,
+        },
+        index={"embedded": parts.index.embedded, "collection": parts.index.collection},
+        coordination={
+            "embedded": settings.redis.url is None,
+            "up": store is not None and await run_in_threadpool(store.is_up),
+        },
+        decoder={"sandbox": parts.decoder.sandbox()},
+        limits={
+            "max_body_bytes": settings.max_body_bytes,
+            "max_in_flight": settings.max_in_flight,
+            **settings.media.model_dump(),
+            **settings.search.model_dump(),
+        },
+    )
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    service = service_of(request)
+    telemetry = service.telemetry
+    telemetry.ready.set(service.is_ready)
+    if service.is_ready:
+        shops = service.parts.shops
+        telemetry.hot_shops_bytes.set(shops.bytes)
+        telemetry.hot_shops.labels("hit").set(shops.hits)
+        telemetry.hot_shops.labels("miss").set(shops.misses)
+    body, content_type = telemetry.exposition()
+    return Response(body, headers={"content-type": content_type})

@@ -1,0 +1,108 @@
+"""What every request passes on its way in and out, as pure ASGI.
+
+Not `@app.middleware("http")`: that one hides a client's leaving from the handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import problem_response
+from service.errors import BodyTooLargeError, EncodingUnsupportedError, LPRError
+from service.telemetry import Telemetry
+
+logger = logging.getLogger("service.requests")
+
+
+class Observe:
+    """Names each request, times it, counts it, and logs it in one line."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["request_id"] = uuid.uuid4().hex
+        state["started"] = started = time.perf_counter()
+        status = 500
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = state["request_id"]
+                headers["x-total-time"] = f"{1e3 * (time.perf_counter() - started):.3f}"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route's pattern, not the path: ids would make a series each.
+        route = getattr(scope.get("route"), "path", "unknown")
+        state, telemetry = scope["state"], self._telemetry
+        problem = state.get("problem")
+        if status >= 400:
+            telemetry.failures.labels(problem or "internal").inc()
+        telemetry.requests.labels(scope["method"], route, str(status)).inc()
+        telemetry.request_seconds.labels(scope["method"], route).observe(seconds)
+        fields = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1e3 * seconds, 3),
+        }
+        logger.info("request", extra=fields if problem is None else fields | {"problem": problem})
+
+
+class LimitBody:
+    """Refuses bodies that are too large or encoded: by their head unread, else while reading."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(Headers(scope=scope))
+        if refusal is not None:
+            await problem_response(refusal, scope)(scope, receive, send)
+            return
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _refusal(self, headers: Headers) -> LPRError | None:
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            return EncodingUnsupportedError("send the body as it is, without Content-Encoding")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"a request's body has at most {self._max_bytes} bytes")

@@ -1,0 +1,125 @@
+"""Every error as `application/problem+json` (RFC 9457), the framework's own errors included.
+
+`type` is `/problems/<slug>` with a stable slug, `detail` says what to do, `pointer` is the JSON
+pointer of the field at fault, where there is one.
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service.errors import BadInputError, LPRError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """What went wrong and what to do about it (RFC 9457)."""
+
+    type: str = Field(examples=["/problems/shop-not-found"])
+    title: str = Field(examples=["No such shop"])
+    status: int = Field(examples=[404])
+    detail: str = Field(
+        examples=["there is no shop 'x'; POST /gallery of a first product makes one"]
+    )
+    instance: str = Field(description="the path that was asked for", examples=["/recognize"])
+    request_id: str = Field(description="as in the log and in the header x-request-id")
+    pointer: str | None = Field(default=None, description="JSON pointer of the field at fault")
+
+
+def problem_response(error: LPRError, scope: Scope) -> Response:
+    """An answer for `error`."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    return _response(_problem(error, scope), headers, scope)
+
+
+def _problem(error: LPRError, scope: Scope) -> Problem:
+    return Problem(
+        type=f"/problems/{error.slug}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        pointer=error.pointer,
+        **_occurrence(scope),
+    )
+
+
+def _occurrence(scope: Scope) -> dict[str, str]:
+    request_id = scope.get("state", {}).get("request_id", "")
+    return {"instance": scope.get("path", ""), "request_id": request_id}
+
+
+def _response(problem: Problem, headers: Mapping[str, str], scope: Scope) -> Response:
+    scope.setdefault("state", {})["problem"] = problem.type.rsplit("/", 1)[-1]  # for the metrics
+    body = problem.model_dump_json(exclude={"pointer"} if problem.pointer is None else None)
+    return Response(body, problem.status, dict(headers), media_type=MEDIA_TYPE)
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
+    """Pydantic's findings as one of ours; the first one is pointed at."""
+    detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {error['msg']}" for error in errors)
+    return BadInputError(detail, pointer=_pointer(errors[0]["loc"]) if errors else None)
+
+
+def _pointer(location: Sequence[int | str]) -> str:
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join(f"/{part}" for part in escaped)
+
+
+async def _on_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LPRError)  # noqa: S101 - what it is registered for
+    return problem_response(error, request.scope)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return problem_response(validation_error(error.errors()), request.scope)
+
+
+async def _on_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    title = http.HTTPStatus(error.status_code).phrase
+    problem = Problem(
+        type=f"/problems/{title.lower().replace(' ', '-')}",
+        title=title,
+        status=error.status_code,
+        detail=f"{request.method} {request.url.path}: {error.detail}",
+        **_occurrence(request.scope),
+    )
+    return _response(problem, error.headers or {}, request.scope)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """The server's log has the trace; the caller gets nothing of it."""
+    return problem_response(
+        LPRError("an unexpected error happened; the log has it by this request id"), request.scope
+    )
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(LPRError, _on_ours)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_framework)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for the problems an operation may answer with."""
+    return {
+        status: {
+            "description": http.HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

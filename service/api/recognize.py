@@ -1,0 +1,109 @@
+"""`POST /recognize`: one clip in, one answer out."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from service.api.forms import (
+    MAX_FILES,
+    Form,
+    Identifier,
+    file_schema,
+    files_schema,
+    multipart_schema,
+    read_form,
+)
+from service.api.problems import documented
+from service.api.schemas import RecognizeAnswer
+from service.api.state import service_of
+from service.errors import BadInputError, TextUnsupportedError
+from service.recognition import Query, Recognition, Stopwatch
+
+router = APIRouter(tags=["recognize"])
+
+
+class RecognizeFields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    shop_id: Identifier
+    top_k: Annotated[int, Field(ge=1, le=100, description="candidates in the answer")] = 5
+    explain: Annotated[bool, Field(description="also say where in the clip it was seen")] = False
+    speech: Annotated[
+        str | None, Field(description="what is being said; only with a text encoder in the bundle")
+    ] = None
+
+
+_FILES = {
+    "clip": file_schema("a video file; send this or `frames`"),
+    "frames": files_schema("pictures in the order they were filmed; send these or `clip`"),
+}
+
+
+@router.post(
+    "/recognize",
+    summary="Recognise the product shown in a clip",
+    response_model=RecognizeAnswer,
+    response_model_exclude_unset=True,
+    responses=documented(400, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": multipart_schema(RecognizeFields, _FILES)},
+)
+async def recognize(request: Request) -> Response:
+    """The decision names the best candidate if its calibrated confidence is high enough, else it
+    is null. Scores and confidences of the best `top_k` candidates come with it in any case.
+
+    The headers x-queue-time, x-inference-time and x-total-time are in milliseconds.
+    """
+    service = service_of(request)
+    parts = service.parts
+    with service.recognitions.admit():
+        form = await read_form(request, RecognizeFields, {"clip": 1, "frames": MAX_FILES})
+        query = _query(form)
+        watch = Stopwatch()
+        admitted = time.perf_counter()
+
+        def work() -> Recognition:
+            watch.ms["queue"] = 1e3 * (time.perf_counter() - admitted)
+            return parts.recognizer.recognize(query, watch)
+
+        recognition = await service.recognitions.run(work)
+    service.telemetry.recognized(
+        watch.ms, [p.confidence for p in recognition.ranked], decided=recognition.decided
+    )
+    total_ms = 1e3 * (time.perf_counter() - request.state.started)
+    answer = RecognizeAnswer.of(
+        recognition,
+        request_id=request.state.request_id,
+        shop_id=query.shop_id,
+        bundle_id=parts.model.manifest.bundle_id,
+        top_k=form.fields.top_k,
+        timings_ms=watch.ms | {"total": total_ms},
+    )
+    inference_ms = sum(watch.ms[stage] for stage in ("detect", "encode", "match"))
+    headers = {
+        "x-queue-time": f"{watch.ms['queue']:.3f}",
+        "x-inference-time": f"{inference_ms:.3f}",
+    }
+    return Response(answer.json_body(), headers=headers, media_type="application/json")
+
+
+def _query(form: Form[RecognizeFields]) -> Query:
+    if form.fields.speech is not None:
+        raise TextUnsupportedError(
+            "this bundle has no text encoder; send the clip without speech", pointer="/speech"
+        )
+    clips, pictures = form.files["clip"], form.files["frames"]
+    if bool(clips) == bool(pictures):
+        raise BadInputError(
+            "/clip: send a video file as `clip`, or pictures as `frames`", pointer="/clip"
+        )
+    return Query(
+        shop_id=form.fields.shop_id,
+        clip=clips[0] if clips else None,
+        pictures=pictures,
+        explain=form.fields.explain,
+    )

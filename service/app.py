@@ -1,0 +1,71 @@
+"""The application: its routes, what every request passes, and its life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from service.api import gallery, health, problems, recognize
+from service.api.middleware import LimitBody, Observe
+from service.errors import StartupError
+from service.parts import Service
+from service.settings import Settings
+
+_DESCRIPTION = """
+Which of the shop's products is being shown in this clip?
+
+1. `POST /gallery` stores a product with its pictures; it can be found as soon as it is answered.
+2. `POST /recognize` takes a short clip (or its frames) and names the product, or honestly none.
+
+Every error is `application/problem+json`: a stable `type`, a `detail` that says what to do.
+"""
+
+
+def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) -> FastAPI:
+    """The ASGI application; `app.state.service` is its `Service`.
+
+    It answers from the start and is ready later; `on_failure` is told if it never will be.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            service.open_store()
+        except StartupError as error:
+            service.close()
+            on_failure(error)
+            raise
+        opening = asyncio.create_task(asyncio.to_thread(service.open))
+
+        def opened(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not service.draining.is_set():
+                on_failure(error)
+
+        opening.add_done_callback(opened)
+        try:
+            yield
+        finally:
+            service.drain()
+            await asyncio.wait([opening])
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="LPR: livestreaming product recognition",
+        version=version("lpr"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    problems.install(app)
+    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
+    for router in (recognize.router, gallery.router, health.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,93 @@
+"""A shop on disk: which product each picture of a folder, or of a CSV, shows.
+
+A folder names products by its files (`cola.jpg`, or `cola__1.jpg` and `cola__2.jpg` for several
+pictures of one) or by its sub-folders (`cola/front.jpg`, `cola/back.jpg`); a CSV has the columns
+product_id, title and image, one row a picture, paths relative to itself. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class FolderError(Exception):
+    """The shop cannot be read; says why."""
+
+
+@dataclass(frozen=True)
+class ShopItem:
+    product_id: str
+    title: str | None
+    images: tuple[Path, ...]
+
+
+def read_shop(path: Path) -> list[ShopItem]:
+    """The products at `path`, a folder or a CSV file, in order. Raises FolderError."""
+    if path.is_dir():
+        items = _from_folder(path)
+    elif path.is_file() and path.suffix.lower() == ".csv":
+        items = _from_csv(path)
+    elif path.exists():
+        raise FolderError(f"{path} is neither a folder nor a .csv file")
+    else:
+        raise FolderError(f"{path} does not exist")
+    if not items:
+        raise FolderError(f"no pictures in {path}; a picture ends in {', '.join(sorted(PICTURES))}")
+    return items
+
+
+def _from_folder(folder: Path) -> list[ShopItem]:
+    rows: list[tuple[str, str, Path]] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            rows += [(path.name, "", picture) for picture in _pictures(path)]
+        elif _is_picture(path):
+            rows.append((re.sub(r"__\d+$", "", path.stem), "", path))
+    return _items(rows)
+
+
+def _from_csv(file: Path) -> list[ShopItem]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text)
+            missing = {"product_id", "image"} - set(reader.fieldnames or ())
+            if missing:
+                raise FolderError(f"{file} lacks the column {', '.join(sorted(missing))}")
+            rows = [
+                (
+                    row["product_id"] or "",
+                    row.get("title") or "",
+                    file.parent / (row["image"] or ""),
+                )
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FolderError(f"{file} cannot be read: {error}") from error
+    return _items(rows)
+
+
+def _items(rows: Iterable[tuple[str, str, Path]]) -> list[ShopItem]:
+    """One item a product; the first title that says something is its own."""
+    titles: dict[str, str] = {}
+    images: dict[str, list[Path]] = {}
+    for product_id, title, image in rows:
+        images.setdefault(product_id, []).append(image)
+        titles[product_id] = titles.get(product_id) or title
+    return [
+        ShopItem(product_id, titles[product_id] or None, tuple(paths))
+        for product_id, paths in images.items()
+    ]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_picture(path))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in PICTURES and not path.name.startswith(".")

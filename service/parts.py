@@ -1,0 +1,160 @@
+"""The service's parts: opened in order, closed in reverse, and found by the API's handlers.
+
+The API is up before its parts are: `/healthz` answers at once, everything that needs a part answers
+503 until all of them are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.api.admission import Admission
+from service.coordination.epochs import Epochs
+from service.coordination.idempotency import Idempotency
+from service.coordination.private_server import PrivateRedis
+from service.coordination.store import Store
+from service.errors import CoordinationError, NotReadyError, StartupError
+from service.gallery.catalogue import Catalogue
+from service.gallery.index import VectorIndex
+from service.gallery.shops import HotShops
+from service.indexing import Indexer
+from service.inference.bundle import Bundle
+from service.inference.model import Model
+from service.media.clips import ClipDecoder
+from service.recognition import Recognizer
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    model: Model
+    decoder: ClipDecoder
+    catalogue: Catalogue
+    index: VectorIndex
+    shops: HotShops
+    indexer: Indexer
+    recognizer: Recognizer
+    idempotency: Idempotency
+
+
+class Service:
+    """One service: its settings, its telemetry, and its parts once they are open."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry()
+        cores = os.cpu_count() or 1
+        self.recognitions = Admission(
+            "recognize", settings.max_in_flight, max(2, cores), self.telemetry
+        )
+        self.posts = Admission("gallery", settings.max_in_flight, max(2, cores), self.telemetry)
+        self.store: Store | None = None
+        self.draining = threading.Event()
+        self._parts: Parts | None = None
+        self._indexer: Indexer | None = None
+        self._closing = ExitStack()
+
+    @property
+    def parts(self) -> Parts:
+        """Raises NotReadyError until everything is open."""
+        if self._parts is None:
+            raise NotReadyError("the service is starting; /readyz tells when it is ready")
+        return self._parts
+
+    @property
+    def is_ready(self) -> bool:
+        return self._parts is not None and not self.draining.is_set()
+
+    def open_store(self) -> None:
+        """Claim the data directory and open Redis; on the main thread, which outlives both.
+
+        Raises StartupError.
+        """
+        data_dir = self.settings.data_dir
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._claim(data_dir)
+        except OSError as error:
+            raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
+        self.store = Store.at(self._redis_url(data_dir), self.settings.redis.timeout_s)
+        self._closing.callback(self.store.close)
+
+    def open(self) -> None:
+        """Open everything else and bring the index up to date; blocking, possibly for long.
+
+        Raises StartupError, UnavailableError.
+        """
+        if self.store is None:
+            raise StartupError("the store is opened first")
+        settings = self.settings
+        model = Model.open(Bundle.load(settings.bundle), settings.inference)
+        decoder = ClipDecoder(settings.media)
+        logger.info("decoder", extra={"sandbox": decoder.sandbox()})
+        catalogue = Catalogue(settings.data_dir / "catalogue")
+        dims = model.manifest.dims
+        index = VectorIndex(
+            settings.milvus,
+            settings.data_dir / "milvus.db",
+            bundle_id=model.manifest.bundle_id,
+            embedding=dims.embedding,
+            match_state=dims.match_state,
+        )
+        self._closing.callback(index.close)
+        epochs = Epochs(self.store)
+        shops = HotShops(index, epochs, settings.search)
+        indexer = self._indexer = Indexer(model, catalogue, index, epochs, settings.media)
+        if not self.draining.is_set():
+            indexer.reconcile()
+        self._parts = Parts(
+            model=model,
+            decoder=decoder,
+            catalogue=catalogue,
+            index=index,
+            shops=shops,
+            indexer=indexer,
+            recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
+            idempotency=Idempotency(self.store),
+        )
+        logger.info("ready", extra={"bundle": model.manifest.bundle_id})
+
+    def drain(self) -> None:
+        """Say `unready` from now on, and start nothing long."""
+        self.draining.set()
+        if self._indexer is not None:
+            self._indexer.stop()
+
+    def close(self) -> None:
+        """Wait for running work, then close what was opened."""
+        self.recognitions.close()
+        self.posts.close()
+        self._closing.close()
+
+    def _claim(self, data_dir: Path) -> None:
+        """Embedded parts have one master: refuse a second service on the same directory."""
+        if self.settings.milvus.uri is not None and self.settings.redis.url is not None:
+            return
+        lock = self._closing.enter_context((data_dir / "lock").open("ab"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartupError(f"another service is using the data directory {data_dir}") from error
+
+    def _redis_url(self, data_dir: Path) -> str:
+        if self.settings.redis.url is not None:
+            return self.settings.redis.url
+        private = PrivateRedis(data_dir / "redis")
+        self._closing.callback(private.stop)
+        try:
+            private.start()
+        except CoordinationError as error:
+            logger.error("going on without Redis: %s", error)
+        return private.url

@@ -1,0 +1,101 @@
+"""`lpr serve`: the application under uvicorn, its address announced, its end an orderly one.
+
+uvicorn stops listening at once when it is asked to stop; here the service first says that it is
+unready for a while, so that a load balancer sends nobody to a closed door.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.errors import LPRError, StartupError
+from service.parts import Service
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_FINISH_S = 25  # for requests in flight, when asked to stop
+
+
+def serve(settings: Settings) -> None:
+    """Run until asked to stop. Raises StartupError if it cannot start, or not become ready."""
+    listener = _listen(settings.host, settings.port)
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(settings, fail)
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_FINISH_S,
+    )
+    server = _Server(config, app.state.service, _address(listener))
+    try:
+        server.run([listener])
+    except SystemExit:  # uvicorn's way to say that the application did not start
+        if not failures:
+            raise
+    if failures:
+        raise _as_ours(failures[0])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: Service, address: str) -> None:
+        super().__init__(config)
+        self._service = service
+        self._address = address
+        self._stop_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        logger.info("listening", extra={"address": self._address})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self._service.draining.is_set()
+        self._service.drain()
+        if sig == signal.SIGTERM and not again:
+            self._stop_at = time.monotonic() + self._service.settings.drain_s
+            return
+        self.force_exit = self.should_exit and again
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _as_ours(error: BaseException) -> StartupError:
+    if isinstance(error, StartupError):
+        return error
+    detail = error.detail if isinstance(error, LPRError) else f"{type(error).__name__}: {error}"
+    failure = StartupError(detail)
+    failure.__cause__ = error
+    return failure
