@@ -19,7 +19,13 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import ClipEmptyError, ClipEncryptedError, ClipError, StartupError, UnavailableError
+from service.errors import (
+    ClipEmptyError,
+    ClipEncryptedError,
+    ClipError,
+    StartupError,
+    UnavailableError,
+)
 from service.media import decoder_log
 from service.media.sandbox import Finished, Sandbox, SandboxLimits, private_file
 from service.settings import MediaSettings
@@ -123,19 +129,16 @@ class ClipDecoder:
     ) -> Frames:
         times = _usable_times(times)
         end = _end_of_last_frame(times)
-        promised = decoder_log.promised_s(finished.log)
-        if promised is not None:
-            promised = min(promised, self._limits.max_clip_s)
-        # The true end may lie one gap behind the last frame taken; half a second for sound that
-        # outlasts the picture.
-        unsure = times[-1] / density + 0.5
-        short = promised is not None and promised > end + unsure
-        believed = promised is not None and times[-1] <= promised <= end + unsure
-        duration = float(promised if promised is not None and believed else end)
+        promised = min(decoder_log.promised_s(finished.log) or end, self._limits.max_clip_s)
+        # The true end may lie one gap behind the last frame taken, and sound may outlast the
+        # picture a little. Within that the container is believed, beyond it the frames are.
+        latest = end + times[-1] / density + 0.5
+        duration = promised if times[-1] <= promised <= latest else end
+        whole = finished.cut is None and promised <= latest and decoder_log.is_whole(finished.log)
         return Frames(
             pixels=pixels[_evenly_spread(times, duration, frames)],
-            duration_s=duration,
-            partial=finished.cut is not None or short or not decoder_log.is_whole(finished.log),
+            duration_s=float(duration),
+            partial=not whole,
         )
 
     def _command(
@@ -252,6 +255,10 @@ def _end_of_last_frame(times: npt.NDArray[np.float64]) -> float:
 def _evenly_spread(
     times: npt.NDArray[np.float64], duration: float, frames: int
 ) -> npt.NDArray[np.intp]:
-    """Indices of the frames nearest to the middles of `frames` equal parts, each frame once."""
+    """Indices of the frames nearest to the middles of `frames` equal parts, each frame once.
+
+    A frame is where its middle is, so of a clip that has just `frames` none is missed.
+    """
+    frame_s = np.diff(times).min() if len(times) > 1 else 0.0
     middles = (np.arange(frames) + 0.5) * duration / frames
-    return np.unique(np.abs(times[:, None] - middles).argmin(axis=0))
+    return np.unique(np.abs(times[:, None] + frame_s / 2 - middles).argmin(axis=0))

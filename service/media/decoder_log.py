@@ -1,6 +1,6 @@
 """Reads what ffmpeg said about a clip: what it promised, whether it was whole, why it was refused.
 
-The only place that knows ffmpeg's wording (written for `-loglevel level+verbose` of ffmpeg 6 to 9).
+The only place that knows ffmpeg's wording (as of ffmpeg 9, with `-loglevel level+verbose`).
 The log quotes the clip, so nothing here is trusted further than an answer to the clip's own sender.
 """
 

@@ -60,7 +60,7 @@ def decode_image(data: bytes, limits: MediaSettings) -> Picture:
         with Image.open(BytesIO(data), formats=(format_name,)) as image:
             _check_size(image, data, limits)
             return Picture(_upright_rgb(image), format_name.lower())
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(limits) from error
     except (LPRError, MemoryError):
         raise

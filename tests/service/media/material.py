@@ -6,7 +6,6 @@ import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -41,29 +40,21 @@ def times_shown(pixels: np.ndarray, seconds: float) -> np.ndarray:
     return (luma - DARKEST) / (LIGHTEST - DARKEST) * seconds
 
 
-def replace_all(data: bytes, box: bytes, change: Callable[[bytearray, int], None]) -> bytes:
-    """`data` with `change(data, position behind the name)` done to each MP4 box called `box`."""
-    changed, at = bytearray(data), data.find(box)
-    assert at >= 0
-    while at >= 0:
-        change(changed, at + 4)
-        at = data.find(box, at + 4)
-    return bytes(changed)
+def mkv_with_duration(mkv: bytes, seconds: float) -> bytes:
+    """A Matroska file whose header claims to last `seconds`."""
+    element = b"\x44\x89\x88"  # Duration, a float of 8 bytes, in milliseconds
+    at = mkv.index(element) + len(element)
+    return mkv[:at] + struct.pack(">d", seconds * 1000) + mkv[at + 8 :]
 
 
-def with_duration(mp4: bytes, factor: float) -> bytes:
-    """An MP4 whose headers all claim `factor` times its duration; sample tables stay true."""
-
-    def scale(offset: int) -> Callable[[bytearray, int], None]:
-        def change(data: bytearray, at: int) -> None:
-            (duration,) = struct.unpack_from(">I", data, at + offset)
-            struct.pack_into(">I", data, at + offset, round(duration * factor))
-
-        return change
-
-    for box, offset in ((b"mvhd", 16), (b"mdhd", 16), (b"tkhd", 20)):
-        mp4 = replace_all(mp4, box, scale(offset))
-    return mp4.replace(b"edts", b"free")  # an edit list would really cut the clip
+def mp4_with_duration(mp4: bytes, factor: float) -> bytes:
+    """An MP4 whose headers claim `factor` times its duration; its sample tables stay true."""
+    changed = bytearray(mp4)
+    for box, offset in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
+        at = mp4.index(box) + offset
+        (duration,) = struct.unpack_from(">I", mp4, at)
+        struct.pack_into(">I", changed, at, round(duration * factor))
+    return bytes(changed).replace(b"edts", b"free")  # an edit list would really cut the clip
 
 
 def stub(folder: Path, body: str) -> str:

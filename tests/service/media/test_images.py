@@ -71,6 +71,7 @@ def test_exif_orientation_is_undone(format_name: str, orientation: int) -> None:
     assert np.abs(quarters(decoded.pixels) - QUARTERS).max() < 60
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
     data = encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\xff" * 40)
     assert decode_image(data, LIMITS).pixels.shape == (48, 64, 3)
@@ -153,6 +154,7 @@ def test_no_bytes_are_undecodable() -> None:
     assert caught.value.slug == "image-undecodable"
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [7_000, 10_000, 20_000])
 def test_a_png_bomb_is_too_large(side: int) -> None:
     with pytest.raises(ImageTooLargeError, match="40000000 pixels"):
