@@ -28,10 +28,15 @@ TINY = RiceConfig(
 
 
 def random_rice(config: RiceConfig, seed: int = 0) -> Rice:
-    """In evaluation mode; BatchNorms have statistics, as after training, so that folding shows."""
+    """In evaluation mode, with weights wide enough that different pictures get different vectors.
+
+    BatchNorms have statistics, as after training, so that folding shows.
+    """
     torch.manual_seed(seed)
     model = Rice(config)
     for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 2.0 / module.in_features**0.5)
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_()

@@ -48,7 +48,7 @@ def export_bundle(
     `calibration` temperature, none_logit and threshold; `metrics` is any JSON object. The model
     itself is left as it is. Raises ExportError, and then `out` is as it was.
     """
-    _check_arguments(name, recipe, fusion, calibration)
+    _check_arguments(name, recipe, fusion, calibration, metrics)
     _check_replaceable(out)
     model = copy.deepcopy(model).cpu().float().eval()
     specs = graph_specs(model)
@@ -86,7 +86,11 @@ def export_bundle(
 
 
 def _check_arguments(
-    name: str, recipe: str, fusion: Mapping[str, float], calibration: Mapping[str, float]
+    name: str,
+    recipe: str,
+    fusion: Mapping[str, float],
+    calibration: Mapping[str, float],
+    metrics: Mapping[str, Any],
 ) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
@@ -98,6 +102,10 @@ def _check_arguments(
         raise ExportError("fusion's weights are not negative")
     if calibration["temperature"] <= 0 or not 0 <= calibration["threshold"] <= 1:
         raise ExportError("calibration: temperature is above 0, threshold between 0 and 1")
+    try:
+        json.dumps(metrics, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"metrics cannot be written as JSON: {error}") from error
 
 
 def _check_numbers(what: str, values: Mapping[str, float], names: tuple[str, ...]) -> None:
@@ -176,12 +184,8 @@ def _describe_graph(spec: GraphSpec) -> dict[str, Any]:
 
 
 def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    try:
-        text = json.dumps(manifest, indent=2, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"the manifest cannot be written as JSON (metrics?): {error}") from error
     path = folder / MANIFEST
     with path.open("w", encoding="utf-8") as stream:
-        stream.write(text + "\n")
+        stream.write(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
