@@ -79,11 +79,22 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    listener: socket.socket | None = None
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        # With its protocol by name: asyncio turns Nagle's algorithm off for such sockets only, and
+        # with it on each answer waits 40 ms for the client's delayed acknowledgement.
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(2048)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise StartupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
 
 
 def _address(listener: socket.socket) -> str:

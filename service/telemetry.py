@@ -137,5 +137,10 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "pymilvus", "milvus_lite", "uvicorn"):
+    for chatty in ("httpx", "milvus_lite", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    pymilvus = logging.getLogger(
+        "pymilvus"
+    )  # brings a handler of its own, and warns of Lite's ways
+    pymilvus.handlers.clear()
+    pymilvus.setLevel(logging.ERROR)
