@@ -59,8 +59,8 @@ def row_of(clip_id: str, truth: str, answer: dict[str, Any], wall_ms: float) -> 
 class Figures:
     """Shares are 0..1; None where nothing was there to count.
 
-    `outside` is the share of all the time the caller waited that went neither into decoding nor
-    into encoding the clip.
+    `coarse_r1` ranks the answered candidates by their coarse score alone. `outside` is the median
+    share of the caller's wait that went neither into decoding nor into encoding the clip.
     """
 
     clips: int
@@ -80,12 +80,15 @@ def _recall(rankings: Sequence[tuple[str, ...]], truths: Sequence[str], depth: i
     return hits / len(truths)
 
 
+def _outside(row: Row) -> float:
+    return max(0.0, 1 - (row.timings_ms["decode"] + row.timings_ms["encode"]) / row.wall_ms)
+
+
 def figures(rows: Sequence[Row]) -> Figures:
     """The figures of at least one row."""
     truths = [row.truth for row in rows]
     final = [row.ranking for row in rows]
     decided = [row for row in rows if row.decision is not None]
-    spent = sum(row.timings_ms.get("decode", 0) + row.timings_ms.get("encode", 0) for row in rows)
     return Figures(
         clips=len(rows),
         r1=_recall(final, truths, 1),
@@ -102,5 +105,5 @@ def figures(rows: Sequence[Row]) -> Figures:
             if all(stage in row.timings_ms for row in rows)
         },
         median_wall_ms=median(row.wall_ms for row in rows),
-        outside=max(0.0, 1 - spent / sum(row.wall_ms for row in rows)),
+        outside=median(_outside(row) for row in rows),
     )

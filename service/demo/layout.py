@@ -90,6 +90,11 @@ def read_shop(folder: Path) -> list[ShopItem]:
     """The products of `folder`, in the order of its classes.csv. Raises DemoError."""
     if not folder.is_dir():
         raise DemoError(f"the folder {folder} does not exist")
+    rows = read_table(folder / "classes.csv", CLASSES)
+    for column in ("class_id", "class_name"):
+        values = [row[column] for row in rows]
+        if len(set(values)) < len(values):
+            raise DemoError(f"{folder / 'classes.csv'}: a {column} is there twice")
     return [
         ShopItem(
             class_id=row["class_id"],
@@ -98,7 +103,7 @@ def read_shop(folder: Path) -> list[ShopItem]:
             picture=_file(folder, row, "iconic_image", "classes.csv"),
             description=row["description"],
         )
-        for row in read_table(folder / "classes.csv", CLASSES)
+        for row in rows
     ]
 
 

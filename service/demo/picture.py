@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 FRAMES = 3
 MOST_CARDS = 12
+FRAME_PIXELS = 272
+"""The side at which frames are best handed in: what they have on the sheet before it is scaled."""
 
 _SCALE = 2
 _WIDTH, _MARGIN, _GAP, _PAD = 2000, 52, 26, 20
