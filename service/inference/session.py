@@ -67,12 +67,15 @@ class Session:
         _check_tensors(graph.file, graph.outputs, self._session.get_outputs())
 
     def run(self, **inputs: Array) -> list[Array]:
-        """Outputs in the manifest's order. Raises InferenceError."""
+        """Outputs in the manifest's order.
+
+        Raises InferenceError; onnxruntime's own words are its cause, for the log and no caller.
+        """
         names = [output.name for output in self._graph.outputs]
         try:
             outputs: list[Array] = self._session.run(names, inputs)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise InferenceError(f"{self._graph.file} could not be run: {error}") from error
+            raise InferenceError(f"{self._graph.file} could not be run; try again") from error
         return outputs
 
 

@@ -82,6 +82,16 @@ def test_nothing_tells_of_the_machine_that_exported(tiny_bundle: Path) -> None:
             assert [trace for trace in traces if trace.encode() in content] == []
 
 
+def test_the_id_ends_in_the_fingerprint_that_anyone_can_compute(tiny_bundle: Path) -> None:
+    command = (
+        "find * -type f ! -name manifest.json -exec sha256sum {} + | LC_ALL=C sort | sha256sum"
+    )
+    output = subprocess.run(
+        command, shell=True, check=True, capture_output=True, text=True, cwd=tiny_bundle
+    ).stdout
+    assert read_manifest(tiny_bundle)["bundle_id"] == f"rice-tiny-random-{output[:12]}"
+
+
 def test_the_same_weights_give_the_same_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     model = tiny_rice().train()
     again = export_tiny(model, tmp_path / "again")

@@ -116,5 +116,7 @@ def test_what_onnxruntime_refuses_is_an_inference_error(model: Model) -> None:
     clip = model.encode_clip(pictures(model, 1))
     mixed = ClipFeatures(clip.embedding, clip.keys[:-1], clip.values, clip.token_mask)
     states = np.zeros((1, model.manifest.dims.match_state), np.float32)
-    with pytest.raises(InferenceError, match=r"matcher\.onnx could not be run"):
+    with pytest.raises(InferenceError, match=r"matcher\.onnx could not be run") as caught:
         model.match(states, mixed)
+    assert "ONNXRuntimeError" in str(caught.value.__cause__)
+    assert "ONNXRuntimeError" not in caught.value.detail
