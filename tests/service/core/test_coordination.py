@@ -1,0 +1,214 @@
+"""Against the real private Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from service.coordination.epochs import Epochs
+from service.coordination.idempotency import Idempotency, check_key
+from service.coordination.private_server import PrivateRedis
+from service.coordination.store import Store
+from service.errors import (
+    CoordinationError,
+    IdempotencyInProgressError,
+    IdempotencyKeyInvalidError,
+    IdempotencyKeyReusedError,
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PrivateRedis]:
+    server = PrivateRedis(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(server: PrivateRedis) -> Iterator[Store]:
+    store = Store.at(server.url, timeout_s=5)
+    yield store
+    store.close()
+
+
+def forget_silence(store: Store) -> None:
+    store._rest_until = 0.0
+
+
+class TestPrivateRedis:
+    def test_it_listens_on_its_socket_alone(self, store: Store) -> None:
+        assert store.call(lambda client: client.config_get("port")) == {"port": "0"}
+
+    def test_its_content_survives_a_restart(self, tmp_path: Path) -> None:
+        for expected in (None, "kept"):
+            server = PrivateRedis(tmp_path)
+            server.start()
+            with redis.Redis.from_url(server.url, decode_responses=True) as client:
+                assert client.get("key") == expected
+                client.set("key", "kept")
+            server.stop()
+
+    def test_a_server_left_over_from_a_kill_makes_room(self, tmp_path: Path) -> None:
+        orphan, successor = PrivateRedis(tmp_path), PrivateRedis(tmp_path)
+        orphan.start()
+        successor.start()
+        assert orphan._process is not None
+        assert orphan._process.wait(10) == 0
+        assert successor._answers()
+        successor.stop()
+
+    def test_a_path_too_long_for_a_socket_is_no_obstacle(self, tmp_path: Path) -> None:
+        server = PrivateRedis(tmp_path / ("long" * 40))
+        server.start()
+        assert server._answers()
+        server.stop()
+        assert not server._socket.parent.exists()
+
+    def test_damaged_files_are_not_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "appendonly.aof").write_bytes(b"*1\r\n$garbage" * 10)
+        server = PrivateRedis(tmp_path)
+        server.start()
+        assert server._answers()
+        server.stop()
+
+
+class TestStore:
+    def test_a_redis_that_is_away_is_our_error_and_then_left_alone(self, tmp_path: Path) -> None:
+        store = Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1)
+        with pytest.raises(CoordinationError):
+            store.call(lambda client: client.ping())
+        asked = []
+        with pytest.raises(CoordinationError, match="a moment ago"):
+            store.call(asked.append)
+        assert not asked
+        assert not store.is_up()
+
+    def test_a_hanging_redis_is_given_up_at_its_timeout(self, server: PrivateRedis) -> None:
+        store = Store.at(server.url, timeout_s=0.2)
+        assert store.is_up()
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(CoordinationError):
+                store.call(lambda client: client.get("key"))
+        finally:
+            os.kill(server._process.pid, signal.SIGCONT)
+        forget_silence(store)
+        assert store.is_up()
+
+
+class TestEpochs:
+    def test_they_stand_until_a_write_and_are_of_one_shop(self, store: Store) -> None:
+        epochs = Epochs(store)
+        first, other = epochs.read("s"), epochs.read("t")
+        assert first is not None
+        assert epochs.read("s") == first
+        epochs.renew("s")
+        assert epochs.read("s") not in (None, first)
+        assert epochs.read("t") == other
+
+    def test_replicas_agree(self, store: Store) -> None:
+        here, there = Epochs(store), Epochs(store)
+        assert here.read("s") == there.read("s")
+        there.renew("s")
+        assert here.read("s") == there.read("s")
+
+    def test_after_redis_lost_everything_no_old_epoch_comes_back(self, store: Store) -> None:
+        epochs = Epochs(store)
+        epochs.renew("s")
+        before = epochs.read("s")
+        store.call(lambda client: client.flushall())
+        epochs.renew("s")
+        assert epochs.read("s") != before
+
+    def test_a_write_while_redis_was_away_is_made_up_for(
+        self, server: PrivateRedis, tmp_path: Path
+    ) -> None:
+        writer = Store.at(server.url, timeout_s=5)
+        writing, reading = Epochs(writer), Epochs(Store.at(server.url, timeout_s=5))
+        before = reading.read("s")
+        server._stop_process()
+        writing.renew("s")
+        assert writing.read("s") is None
+        server.start()
+        forget_silence(writer)
+        assert writing.read("s") not in (None, before)
+        assert reading.read("s") == writing.read("s")
+
+
+class TestIdempotency:
+    def test_once_means_once(self, store: Store) -> None:
+        idempotency, runs = Idempotency(store), []
+
+        def run() -> str:
+            runs.append(1)
+            return f"answer {len(runs)}"
+
+        first = idempotency.once("shop", "key", "content", run)
+        again = idempotency.once("shop", "key", "content", run)
+        assert (first.body, first.replayed) == ("answer 1", False)
+        assert (again.body, again.replayed) == ("answer 1", True)
+        assert len(runs) == 1
+
+    def test_other_keys_and_other_shops_are_other_requests(self, store: Store) -> None:
+        idempotency = Idempotency(store)
+        for scope, key in (("a", "bc"), ("ab", "c"), ("a", "x")):
+            assert idempotency.once(scope, key, "f", lambda: "new").replayed is False
+
+    def test_other_content_under_a_key_is_refused(self, store: Store) -> None:
+        idempotency = Idempotency(store)
+        idempotency.once("s", "key", "one", lambda: "")
+        with pytest.raises(IdempotencyKeyReusedError):
+            idempotency.once("s", "key", "two", lambda: "")
+
+    def test_a_second_request_while_the_first_runs_is_told_to_wait(self, store: Store) -> None:
+        idempotency = Idempotency(store)
+
+        def run() -> str:
+            with pytest.raises(IdempotencyInProgressError):
+                idempotency.once("s", "key", "f", lambda: "second")
+            with pytest.raises(IdempotencyKeyReusedError):
+                idempotency.once("s", "key", "other", lambda: "second")
+            return "first"
+
+        assert idempotency.once("s", "key", "f", run).body == "first"
+
+    def test_a_failed_request_gives_its_key_back(self, store: Store) -> None:
+        idempotency = Idempotency(store)
+
+        def fail() -> str:
+            raise ValueError("failed")
+
+        with pytest.raises(ValueError, match="failed"):
+            idempotency.once("s", "key", "f", fail)
+        answer = idempotency.once("s", "key", "f", lambda: "fine")
+        assert (answer.body, answer.replayed) == ("fine", False)
+
+    def test_keys_are_not_kept_for_ever(self, store: Store) -> None:
+        Idempotency(store).once("s", "key", "f", lambda: "")
+        (name,) = store.call(lambda client: client.keys("lpr:idempotency:*"))
+        assert 0 < store.call(lambda client: client.ttl(name)) <= 86_400
+
+    def test_without_redis_the_request_simply_runs(self, tmp_path: Path) -> None:
+        idempotency = Idempotency(Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1))
+        assert idempotency.once("s", "key", "f", lambda: "done").body == "done"
+
+    def test_redis_going_away_meanwhile_costs_no_answer(
+        self, server: PrivateRedis, store: Store
+    ) -> None:
+        def run() -> str:
+            server._stop_process()
+            return "done"
+
+        assert Idempotency(store).once("s", "key", "f", run).body == "done"
+
+    @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "a\n", "ü"])
+    def test_a_key_that_is_none_is_refused(self, key: str) -> None:
+        with pytest.raises(IdempotencyKeyInvalidError):
+            check_key(key)

@@ -1,0 +1,192 @@
+"""Against the real Milvus Lite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from service.errors import IndexUnavailableError, InferenceError, StartupError
+from service.gallery.entries import Entries, Picture
+from service.gallery.index import VectorIndex, row_id
+from service.settings import MilvusSettings
+
+E, D = 8, 6
+NASTY = 'x" or id != "'
+
+
+def open_index(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> VectorIndex:
+    return VectorIndex(
+        MilvusSettings(), folder / "milvus.db", bundle_id=bundle_id, embedding=E, match_state=D
+    )
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[VectorIndex]:
+    index = open_index(tmp_path)
+    yield index
+    index.close()
+
+
+def entries(shop_id: str, *product_ids: str, seed: int = 0, title: str | None = None) -> Entries:
+    rng = np.random.default_rng(seed)
+    embeddings = rng.normal(size=(len(product_ids), E)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    states = rng.normal(size=(len(product_ids), D)).astype(np.float32)
+    pictures = tuple(Picture(name, title, f"{seed}-{name}"[:60]) for name in product_ids)
+    return Entries(shop_id, pictures, embeddings, states)
+
+
+def by_picture(found: Entries) -> dict[Picture, tuple[np.ndarray, np.ndarray]]:
+    return dict(
+        zip(found.pictures, zip(found.embeddings, found.states, strict=True), strict=True)
+    )
+
+
+def test_what_was_put_in_comes_out(index: VectorIndex) -> None:
+    put = entries("shop", "a", "b", title="Ünï 'title'")
+    index.upsert(put)
+    found = by_picture(index.load("shop", 10))
+    for picture, (embedding, state) in by_picture(put).items():
+        np.testing.assert_array_equal(found[picture][0], embedding)
+        np.testing.assert_allclose(found[picture][1], state, rtol=1e-3)
+
+
+def test_a_search_gives_the_nearest_of_the_shop_with_their_cosines(index: VectorIndex) -> None:
+    names = [f"p{i}" for i in range(50)]
+    put = entries("shop", *names)
+    index.upsert(put)
+    index.upsert(entries("other", *names, seed=1))
+    clip = put.embeddings[7]
+    found = index.search("shop", clip, 5)
+    best = np.argsort(-(put.embeddings @ clip))[:5]
+    assert found.pictures == tuple(put.pictures[row] for row in best)
+    np.testing.assert_allclose(found.cosines, (put.embeddings @ clip)[best], atol=1e-6)
+    np.testing.assert_allclose(found.states, put.states[best], rtol=1e-3)
+    assert not found.exact
+
+
+@pytest.mark.parametrize("shop_id", [NASTY, "' or 1 == 1", "\\", "人" * 128, "%", "{a}"])
+def test_a_shop_id_is_taken_literally(index: VectorIndex, shop_id: str) -> None:
+    index.upsert(entries("shop", "mine"))
+    assert index.load(shop_id, 10).pictures == ()
+    index.upsert(entries(shop_id, NASTY, seed=1))
+    assert [picture.product_id for picture in index.load(shop_id, 10).pictures] == [NASTY]
+    assert len(index.row_ids(shop_id)) == 1
+    assert index.search(shop_id, entries("", "q").embeddings[0], 9).pictures[0].product_id == NASTY
+
+
+def test_the_same_picture_again_overwrites_its_row(index: VectorIndex) -> None:
+    index.upsert(entries("shop", "a"))
+    index.upsert(entries("shop", "a"))
+    assert len(index.row_ids()) == 1
+
+
+def test_a_new_title_is_another_row_so_that_the_old_one_is_noticed() -> None:
+    assert row_id("s", Picture("p", None, "i")) != row_id("s", Picture("p", "T", "i"))
+    assert row_id("s", Picture("p", "x", "i")) != row_id("sp", Picture("", "x", "i"))
+
+
+def test_deleted_rows_are_found_no_more(index: VectorIndex) -> None:
+    put = entries("shop", "a", "b")
+    index.upsert(put)
+    index.delete([row_id("shop", put.pictures[0]), "not-there"])
+    assert index.load("shop", 10).pictures == (put.pictures[1],)
+    assert index.search("shop", put.embeddings[0], 10).pictures == (put.pictures[1],)
+    assert index.row_ids("shop") == {row_id("shop", put.pictures[1])}
+
+
+def test_all_keys_are_told_across_pages(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.gallery.index._READ_ROWS", 7)
+    put = entries("shop", *(f"p{i}" for i in range(40)))
+    index.upsert(put)
+    assert index.row_ids() == {row_id("shop", picture) for picture in put.pictures}
+
+
+def test_a_load_stops_at_its_limit(index: VectorIndex) -> None:
+    index.upsert(entries("shop", *(f"p{i}" for i in range(10))))
+    assert len(index.load("shop", 4).pictures) == 4
+
+
+def test_nothing_is_an_answer_too(index: VectorIndex) -> None:
+    assert index.load("shop", 10).embeddings.shape == (0, E)
+    found = index.search("shop", entries("", "q").embeddings[0], 5)
+    assert found.states.shape == (0, D)
+
+
+@pytest.mark.parametrize("spoil", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["embeddings", "states"])
+def test_vectors_that_are_no_numbers_are_refused(
+    index: VectorIndex, spoil: float, what: str
+) -> None:
+    put = entries("shop", "a", "b")
+    getattr(put, what)[1, 2] = spoil
+    with pytest.raises(InferenceError):
+        index.upsert(put)
+    assert index.row_ids() == set()
+
+
+def test_a_state_too_large_for_its_number_format_is_refused(index: VectorIndex) -> None:
+    put = entries("shop", "a")
+    put.states[0, 0] = 1e6
+    with pytest.raises(InferenceError):
+        index.upsert(put)
+
+
+def test_a_reopened_index_has_everything(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.upsert(entries("shop", "a"))
+    index.close()
+    again = open_index(tmp_path)
+    assert len(again.load("shop", 10).pictures) == 1
+    again.close()
+
+
+def test_another_bundle_has_a_collection_of_its_own(index: VectorIndex, tmp_path: Path) -> None:
+    index.upsert(entries("shop", "a"))
+    other = open_index(tmp_path, "rice-other-ba9876543210")
+    assert other.row_ids() == set()
+    assert len(index.row_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        MilvusException(message="boom"),
+        grpc.RpcError("deadline"),
+        grpc.FutureTimeoutError(),
+        ValueError("Cannot invoke RPC on closed channel!"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_foreign_error_becomes_ours(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch, foreign: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise foreign
+
+    for method in ("upsert", "delete", "query", "query_iterator", "search"):
+        monkeypatch.setattr(MilvusClient, method, fail)
+    put = entries("shop", "a")
+    for call in (
+        lambda: index.upsert(put),
+        lambda: index.delete(["a"]),
+        lambda: index.row_ids(),
+        lambda: index.load("shop", 5),
+        lambda: index.search("shop", put.embeddings[0], 5),
+    ):
+        with pytest.raises(IndexUnavailableError):
+            call()
+
+
+def test_a_place_where_it_cannot_be_is_a_startup_error(tmp_path: Path) -> None:
+    (tmp_path / "milvus.db").write_text("not a folder")
+    with pytest.raises(StartupError, match=r"milvus\.db"):
+        open_index(tmp_path)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import (
+    ImageError,
+    IndexUnavailableError,
+    NotReadyError,
+    ProductNotFoundError,
+    ShopNotFoundError,
+)
+from service.gallery.catalogue import Catalogue, image_id
+from service.indexing import Indexer, NewProduct
+from service.settings import MediaSettings
+from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel
+
+
+class World:
+    """An indexer with everything it stands on at hand."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.catalogue = Catalogue(root)
+        self.index = FakeIndex()
+        self.epochs = FakeEpochs()
+        self.indexer = self.new_indexer()
+
+    def new_indexer(self) -> Indexer:
+        """As after a restart."""
+        return Indexer(FakeModel(), self.catalogue, self.index, self.epochs, MediaSettings())
+
+    def put(self, product_id: str, *images: bytes, title: str | None = None) -> None:
+        self.indexer.put(NewProduct("shop", product_id, title, None, images))
+
+    def agrees(self) -> bool:
+        recorded = {
+            (record.product_id, image.image_id)
+            for record in self.catalogue.products("shop")
+            for image in record.images
+        }
+        return self.index.pictures("shop") == recorded
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_product_is_durable_and_searchable_and_known(world: World) -> None:
+    world.put("p", RED, GREEN, title="T")
+    assert [i.image_id for i in world.catalogue.get("shop", "p").images] == [
+        image_id(RED),
+        image_id(GREEN),
+    ]
+    assert world.index.pictures("shop") == {("p", image_id(RED)), ("p", image_id(GREEN))}
+    assert world.epochs.counts == {"shop": 1}
+
+
+def test_replacing_leaves_nothing_of_the_old_one(world: World) -> None:
+    world.put("p", RED, GREEN, title="old")
+    world.put("p", BLUE, GREEN, title="new")
+    assert world.agrees()
+    assert {row[1].title for row in world.index.rows.values()} == {"new"}
+    assert len(world.index.rows) == 2
+
+
+def test_the_same_picture_twice_counts_once(world: World) -> None:
+    world.put("p", RED, RED)
+    assert len(world.catalogue.get("shop", "p").images) == 1
+    assert len(world.index.rows) == 1
+
+
+def test_a_bad_picture_is_pointed_at_and_nothing_is_stored(world: World) -> None:
+    with pytest.raises(ImageError) as caught:
+        world.put("p", RED, RED[: len(RED) // 2])
+    assert caught.value.pointer == "/images/1"
+    assert not world.catalogue.has_shop("shop")
+    assert not world.index.rows
+
+
+def test_the_catalogue_goes_first(world: World) -> None:
+    """What the index cannot take now is durable already, and indexed by the next start."""
+    world.index.down = True
+    with pytest.raises(IndexUnavailableError):
+        world.put("p", RED)
+    world.index.down = False
+    world.new_indexer().reconcile()
+    assert world.agrees()
+    assert world.index.rows
+
+
+def test_after_a_write_failed_half_way_the_next_one_settles_the_shop(world: World) -> None:
+    world.put("p", RED)
+    world.put("gone", BLUE)
+    world.index.down = True
+    with pytest.raises(IndexUnavailableError):
+        world.put("p", GREEN)
+    with pytest.raises(IndexUnavailableError):
+        world.indexer.delete("shop", "gone")
+    world.index.down = False
+    world.put("q", RED)
+    assert world.agrees()
+    assert ("p", image_id(GREEN)) in world.index.pictures("shop")
+
+
+def test_a_failed_write_makes_every_replica_look_again(world: World) -> None:
+    world.index.down = True
+    with pytest.raises(IndexUnavailableError):
+        world.put("p", RED)
+    assert world.epochs.counts == {"shop": 1}
+
+
+def test_a_deleted_product_is_gone_everywhere(world: World) -> None:
+    world.put("p", RED)
+    world.put("q", GREEN)
+    world.indexer.delete("shop", "p")
+    assert world.agrees()
+    assert world.epochs.counts == {"shop": 3}
+    with pytest.raises(ProductNotFoundError):
+        world.indexer.delete("shop", "p")
+    with pytest.raises(ShopNotFoundError):
+        world.indexer.delete("nowhere", "p")
+
+
+def test_a_deleted_shop_is_gone_everywhere(world: World) -> None:
+    world.put("p", RED)
+    world.indexer.delete_shop("shop")
+    assert not world.index.rows
+    with pytest.raises(ShopNotFoundError):
+        world.indexer.delete_shop("shop")
+
+
+def test_a_lost_index_is_made_again_from_the_catalogue(world: World) -> None:
+    for i, image in enumerate((RED, GREEN, BLUE)):
+        world.put(f"p{i}", image, title=f"T{i}")
+    rows = dict(world.index.rows)
+    world.index.rows.clear()
+    world.new_indexer().reconcile()
+    assert world.index.rows.keys() == rows.keys()
+    for key, (shop_id, picture, embedding, state) in rows.items():
+        again = world.index.rows[key]
+        assert (again[0], again[1]) == (shop_id, picture)
+        assert (again[2] == embedding).all()
+        assert (again[3] == state).all()
+
+
+def test_rows_of_products_that_are_not_in_the_catalogue_go(world: World) -> None:
+    world.put("p", RED)
+    world.put("q", GREEN)
+    world.catalogue.delete("shop", "q")
+    world.new_indexer().reconcile()
+    assert world.agrees()
+
+
+def test_what_agrees_is_not_encoded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("p", RED)
+
+    def never(*_: object) -> None:
+        raise AssertionError("encoded")
+
+    monkeypatch.setattr(FakeModel, "encode_pictures", never)
+    world.new_indexer().reconcile()
+
+
+def test_one_damaged_picture_does_not_keep_the_others_out(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.put("good", RED)
+    world.put("bad", GREEN)
+    next(world.root.rglob(image_id(GREEN))).write_bytes(b"damaged")
+    world.index.rows.clear()
+    world.new_indexer().reconcile()
+    assert world.index.pictures("shop") == {("good", image_id(RED))}
+    assert any(getattr(record, "product_id", None) == "bad" for record in caplog.records)
+
+
+def test_many_products_are_indexed_again_in_few_writes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.indexing._BATCH_PICTURES", 2)
+    for i in range(5):
+        world.put(f"p{i}", (RED, GREEN, BLUE)[i % 3])
+    world.indexer.put(NewProduct("other", "x", None, None, (RED,)))
+    expected = set(world.index.rows)
+    world.index.rows.clear()
+    world.new_indexer().reconcile()
+    assert set(world.index.rows) == expected
+
+
+def test_a_long_reconcile_ends_when_the_service_stops(world: World) -> None:
+    world.put("p", RED)
+    world.index.rows.clear()
+    indexer = world.new_indexer()
+    indexer.stop()
+    with pytest.raises(NotReadyError):
+        indexer.reconcile()

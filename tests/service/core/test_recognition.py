@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import ImageError, InferenceError, ShopNotFoundError
+from service.gallery.catalogue import Catalogue
+from service.gallery.entries import Candidates, Picture
+from service.gallery.shops import HotShops
+from service.indexing import Indexer, NewProduct
+from service.recognition import Query, Recognizer, Stopwatch, evenly, rank
+from service.settings import MediaSettings, SearchSettings
+from tests.service.fakes import (
+    BLUE,
+    FRAMES,
+    GREEN,
+    PATCHES,
+    RED,
+    FakeDecoder,
+    FakeEpochs,
+    FakeIndex,
+    FakeModel,
+)
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Recognizer:
+    model, index, epochs = FakeModel(), FakeIndex(), FakeEpochs()
+    catalogue = Catalogue(tmp_path)
+    indexer = Indexer(model, catalogue, index, epochs, MediaSettings())
+    for name, images in {"red": (RED,), "green": (BLUE, GREEN)}.items():
+        indexer.put(NewProduct("shop", name, name.title(), None, images))
+    shops = HotShops(index, epochs, SearchSettings())
+    return Recognizer(model, FakeDecoder(), shops, catalogue, MediaSettings())
+
+
+def test_the_product_shown_comes_first_and_is_decided(recognizer: Recognizer) -> None:
+    answer = recognizer.recognize(Query("shop", clip=bytes([20, 220, 20])), Stopwatch())
+    assert [product.picture.product_id for product in answer.ranked] == ["green", "red"]
+    assert answer.decided
+    assert answer.exact
+    assert (answer.frames, answer.duration_s) == (FRAMES, 2.0)
+
+
+def test_frames_are_as_good_as_a_clip(recognizer: Recognizer) -> None:
+    answer = recognizer.recognize(Query("shop", pictures=(RED, RED)), Stopwatch())
+    assert answer.ranked[0].picture.product_id == "red"
+    assert (answer.frames, answer.duration_s) == (2, None)
+
+
+def test_something_else_is_not_decided(recognizer: Recognizer) -> None:
+    answer = recognizer.recognize(Query("shop", clip=bytes([128, 128, 128])), Stopwatch())
+    assert len(answer.ranked) == 2
+    assert not answer.decided
+
+
+def test_every_stage_is_timed(recognizer: Recognizer) -> None:
+    watch = Stopwatch()
+    recognizer.recognize(Query("shop", clip=bytes(3 * [9])), watch)
+    assert all(watch.ms[stage] > 0 for stage in ("decode", "encode", "search", "match"))
+    assert watch.ms["detect"] == 0
+
+
+def test_an_explanation_is_the_score_querys_row_without_summary_tokens(
+    recognizer: Recognizer,
+) -> None:
+    query = Query("shop", clip=bytes([220, 20, 20]), explain=True)
+    explanation = recognizer.recognize(query, Stopwatch()).explanation
+    assert explanation is not None
+    assert explanation.picture.product_id == "red"
+    expected = np.arange(FRAMES * (1 + PATCHES)).reshape(FRAMES, 1 + PATCHES)[:, 1:]
+    np.testing.assert_array_equal(explanation.attention.reshape(FRAMES, PATCHES), expected)
+
+
+def test_an_unknown_shop_is_refused_before_anything_is_decoded(recognizer: Recognizer) -> None:
+    watch = Stopwatch()
+    with pytest.raises(ShopNotFoundError):
+        recognizer.recognize(Query("nowhere", clip=b"abc"), watch)
+    assert watch.ms["decode"] == 0
+
+
+def test_a_bad_frame_is_pointed_at(recognizer: Recognizer) -> None:
+    with pytest.raises(ImageError) as caught:
+        recognizer.recognize(Query("shop", pictures=(RED, RED[:60])), Stopwatch())
+    assert caught.value.pointer == "/frames/1"
+
+
+def test_a_product_is_as_good_as_its_best_picture() -> None:
+    pictures = tuple(Picture(product, None, image) for product, image in ("a1", "b1", "a2", "c1"))
+    candidates = Candidates(
+        pictures, np.array([0.1, 0.5, 0.9, 0.2], np.float32), np.zeros((4, 3), np.float32), True
+    )
+    ranked = rank(candidates, np.array([0, 1.0, 0, 0], np.float32), FakeModel().manifest)
+    assert [(p.picture.product_id, p.picture.image_id) for p in ranked] == [
+        ("b", "1"),  # 0.5 + 0.5 * 1
+        ("a", "2"),
+        ("c", "1"),
+    ]
+    assert ranked[0].score == pytest.approx(1.0)
+    assert sum(product.confidence for product in ranked) < 1
+
+
+def test_equal_scores_are_ordered_by_id_not_by_chance() -> None:
+    pictures = (Picture("b", "x", "1"), Picture("a", None, "1"), Picture("a", "x", "0"))
+    candidates = Candidates(pictures, np.ones(3, np.float32), np.zeros((3, 3), np.float32), True)
+    ranked = rank(candidates, np.zeros(3, np.float32), FakeModel().manifest)
+    assert [product.picture for product in ranked] == [pictures[2], pictures[0]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_an_error(bad: float) -> None:
+    candidates = Candidates(
+        (Picture("a", None, "1"),), np.ones(1, np.float32), np.zeros((1, 3), np.float32), True
+    )
+    with pytest.raises(InferenceError):
+        rank(candidates, np.array([bad], np.float32), FakeModel().manifest)
+
+
+def test_frames_are_chosen_from_the_middles_of_equal_parts() -> None:
+    assert evenly(3, 10) == [0, 1, 2]
+    assert evenly(30, 3) == [5, 15, 25]
+    assert evenly(11, 10) == sorted(set(evenly(11, 10)))

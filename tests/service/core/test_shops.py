@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from service.gallery.entries import Entries, Picture
+from service.gallery.shops import HotShops
+from service.settings import SearchSettings
+from tests.service.fakes import FakeEpochs, FakeIndex
+
+CLIP = np.array([1, 0, 0], np.float32)
+
+
+def fill(index: FakeIndex, shop_id: str, pictures: int) -> None:
+    rng = np.random.default_rng(pictures)
+    vectors = rng.normal(size=(pictures, 3)).astype(np.float32)
+    names = tuple(Picture(f"p{i}", None, "0") for i in range(pictures))
+    index.upsert(Entries(shop_id, names, vectors, vectors))
+
+
+@pytest.fixture
+def index() -> FakeIndex:
+    return FakeIndex()
+
+
+@pytest.fixture
+def epochs() -> FakeEpochs:
+    return FakeEpochs()
+
+
+def test_a_small_shop_is_loaded_once_and_searched_whole(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "s", 5)
+    shops = HotShops(index, epochs, SearchSettings())
+    for _ in range(3):
+        found = shops.candidates("s", CLIP)
+        assert found.exact
+        assert len(found.pictures) == 5
+        expected = [index.rows[key][2] @ CLIP for key in index.rows]
+        np.testing.assert_allclose(found.cosines, expected)
+    assert (index.loads, index.searches) == (1, 0)
+    assert (shops.hits, shops.misses) == (2, 1)
+
+
+def test_a_write_on_any_replica_is_seen_by_the_next_request(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    shops = HotShops(index, epochs, SearchSettings())
+    fill(index, "s", 2)
+    shops.candidates("s", CLIP)
+    fill(index, "s", 3)
+    epochs.renew("s")
+    assert len(shops.candidates("s", CLIP).pictures) == 3
+
+
+def test_without_epochs_nothing_kept_is_trusted(index: FakeIndex, epochs: FakeEpochs) -> None:
+    shops = HotShops(index, epochs, SearchSettings())
+    fill(index, "s", 2)
+    shops.candidates("s", CLIP)
+    epochs.down = True
+    fill(index, "s", 3)
+    assert len(shops.candidates("s", CLIP).pictures) == 3
+    assert len(shops.candidates("s", CLIP).pictures) == 3
+    assert index.loads == 3
+
+
+def test_a_write_while_the_shop_is_being_loaded_is_seen_next(epochs: FakeEpochs) -> None:
+    class Racing(FakeIndex):
+        def load(self, shop_id: str, limit: int) -> Entries:
+            entries = super().load(shop_id, limit)
+            if self.loads == 1:  # somebody writes just after these rows were read
+                fill(self, "s", 3)
+                epochs.renew("s")
+            return entries
+
+    index = Racing()
+    fill(index, "s", 2)
+    shops = HotShops(index, epochs, SearchSettings())
+    shops.candidates("s", CLIP)
+    assert len(shops.candidates("s", CLIP).pictures) == 3
+
+
+def test_a_large_shop_is_searched_by_the_index(index: FakeIndex, epochs: FakeEpochs) -> None:
+    fill(index, "s", 9)
+    shops = HotShops(index, epochs, SearchSettings(exact_limit=8, candidates=4))
+    for _ in range(3):
+        found = shops.candidates("s", CLIP)
+        assert not found.exact
+        assert len(found.pictures) == 4
+    assert (index.loads, index.searches) == (1, 3), "it is not loaded again and again"
+
+
+def test_the_limit_itself_is_still_exact(index: FakeIndex, epochs: FakeEpochs) -> None:
+    fill(index, "s", 8)
+    shops = HotShops(index, epochs, SearchSettings(exact_limit=8, candidates=4))
+    assert shops.candidates("s", CLIP).exact
+
+
+def test_a_shop_that_shrank_is_searched_exactly_again(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "s", 9)
+    shops = HotShops(index, epochs, SearchSettings(exact_limit=8, candidates=4))
+    shops.candidates("s", CLIP)
+    index.rows.clear()
+    fill(index, "s", 3)
+    epochs.renew("s")
+    assert len(shops.candidates("s", CLIP).pictures) == 3
+    assert shops.candidates("s", CLIP).exact
+
+
+def test_an_empty_shop_has_no_candidates(index: FakeIndex, epochs: FakeEpochs) -> None:
+    found = HotShops(index, epochs, SearchSettings(exact_limit=0)).candidates("s", CLIP)
+    assert found.exact
+    assert found.pictures == ()
+    assert found.cosines.shape == (0,)
+
+
+def test_the_least_recently_used_shop_makes_room(index: FakeIndex, epochs: FakeEpochs) -> None:
+    for shop in "abc":
+        fill(index, shop, 10)
+    one_shop = 10 * (2 * 3 * 4 + 400)
+    shops = HotShops(index, epochs, SearchSettings(hot_shops_bytes=2 * one_shop))
+    for shop in "abac":  # b was used longest ago when c comes
+        shops.candidates(shop, CLIP)
+    assert shops.bytes == 2 * one_shop
+    loads = index.loads
+    shops.candidates("a", CLIP)
+    shops.candidates("c", CLIP)
+    assert index.loads == loads
+    shops.candidates("b", CLIP)
+    assert index.loads == loads + 1
+
+
+def test_a_shop_beyond_the_memory_is_not_kept_and_drives_nobody_out(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "small", 1)
+    fill(index, "big", 50)
+    shops = HotShops(index, epochs, SearchSettings(hot_shops_bytes=1_000))
+    shops.candidates("small", CLIP)
+    kept = shops.bytes
+    assert len(shops.candidates("big", CLIP).pictures) == 50
+    assert shops.bytes == kept > 0
+
+
+def test_many_clips_of_a_cold_shop_load_it_once(index: FakeIndex, epochs: FakeEpochs) -> None:
+    fill(index, "s", 5)
+    shops = HotShops(index, epochs, SearchSettings())
+    together = threading.Barrier(8)
+
+    def ask() -> None:
+        together.wait()
+        shops.candidates("s", CLIP)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert index.loads == 1

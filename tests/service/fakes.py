@@ -1,0 +1,138 @@
+"""Small stand-ins for the service's heavy parts, each with only what is asked of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from service.errors import IndexUnavailableError
+from service.gallery.entries import Candidates, Entries, Picture
+from service.gallery.index import row_id
+from service.inference.model import ClipFeatures, PictureFeatures
+from service.media.clips import Frames
+
+SIZE, PATCHES, FRAMES = 8, 4, 3
+
+
+def png(colour: tuple[int, int, int], side: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+RED, GREEN, BLUE = png((220, 20, 20)), png((20, 220, 20)), png((20, 20, 220))
+
+
+class FakeModel:
+    """Sees the mean colour: its direction is the embedding, its values the match state."""
+
+    def __init__(self) -> None:
+        self.manifest = SimpleNamespace(
+            bundle_id="fake-000000000000",
+            dims=SimpleNamespace(
+                image_size=SIZE, patches=PATCHES, frames=FRAMES, embedding=3, match_state=3
+            ),
+            fusion=SimpleNamespace(coarse=1.0, match=0.5),
+            calibration=SimpleNamespace(temperature=0.1, none_logit=2.0, threshold=0.5),
+        )
+
+    def encode_pictures(self, pictures: np.ndarray) -> PictureFeatures:
+        means = pictures.reshape(len(pictures), -1, 3).mean(1).astype(np.float32) / 255
+        return PictureFeatures(means / np.linalg.norm(means, axis=1, keepdims=True), means)
+
+    def encode_clip(self, frames: np.ndarray) -> ClipFeatures:
+        features = self.encode_pictures(frames)
+        mean = features.embedding.mean(0)
+        tokens = np.repeat(features.match_state, 1 + PATCHES, 0)
+        return ClipFeatures(
+            mean / np.linalg.norm(mean), tokens, tokens, np.ones(len(tokens), np.bool_)
+        )
+
+    def match(self, states: np.ndarray, clip: ClipFeatures) -> np.ndarray:
+        return -np.abs(states - clip.values.mean(0)).sum(1).astype(np.float32)
+
+    def explain(self, picture: np.ndarray, clip: ClipFeatures) -> np.ndarray:
+        length = len(clip.keys)
+        return np.arange((1 + PATCHES) * length, dtype=np.float32).reshape(1 + PATCHES, length)
+
+
+class FakeDecoder:
+    """A "clip" of three bytes is that colour, for two seconds."""
+
+    def decode(self, clip: bytes, *, size: int, frames: int) -> Frames:
+        pixels = np.empty((frames, size, size, 3), np.uint8)
+        pixels[:] = np.frombuffer(clip, np.uint8)
+        return Frames(pixels, duration_s=2.0, partial=False)
+
+
+@dataclass
+class FakeIndex:
+    """A dictionary of rows; `down` makes it fail as Milvus does."""
+
+    rows: dict[str, tuple[str, Picture, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    down: bool = False
+    loads: int = 0
+    searches: int = 0
+
+    def upsert(self, entries: Entries) -> None:
+        self._check()
+        for picture, embedding, state in zip(
+            entries.pictures, entries.embeddings, entries.states, strict=True
+        ):
+            key = row_id(entries.shop_id, picture)
+            self.rows[key] = (entries.shop_id, picture, embedding, state)
+
+    def delete(self, row_ids: Iterable[str]) -> None:
+        self._check()
+        for key in row_ids:
+            self.rows.pop(key, None)
+
+    def row_ids(self, shop_id: str | None = None) -> set[str]:
+        self._check()
+        return {key for key, row in self.rows.items() if shop_id in (None, row[0])}
+
+    def load(self, shop_id: str, limit: int) -> Entries:
+        self._check()
+        self.loads += 1
+        rows = [row for row in self.rows.values() if row[0] == shop_id][:limit]
+        return Entries(
+            shop_id,
+            tuple(row[1] for row in rows),
+            np.array([row[2] for row in rows], np.float32).reshape(-1, 3),
+            np.array([row[3] for row in rows], np.float32).reshape(-1, 3),
+        )
+
+    def search(self, shop_id: str, embedding: np.ndarray, limit: int) -> Candidates:
+        self.searches += 1
+        entries = self.load(shop_id, 10_000)
+        self.loads -= 1
+        cosines = entries.embeddings @ embedding
+        best = np.argsort(-cosines)[:limit]
+        pictures = tuple(entries.pictures[row] for row in best)
+        return Candidates(pictures, cosines[best], entries.states[best], exact=False)
+
+    def pictures(self, shop_id: str) -> set[tuple[str, str]]:
+        return {(row[1].product_id, row[1].image_id) for row in self.rows.values() if row[0] == shop_id}
+
+    def _check(self) -> None:
+        if self.down:
+            raise IndexUnavailableError("down")
+
+
+@dataclass
+class FakeEpochs:
+    """Counts; `down` is a Redis that is away."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    down: bool = False
+
+    def read(self, shop_id: str) -> str | None:
+        return None if self.down else str(self.counts.get(shop_id, 0))
+
+    def renew(self, shop_id: str) -> None:
+        self.counts[shop_id] = self.counts.get(shop_id, 0) + 1
