@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -53,33 +54,27 @@ def percent(share: float) -> str:
 
 def table(outcome: Outcome) -> Table:
     """One line a clip; of very many clips, only the wrong ones."""
-    rows = list(outcome.rows)
-    caption = None
+    rows, notes = list(outcome.rows), []
     if len(rows) > LONGEST_TABLE:
-        caption = f"{len(rows)} clips; shown are the wrong ones"
+        notes.append(f"Of {len(rows)} clips the wrong ones are listed.")
         rows = [row for row in rows if not row.right]
-    shown = Table(caption=caption, header_style="bold", pad_edge=False)
+    if any(row.decision is None for row in rows):
+        notes.append("Confidence in yellow: not sure enough, so the service decided nothing.")
+    shown = Table(box=box.SIMPLE, caption=" ".join(notes) or None, caption_justify="left")
     for heading in ("clip", "truth", "answer"):
         shown.add_column(heading, overflow="fold")
     shown.add_column("confidence", justify="right")
     shown.add_column("ms", justify="right")
     for row in rows:
+        mark, style = ("✓", "green") if row.right else ("✗", "red")
         shown.add_row(
             row.clip_id,
             outcome.title(row.truth),
-            _answer(outcome, row),
-            f"{row.confidence:.0%}",
+            Text(f"{mark} {outcome.title(row.answer)}", style=style),
+            Text(f"{row.confidence:.0%}", style="yellow" if row.decision is None else ""),
             f"{row.wall_ms:.0f}",
         )
     return shown
-
-
-def _answer(outcome: Outcome, row: Row) -> Text:
-    mark, style = ("✓", "green") if row.right else ("✗", "red")
-    answer = Text(f"{mark} {outcome.title(row.answer)}", style=style)
-    if row.decision is None:
-        answer.append("  (undecided)", style="yellow")
-    return answer
 
 
 def tell(console: Console, outcome: Outcome) -> None:

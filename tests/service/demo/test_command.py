@@ -1,0 +1,70 @@
+"""`lpr demo` and `lpr made` as typed: against a real service, and where they must refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from service.demo.command import demo, made
+from service.demo.layout import read_shop, read_takes
+
+app = typer.Typer()
+app.command()(demo)
+app.command()(made)
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def shop_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    wanted = ["--products", "4", "--photographs", "2", "--seed", "1000"]
+    result = runner.invoke(app, ["made", str(folder), *wanted, "--split", "test", "--size", "96"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_made_writes_a_shop_that_can_be_read(shop_folder: Path) -> None:
+    shop = read_shop(shop_folder)
+    assert len(shop) == len(read_takes(shop_folder, shop)) == 4
+
+
+def test_a_demo_runs_from_the_folder_to_the_picture(
+    shop_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LPR_BUNDLE", str(tiny_bundle))
+    distractors = tmp_path / "distractors" / "hat"
+    distractors.mkdir(parents=True)
+    Image.new("RGB", (40, 50), (90, 120, 30)).save(distractors / "a.jpg")
+    picture, figures = tmp_path / "demo.png", tmp_path / "demo.json"
+    wanted = ["--data", str(shop_folder), "--distractors", str(distractors.parent)]
+    wanted += ["--clips", "2", "--out", str(picture), "--json", str(figures)]
+    result = runner.invoke(app, ["demo", *wanted])
+    assert result.exit_code == 0, result.output
+    told = json.loads(figures.read_text())
+    assert (told["products"], told["distractors"], told["figures"]["clips"]) == (4, 1, 2)
+    assert told["bundle"].startswith("rice-tiny-random-")
+    assert all(len(clip["ranking"]) == 5 for clip in told["clips"])
+    assert "outside decode and encode" in result.output
+    with Image.open(picture) as shown:
+        assert shown.width > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--clips", "many"], "--clips is a number"),
+        (["--clips", "0"], "--clips is a number"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(options: list[str], complaint: str) -> None:
+    result = runner.invoke(app, ["demo", *options])
+    assert result.exit_code == 1
+    assert complaint in result.output
+    assert "Traceback" not in result.output
