@@ -21,6 +21,9 @@ from training.data.photographs import (
     read_single_pictures,
 )
 from training.evaluation import protocol
+from training.evaluation.calibration import fit_calibration
+from training.export.bundle import export_bundle
+from training.export.errors import ExportError
 from training.models.rice import Rice
 from training.recipes import RECIPES
 
@@ -30,6 +33,7 @@ console = Console(stderr=True)
 DataOption = Annotated[
     list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
 ]
+VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
 
 
@@ -77,20 +81,65 @@ def evaluate(
 ) -> None:
     """Score a checkpoint: R@1, 5 and 10; the fusion weight is chosen on val."""
     kept = _load(path)
-    folder = _folders(data).get(kept.recipe.validate_on)
-    if folder is None:
-        raise _fail(f"no --data for {kept.recipe.validate_on}")
+    folder = _validation_folder(kept.recipe, data)
     model = kept.model()
     with _bars() as bars:
         chosen_on = _read(kept.recipe, folder, "photographs", "val", bars)
         scored = _read(kept.recipe, folder, "photographs", split, bars)
-        weight = protocol.best_match_weight(_score(model, chosen_on, 3, bars))
+        weight = protocol.best_match_weight(_score(model, chosen_on, VAL_TAKES, bars))
         scores = _score(model, scored, takes, bars)
     results = protocol.summary(scores, weight)
     for name, result in results.items():
         console.print(f"{name:7}{result}")
     report = {name: asdict(result) for name, result in results.items()}
     typer.echo(json.dumps({"clips": len(scores.truth), "match_weight": weight, **report}))
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
+    name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
+) -> None:
+    """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test."""
+    kept = _load(path)
+    folder = _validation_folder(kept.recipe, data)
+    model = kept.model()
+    with _bars() as bars:
+        chosen_on = _read(kept.recipe, folder, "photographs", "val", bars)
+        measured_on = _read(kept.recipe, folder, "photographs", "test", bars)
+        val = _score(model, chosen_on, VAL_TAKES, bars)
+        weight = protocol.best_match_weight(val)
+        calibration = fit_calibration(val.fused(weight), val.truth)
+        test = _score(model, measured_on, 1, bars)
+    results = protocol.summary(test, weight)
+    try:
+        bundle = export_bundle(
+            model,
+            out,
+            name=name,
+            recipe=kept.recipe.name,
+            fusion={"coarse": 1.0, "match": weight},
+            calibration=asdict(calibration),
+            metrics={
+                "protocol": f"{kept.recipe.validate_on}: test clips against the whole shop",
+                "clips": len(test.truth),
+                "products": test.coarse.shape[1],
+                **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
+                "coarse_r1": round(results["coarse"].r1, 4),
+            },
+        )
+    except ExportError as error:
+        raise _fail(str(error)) from error
+    console.print(f"{results['fused']}\n{bundle}")
+
+
+def _validation_folder(recipe: Recipe, data: list[str]) -> Path:
+    folder = _folders(data).get(recipe.validate_on)
+    if folder is None:
+        raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
+    return folder
 
 
 def _score(model: Rice, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.tensorboard import SummaryWriter
 
-from training.checkpoint import Checkpoint, load, load_optimizer, optimizer_tensors, save
+from training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load,
+    load_optimizer,
+    optimizer_tensors,
+    save,
+)
 from training.configs import Recipe, Schedule
 from training.data.batches import Batch, BatchDrawer
 from training.data.photographs import PhotographSet
@@ -92,7 +99,7 @@ class Run:
             return None
         kept = load(last)
         if kept.recipe != recipe:
-            raise ValueError(f"{last} is of another recipe; train into another folder")
+            raise CheckpointError(f"{last} is of another recipe; train into another folder")
         run = cls(recipe, out, device)
         run.model.load_state_dict(kept.group("training"))
         run.averaged.load_state_dict(kept.group("model"))

@@ -95,7 +95,6 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     """One picture, uint8 [size,size,3], by the manifest's preprocessing."""
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no larger than needed
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error

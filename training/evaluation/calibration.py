@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+OUT_OF_SHOP = -1e6  # a score no softmax sees, yet one that can be divided and differentiated
 THRESHOLD = 0.5  # a product is answered when it is more likely right than not
 
 
@@ -31,7 +32,7 @@ def confidences(scores: Tensor, calibration: Calibration) -> Tensor:
 
 def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
     """Scores [N,P] of clips against the whole shop, truth int64 [N]."""
-    absent = scores.scatter(1, truth[:, None], float("-inf"))
+    absent = scores.scatter(1, truth[:, None], OUT_OF_SHOP)
     both = torch.cat([scores, absent]).double()
     target = torch.cat([truth, torch.full_like(truth, scores.shape[1])])  # the last class is "none"
     log_temperature = torch.tensor(-2.0, dtype=torch.double, requires_grad=True)

@@ -56,15 +56,25 @@ class CrossBlock(nn.Module):
 
 
 class PairwiseMatchingDecoder(nn.Module):
-    """Scores how well a picture's product is the one in a clip; logits are 10 cos(pooled, w)."""
+    """Scores how well a picture's product is the one in a clip; logits are 10 cos(pooled, w).
 
-    def __init__(self, width: int, heads: int) -> None:
+    In the released code w is one learned vector: telling same from different is left to the
+    feed-forward, which starts from CLIP's last block. From nothing it did not learn that
+    (docs/LOG.md); with `own_direction`, w is a projection of the product's match state, and the
+    cosine compares the two.
+    """
+
+    def __init__(self, width: int, heads: int, *, own_direction: bool = False) -> None:
         super().__init__()
         self.self_block = Block(width, heads, eps=1e-12)
         self.cross_block = CrossBlock(width, heads)
         self.norm_pool = nn.LayerNorm(width)
         self.pool = nn.Linear(width, width, bias=False)
-        self.classifier = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.direction = (
+            nn.Linear(width, width, bias=False)
+            if own_direction
+            else nn.Parameter(width**-0.5 * torch.randn(width))
+        )
 
     def forward(
         self, picture_tokens: Tensor, clip_tokens: Tensor, token_mask: Tensor | None = None
@@ -74,7 +84,7 @@ class PairwiseMatchingDecoder(nn.Module):
         key, value = self.keys_values(clip_tokens)
         attention = self.cross_block.attention_map(tokens, key, token_mask)
         decoded = self.cross_block(tokens, key, value, token_mask)
-        return Decoded(self.logit(decoded[:, 0]), attention)
+        return Decoded(self.logit(decoded[:, 0], tokens[:, 0]), attention)
 
     def match_state(self, picture_tokens: Tensor) -> Tensor:
         """Picture tokens [B,T,D] -> [B,D]."""
@@ -89,11 +99,14 @@ class PairwiseMatchingDecoder(nn.Module):
     def match(
         self, states: Tensor, key: Tensor, value: Tensor, token_mask: Tensor | None = None
     ) -> Tensor:
-        """Match states [K,D] against N clips' keys and values [N,L,D] -> logits [N,K]."""
-        queries = states.expand(key.shape[0], -1, -1)
-        return self.logit(self.cross_block(queries, key, value, token_mask))
+        """States [K,D] or [1,K,D] against N clips' keys and values [N,L,D] -> logits [N,K]."""
+        states = states.expand(key.shape[0], -1, -1)
+        return self.logit(self.cross_block(states, key, value, token_mask), states)
 
-    def logit(self, token: Tensor) -> Tensor:
-        """Decoded token 0, [...,D] -> [...]."""
-        pooled = F.relu(self.pool(self.norm_pool(token)))
-        return MATCH_SCALE * F.cosine_similarity(pooled, self.classifier, dim=-1)
+    def logit(self, decoded: Tensor, state: Tensor) -> Tensor:
+        """Decoded token 0 and the match state it came from, [...,D] -> [...]."""
+        pooled = F.relu(self.pool(self.norm_pool(decoded)))
+        direction = self.direction
+        if isinstance(direction, nn.Module):
+            direction = direction(state)
+        return MATCH_SCALE * F.cosine_similarity(pooled, direction, dim=-1)

@@ -23,6 +23,8 @@ class RiceConfig:
     frames: int = 10
     """Frames a clip is looked at with, at most."""
     matching_heads: int = 8
+    own_direction: bool = False
+    """Compares the decoded token with the product's own state instead of one learned vector."""
 
     def __post_init__(self) -> None:
         if self.encoder.width % self.matching_heads:
@@ -49,7 +51,9 @@ class Rice(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = ImageEncoder(config.encoder)
-        self.decoder = PairwiseMatchingDecoder(config.encoder.width, config.matching_heads)
+        self.decoder = PairwiseMatchingDecoder(
+            config.encoder.width, config.matching_heads, own_direction=config.own_direction
+        )
         self.temperature = nn.Parameter(torch.tensor(4.0))  # ICL's s: logits are s^2 cos
 
     def encode_pictures(self, pixels: Tensor) -> Pictures:

@@ -1,0 +1,67 @@
+"""Metrics, fusion and calibration on scores whose answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tests.training.tiny import photographs, tiny_model
+from training.evaluation.calibration import Calibration, confidences, fit_calibration
+from training.evaluation.metrics import accuracy, ranks
+from training.evaluation.protocol import Scores, best_match_weight, score_clips
+
+
+def test_ranks_and_accuracy() -> None:
+    scores = torch.tensor([[0.9, 0.1, 0.2], [0.9, 0.1, 0.2], [0.5, 0.6, 0.7]])
+    truth = torch.tensor([0, 1, 0])
+    assert ranks(scores, truth).tolist() == [1, 3, 3]
+    result = accuracy(scores, truth)
+    assert (round(result.r1, 3), result.r5, round(result.mrr, 3)) == (0.333, 1.0, 0.556)
+
+
+def test_ties_count_against_the_query() -> None:
+    assert ranks(torch.zeros(1, 4), torch.tensor([0])).tolist() == [4]
+
+
+def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
+    torch.manual_seed(0)
+    truth = torch.arange(50) % 10
+    own = torch.nn.functional.one_hot(truth, 10).float()
+    coarse = own + torch.randn(50, 10)
+    useless = Scores(own.clone(), 10 * torch.randn(50, 10), truth)
+    perfect = Scores(coarse, 3 * own, truth)
+    assert accuracy(useless.fused(best_match_weight(useless)), truth).r1 == 1
+    assert accuracy(perfect.fused(best_match_weight(perfect)), truth).r1 == 1
+
+
+def test_scoring_is_the_same_every_time_and_counts_every_clip() -> None:
+    model, data = tiny_model(), photographs()
+    seen = []
+    first = score_clips(model, data, done=lambda: seen.append(1))
+    again = score_clips(model, data)
+    assert torch.equal(first.coarse, again.coarse)
+    assert torch.equal(first.match, again.match)
+    assert len(seen) == len(first.truth) == 10
+    assert first.coarse.shape == first.match.shape == (10, 5)
+
+
+def test_confidences_leave_room_for_none() -> None:
+    held = confidences(torch.tensor([[1.0, 0.0]]), Calibration(0.5, none_logit=2.0))
+    exp = torch.tensor([2.0, 0.0, 2.0]).exp()
+    assert torch.allclose(held[0], exp[:2] / exp.sum())
+
+
+def test_calibrated_confidence_is_the_share_that_is_right() -> None:
+    torch.manual_seed(1)
+    truth = torch.randint(0, 20, (4000,))
+    scores = 1.5 * torch.nn.functional.one_hot(truth, 20) + torch.randn(4000, 20)
+    calibration = fit_calibration(scores, truth)
+    absent = scores.scatter(1, truth[:, None], -math.inf)
+    held, best = torch.cat(
+        [confidences(scores, calibration), confidences(absent, calibration)]
+    ).max(1)
+    right = torch.cat([best[:4000] == truth, torch.zeros(4000, dtype=torch.bool)])
+    for low in (0.1, 0.3, 0.5, 0.7):
+        band = (held >= low) & (held < low + 0.2)
+        assert abs(right[band].float().mean() - held[band].mean()) < 0.08

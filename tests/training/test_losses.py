@@ -1,0 +1,59 @@
+"""ICL and PMD on numbers small enough to work out by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from training.losses import icl_loss, pmd_loss
+
+
+def test_icl_with_one_clip_a_product_is_symmetric_infonce() -> None:
+    similarity = torch.randn(4, 4)
+    product = torch.arange(4)
+    scale = torch.tensor(3.0)
+    expected = (
+        F.cross_entropy(9 * similarity, product) + F.cross_entropy(9 * similarity.T, product)
+    ) / 2
+    assert torch.allclose(icl_loss(similarity, product, scale), expected)
+
+
+def test_icl_never_holds_clips_of_one_product_against_each_other() -> None:
+    """Two clips of a product that are both perfectly alike to it: nothing is left to lose."""
+    product = torch.tensor([0, 0, 1, 1])
+    similarity = torch.where(F.one_hot(product, 2).bool(), 1.0, -1.0)
+    floor = torch.log(torch.tensor(2.0)) / 2  # the picture's target is spread over two clips
+    assert torch.allclose(icl_loss(similarity, product, torch.tensor(6.0)), floor, atol=1e-4)
+
+
+def test_pmd_is_four_way_with_the_positive_first() -> None:
+    logits = torch.randn(6, 6)
+    similarity = torch.randn(6, 6)
+    product = torch.arange(6)
+
+    def by_hand(logits: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
+        losses = []
+        for row in range(6):
+            others = [j for j in range(6) if j != row]
+            hardest = sorted(others, key=lambda j: -similarity[row, j].item())[:3]
+            ways = torch.stack([logits[row, row], *(logits[row, j] for j in hardest)])
+            losses.append(-ways.log_softmax(0)[0])
+        return torch.stack(losses).mean()
+
+    expected = (by_hand(logits, similarity) + by_hand(logits.T, similarity.T)) / 2
+    assert torch.allclose(pmd_loss(logits, similarity, product, negatives=3), expected)
+
+
+def test_pmd_never_takes_a_clip_of_the_same_product_as_negative() -> None:
+    product = torch.tensor([0, 0, 1])
+    similarity = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    logits = torch.tensor([[1.0, 0.0], [50.0, 0.0], [0.0, 1.0]])
+    loss = pmd_loss(logits, similarity, product, negatives=3)
+    # Had clip 1 been a negative of picture 0 for clip 0, its logit of 50 would cost some 49.
+    assert loss < 1
+
+
+def test_hard_negatives_carry_no_gradient_to_the_embedding() -> None:
+    similarity = torch.randn(4, 4, requires_grad=True)
+    pmd_loss(torch.randn(4, 4, requires_grad=True), similarity, torch.arange(4), 3).backward()
+    assert similarity.grad is None
