@@ -55,7 +55,7 @@ def test_confidences_leave_room_for_none() -> None:
 def test_calibrated_confidence_is_the_share_that_is_right() -> None:
     torch.manual_seed(1)
     truth = torch.randint(0, 20, (4000,))
-    scores = 1.5 * torch.nn.functional.one_hot(truth, 20) + torch.randn(4000, 20)
+    scores = 3 * torch.nn.functional.one_hot(truth, 20) + torch.randn(4000, 20)
     calibration = fit_calibration(scores, truth)
     absent = scores.scatter(1, truth[:, None], -math.inf)
     held, best = torch.cat(
@@ -64,4 +64,4 @@ def test_calibrated_confidence_is_the_share_that_is_right() -> None:
     right = torch.cat([best[:4000] == truth, torch.zeros(4000, dtype=torch.bool)])
     for low in (0.1, 0.3, 0.5, 0.7):
         band = (held >= low) & (held < low + 0.2)
-        assert abs(right[band].float().mean() - held[band].mean()) < 0.08
+        assert abs(right[band].float().mean() - held[band].mean()) < 0.06

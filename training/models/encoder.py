@@ -179,7 +179,7 @@ class ImageEncoder(nn.Module):
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positions = nn.Parameter(width**-0.5 * torch.randn(1 + config.patches, width))
         self.norm_before = nn.LayerNorm(width)
-        rates = torch.linspace(0, config.drop_path, config.layers).tolist()
+        rates = [config.drop_path * i / max(config.layers - 1, 1) for i in range(config.layers)]
         self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
         self.norm_after = nn.LayerNorm(width)
         self.projection = nn.Linear(width, config.embedding, bias=False)
