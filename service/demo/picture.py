@@ -224,10 +224,10 @@ def _card(sheet: _Sheet, card: Card, left: float, top: float, width: float) -> N
     if card.right:
         _words(sheet, card, x, y + 14, right_edge - x)
         return
-    small = 92
+    small = 84
     _words(sheet, card, x, y - 2, right_edge - x - small - 18)
     _shop_picture(sheet, card.truth_picture, right_edge - small, y, small)
-    for k, line in enumerate(_lines(f"was {card.truth}", 14, small + 12, 2)):
+    for k, line in enumerate(_lines(f"was {card.truth}", 14, small + 14, 3)):
         sheet.write(right_edge - small, y + small + 15 + 17 * k, line, 14, _SOFT)
 
 

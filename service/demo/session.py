@@ -22,7 +22,8 @@ from service.errors import DemoError
 
 SHOP = "demo"
 CANDIDATES = 100
-"""Candidates asked for: as many as the API gives, for the coarse ranking is read off the answer."""
+"""Asked for with each clip, the most the API gives: the coarse ranking is read off the same answer,
+so in a larger shop it is a ranking of the 100 best by the final score."""
 
 _SENDERS = 4
 
