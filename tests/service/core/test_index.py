@@ -43,9 +43,7 @@ def entries(shop_id: str, *product_ids: str, seed: int = 0, title: str | None = 
 
 
 def by_picture(found: Entries) -> dict[Picture, tuple[np.ndarray, np.ndarray]]:
-    return dict(
-        zip(found.pictures, zip(found.embeddings, found.states, strict=True), strict=True)
-    )
+    return dict(zip(found.pictures, zip(found.embeddings, found.states, strict=True), strict=True))
 
 
 def test_what_was_put_in_comes_out(index: VectorIndex) -> None:
@@ -178,7 +176,7 @@ def test_every_foreign_error_becomes_ours(
     for call in (
         lambda: index.upsert(put),
         lambda: index.delete(["a"]),
-        lambda: index.row_ids(),
+        index.row_ids,
         lambda: index.load("shop", 5),
         lambda: index.search("shop", put.embeddings[0], 5),
     ):

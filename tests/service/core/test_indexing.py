@@ -154,9 +154,7 @@ def test_rows_of_products_that_are_not_in_the_catalogue_go(world: World) -> None
     assert world.agrees()
 
 
-def test_what_agrees_is_not_encoded_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_agrees_is_not_encoded_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put("p", RED)
 
     def never(*_: object) -> None:

@@ -99,9 +99,7 @@ def test_the_limit_itself_is_still_exact(index: FakeIndex, epochs: FakeEpochs) -
     assert shops.candidates("s", CLIP).exact
 
 
-def test_a_shop_that_shrank_is_searched_exactly_again(
-    index: FakeIndex, epochs: FakeEpochs
-) -> None:
+def test_a_shop_that_shrank_is_searched_exactly_again(index: FakeIndex, epochs: FakeEpochs) -> None:
     fill(index, "s", 9)
     shops = HotShops(index, epochs, SearchSettings(exact_limit=8, candidates=4))
     shops.candidates("s", CLIP)
