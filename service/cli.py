@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service.client import Client, ClientError, ServiceUnreachableError
+from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ShopItem, read_shop
 from service.server import serve as run_server
@@ -32,6 +33,9 @@ app = typer.Typer(
 )
 _out = Console()
 _err = Console(stderr=True)
+
+app.command()(demo)
+app.command()(made)
 
 Shop = Annotated[str, typer.Option("--shop", help="Id of the shop.")]
 Url = Annotated[
@@ -189,9 +193,11 @@ def _settings(**given: Any) -> Settings:
 
 
 def _complain(what: object, error: Exception) -> None:
-    _err.print(f"[red]{escape(str(what))}[/]: {escape(str(error))}", highlight=False)
+    _err.print(
+        f"[red]{escape(str(what))}[/]: {escape(str(error))}", highlight=False, soft_wrap=True
+    )
 
 
 def _stop(message: str) -> typer.Exit:
-    _err.print(f"[red]{escape(message)}[/]", highlight=False)
+    _err.print(f"[red]{escape(message)}[/]", highlight=False, soft_wrap=True)
     return typer.Exit(1)

@@ -55,7 +55,8 @@ def _metadata(text: object) -> object:
         )
     try:
         value = json.loads(text, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written
+        # Neither a number that became infinite nor a lone surrogate can be written again.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON object ({error})") from error
     return value
@@ -112,7 +113,7 @@ async def _parse(request: Request) -> FormData:
         max_part_size=MAX_FIELD_BYTES,
     )
     try:
-        return await parser.parse()
+        form = await parser.parse()
     except MultiPartException as error:
         if parser.has_too_many_parts:
             raise TooManyPartsError(
@@ -123,9 +124,18 @@ async def _parse(request: Request) -> FormData:
         ) from error
     except (FormParserError, UnicodeError, LookupError, ValueError) as error:
         raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
+    if not parser.ended:
+        await form.close()
+        raise MalformedMultipartError("the multipart body ends before its last boundary")
+    return form
 
 
 class _Parser(MultiPartParser):
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
     @property
     def has_too_many_parts(self) -> bool:
         return self._current_files > self.max_files or self._current_fields > self.max_fields

@@ -108,10 +108,19 @@ async def _on_bug(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
+    """Make every error of the application a problem, and its documentation say so."""
     app.add_exception_handler(LPRError, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_framework)
     app.add_exception_handler(Exception, _on_bug)
+    documentation = app.openapi
+
+    def with_problem() -> dict[str, Any]:
+        document = documentation()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = with_problem  # type: ignore[method-assign]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
