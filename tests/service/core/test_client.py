@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from service.client import Client, ProblemError, ServiceNotReadyError, ServiceUnreachableError
+
+
+def client_of(answers: list[httpx.Response], monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client whose service gives these answers in turn, and whose pauses take no time."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    client = Client("http://service", patience_s=10)
+    transport = httpx.MockTransport(lambda _: answers.pop(0))
+    client._http = httpx.Client(base_url="http://service", transport=transport)
+    return client
+
+
+def busy(status: int = 429, **headers: str) -> httpx.Response:
+    problem = {"type": "/problems/overloaded", "detail": "too many"}
+    return httpx.Response(status, json=problem, headers=headers)
+
+
+def test_a_busy_service_is_asked_again_when_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [busy(**{"retry-after": "3"}), busy(503), httpx.Response(200, json={"a": 1})]
+    client = client_of(answers, monkeypatch)
+    assert client.info() == {"a": 1}
+    assert time.monotonic() == pytest.approx(4)
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of([busy(**{"retry-after": "4"}) for _ in range(9)], monkeypatch)
+    with pytest.raises(ProblemError) as caught:
+        client.info()
+    assert (caught.value.status, caught.value.slug) == (429, "overloaded")
+    assert time.monotonic() == pytest.approx(8)
+
+
+def test_a_wrong_request_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = {"type": "/problems/shop-not-found", "detail": "no shop 'x'"}
+    answers = [httpx.Response(404, json=problem)]
+    with pytest.raises(ProblemError, match=r"no shop 'x' \[404 shop-not-found\]"):
+        client_of(answers, monkeypatch).info()
+    assert not answers
+
+
+def test_an_answer_that_is_no_problem_document_is_told_by_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ProblemError, match="status 502"):
+        client_of([httpx.Response(502, text="<html>")], monkeypatch).info()
+
+
+def test_waiting_ends_with_what_was_last_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of([busy(503) for _ in range(50)], monkeypatch)
+    with pytest.raises(ServiceNotReadyError, match="too many"):
+        client.wait_ready(2)
+
+
+def test_nobody_there_is_said() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachableError):
+        client.wait_ready(0)
