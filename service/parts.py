@@ -111,6 +111,7 @@ class Service:
         self._closing.callback(index.close)
         epochs = Epochs(self.store)
         shops = HotShops(index, epochs, settings.search)
+        self._closing.callback(shops.close)
         indexer = self._indexer = Indexer(model, catalogue, index, epochs, settings.media)
         if not self.draining.is_set():
             indexer.reconcile()

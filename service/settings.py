@@ -52,8 +52,14 @@ class SearchSettings(BaseModel):
         le=16_000,
         description="pictures; a shop up to this size is matched whole, from memory",
     )
+    hot_limit: int = Field(
+        default=16_000,
+        ge=0,
+        le=16_000,
+        description="pictures; a larger shop is not kept in memory but left to Milvus",
+    )
     candidates: int = Field(
-        default=200, gt=0, description="pictures Milvus brings to the matcher for a larger shop"
+        default=200, gt=0, description="nearest pictures of a larger shop that are matched"
     )
     hot_shops_bytes: int = Field(default=256_000_000, gt=0, description="memory for shops kept hot")
 

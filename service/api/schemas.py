@@ -109,7 +109,7 @@ class RecognizeAnswer(BaseModel):
         default=None, description="true where the clip was damaged or cut short"
     )
     search: Literal["exact", "ann"] = Field(
-        description="exact: every picture of the shop was matched"
+        description="exact: every picture of the shop was matched; ann: the nearest ones"
     )
     timings_ms: Timings
 

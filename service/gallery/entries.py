@@ -39,4 +39,4 @@ class Candidates:
     pictures: tuple[Picture, ...]
     cosines: Vectors  # [K], of the clip's embedding with each picture's
     states: Vectors  # [K,D]
-    exact: bool  # True: every picture of the shop, False: the nearest as the index found them
+    exact: bool  # True: every picture of the shop, False: the nearest of them

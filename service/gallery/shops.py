@@ -1,21 +1,33 @@
 """Hot shops: the candidates for a clip, from memory where the shop fits, else from the index.
 
-A shop of up to `exact_limit` pictures is loaded once and searched exactly for as long as its epoch
-stands; any write on any replica renews the epoch, so the next request sees it. Where no epoch can
-be had (Redis is down) nothing kept is trusted. The least recently used shops make room.
+What is in memory is trusted for as long as the shop's epoch stands: any write on any replica renews
+it, so the next request sees it. Where no epoch can be had (Redis is down) nothing kept is trusted.
+The least recently used shops make room.
+
+- A shop of up to `exact_limit` pictures is loaded when a clip asks for it; all are candidates.
+- A larger one takes long to load, so the index answers while it is loaded in the background.
+- One beyond `hot_limit`, or beyond the memory, is always left to the index.
 
 Knows nothing of clips, models or Redis itself.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import IndexUnavailableError
 from service.gallery.entries import Candidates, Entries, Vectors
 from service.settings import SearchSettings
+
+logger = logging.getLogger(__name__)
 
 _LOADERS = 16
 _PICTURE_BYTES = 400  # ids, title and the tuple that holds them, roughly
@@ -54,9 +66,12 @@ class HotShops:
         self._epochs = epochs
         self._settings = settings
         self._hot: OrderedDict[str, _HotShop] = OrderedDict()
-        self._large: set[str] = set()
-        self._guard = threading.Lock()  # of the two above
+        self._large: set[str] = set()  # more than `exact_limit` pictures
+        self._huge: set[str] = set()  # of those: not for this memory
+        self._coming: set[str] = set()  # of those: being loaded in the background
+        self._guard = threading.Lock()  # of the four above
         self._loading = [threading.Lock() for _ in range(_LOADERS)]
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="lpr-shops")
         self.bytes = 0
         self.hits = 0
         self.misses = 0
@@ -66,28 +81,31 @@ class HotShops:
 
         Raises IndexUnavailableError.
         """
-        entries = None if shop_id in self._large else self._entries(shop_id)
+        entries = self._entries(shop_id)
         if entries is None:
-            return self._nearest(shop_id, embedding)
-        return Candidates(
-            entries.pictures, entries.embeddings @ embedding, entries.states, exact=True
-        )
+            return self._ask_index(shop_id, embedding)
+        cosines = entries.embeddings @ embedding
+        if len(cosines) <= self._settings.exact_limit:
+            return Candidates(entries.pictures, cosines, entries.states, exact=True)
+        best = nearest(cosines, self._settings.candidates)
+        pictures = tuple(entries.pictures[row] for row in best)
+        return Candidates(pictures, cosines[best], entries.states[best], exact=False)
+
+    def close(self) -> None:
+        self._background.shutdown(wait=True, cancel_futures=True)
 
     def _entries(self, shop_id: str) -> Entries | None:
-        """All pictures of the shop; None if there are too many."""
+        """The shop's pictures; None if the index is to be asked."""
         entries = self._kept(shop_id, self._epochs.read(shop_id))
-        if entries is not None:
+        if entries is not None or shop_id in self._large:
             return entries
         # Many clips of a cold shop arrive together: one loads it, the others wait and use it.
         with self._loading[hash(shop_id) % _LOADERS]:
             # Read before the rows are: a write in between renews it, and the next request reloads.
             epoch = self._epochs.read(shop_id)
-            entries = self._kept(shop_id, epoch)
-            if entries is not None:
-                return entries
-            return self._load(shop_id, epoch)
+            return self._kept(shop_id, epoch) or self._load_small(shop_id, epoch)
 
-    def _load(self, shop_id: str, epoch: str | None) -> Entries | None:
+    def _load_small(self, shop_id: str, epoch: str | None) -> Entries | None:
         entries = self._index.load(shop_id, self._settings.exact_limit + 1)
         with self._guard:
             self.misses += 1
@@ -99,6 +117,36 @@ class HotShops:
                 self._keep(shop_id, _HotShop(epoch, entries))
         return entries
 
+    def _ask_index(self, shop_id: str, embedding: Vectors) -> Candidates:
+        wanted = self._settings.candidates
+        found = self._index.search(shop_id, embedding, wanted)
+        with self._guard:
+            if len(found.pictures) < wanted:  # it may have shrunk: the next request looks again
+                self._large.discard(shop_id)
+                self._huge.discard(shop_id)
+            elif shop_id not in self._huge | self._coming:
+                self._coming.add(shop_id)
+                self._background.submit(self._load_large, shop_id)
+        return found
+
+    def _load_large(self, shop_id: str) -> None:
+        try:
+            epoch = self._epochs.read(shop_id)
+            if epoch is None:
+                return
+            entries = self._index.load(shop_id, self._settings.hot_limit + 1)
+            with self._guard:
+                self.misses += 1
+                self._forget(shop_id)
+                fits = len(entries.pictures) <= self._settings.hot_limit
+                if not (fits and self._keep(shop_id, _HotShop(epoch, entries))):
+                    self._huge.add(shop_id)
+        except IndexUnavailableError as error:
+            logger.warning("a large shop could not be loaded: %s", error)
+        finally:
+            with self._guard:
+                self._coming.discard(shop_id)
+
     def _kept(self, shop_id: str, epoch: str | None) -> Entries | None:
         with self._guard:
             shop = self._hot.get(shop_id)
@@ -108,23 +156,26 @@ class HotShops:
             self.hits += 1
             return shop.entries
 
-    def _nearest(self, shop_id: str, embedding: Vectors) -> Candidates:
-        wanted = self._settings.candidates
-        found = self._index.search(shop_id, embedding, wanted)
-        if len(found.pictures) < wanted:  # it may have shrunk: the next request looks again
-            with self._guard:
-                self._large.discard(shop_id)
-        return found
-
-    def _keep(self, shop_id: str, shop: _HotShop) -> None:
+    def _keep(self, shop_id: str, shop: _HotShop) -> bool:
+        """Whether there is memory for it at all."""
         if shop.bytes > self._settings.hot_shops_bytes:
-            return
+            return False
         self._hot[shop_id] = shop
         self.bytes += shop.bytes
         while self.bytes > self._settings.hot_shops_bytes:
             self._forget(next(iter(self._hot)))
+        return True
 
     def _forget(self, shop_id: str) -> None:
         shop = self._hot.pop(shop_id, None)
         if shop is not None:
             self.bytes -= shop.bytes
+
+
+def nearest(cosines: Vectors, count: int) -> NDArray[np.intp]:
+    """Rows of the `count` highest of cosines [N], best first."""
+    if count < len(cosines):
+        rows = np.argpartition(-cosines, count)[:count]
+    else:
+        rows = np.arange(len(cosines))
+    return rows[np.argsort(-cosines[rows], kind="stable")]

@@ -99,6 +99,18 @@ class FakeIndex:
     def load(self, shop_id: str, limit: int) -> Entries:
         self._check()
         self.loads += 1
+        return self._entries(shop_id, limit)
+
+    def search(self, shop_id: str, embedding: np.ndarray, limit: int) -> Candidates:
+        self._check()
+        self.searches += 1
+        entries = self._entries(shop_id, len(self.rows))
+        cosines = entries.embeddings @ embedding
+        best = np.argsort(-cosines)[:limit]
+        pictures = tuple(entries.pictures[row] for row in best)
+        return Candidates(pictures, cosines[best], entries.states[best], exact=False)
+
+    def _entries(self, shop_id: str, limit: int) -> Entries:
         rows = [row for row in self.rows.values() if row[0] == shop_id][:limit]
         return Entries(
             shop_id,
@@ -106,15 +118,6 @@ class FakeIndex:
             np.array([row[2] for row in rows], np.float32).reshape(-1, 3),
             np.array([row[3] for row in rows], np.float32).reshape(-1, 3),
         )
-
-    def search(self, shop_id: str, embedding: np.ndarray, limit: int) -> Candidates:
-        self.searches += 1
-        entries = self.load(shop_id, 10_000)
-        self.loads -= 1
-        cosines = entries.embeddings @ embedding
-        best = np.argsort(-cosines)[:limit]
-        pictures = tuple(entries.pictures[row] for row in best)
-        return Candidates(pictures, cosines[best], entries.states[best], exact=False)
 
     def pictures(self, shop_id: str) -> set[tuple[str, str]]:
         return {

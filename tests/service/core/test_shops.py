@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
+from service.errors import IndexUnavailableError
 from service.gallery.entries import Entries, Picture
-from service.gallery.shops import HotShops
+from service.gallery.shops import HotShops, nearest
 from service.settings import SearchSettings
 from tests.service.fakes import FakeEpochs, FakeIndex
 
@@ -83,14 +84,102 @@ def test_a_write_while_the_shop_is_being_loaded_is_seen_next(epochs: FakeEpochs)
     assert len(shops.candidates("s", CLIP).pictures) == 3
 
 
-def test_a_large_shop_is_searched_by_the_index(index: FakeIndex, epochs: FakeEpochs) -> None:
-    fill(index, "s", 9)
-    shops = HotShops(index, epochs, SearchSettings(exact_limit=8, candidates=4))
+LARGE = SearchSettings(exact_limit=8, candidates=4)
+
+
+def wait_for_background(shops: HotShops) -> None:
+    shops._background.submit(lambda: None).result()
+
+
+def test_a_large_shop_is_searched_by_the_index_until_it_is_loaded(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE)
+    by_index = shops.candidates("s", CLIP)
+    wait_for_background(shops)
+    loads = index.loads
+    from_memory = shops.candidates("s", CLIP)
+    assert (index.loads, index.searches) == (loads, 1)
+    assert by_index.pictures == from_memory.pictures
+    assert len(from_memory.pictures) == 4
+    np.testing.assert_array_equal(by_index.cosines, from_memory.cosines)
+    np.testing.assert_array_equal(by_index.states, from_memory.states)
+    assert not by_index.exact
+    assert not from_memory.exact
+
+
+def test_a_write_to_a_large_shop_is_seen_by_the_next_request(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE)
+    shops.candidates("s", CLIP)
+    wait_for_background(shops)
+    index.rows.clear()
+    fill(index, "s", 30)
+    epochs.renew("s")
+    expected = index.search("s", CLIP, 4).pictures
+    assert shops.candidates("s", CLIP).pictures == expected
+    wait_for_background(shops)
+    assert shops.candidates("s", CLIP).pictures == expected
+
+
+def test_a_large_shop_is_left_to_the_index_without_epochs(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE)
+    epochs.down = True
+    for searches in (1, 2):
+        shops.candidates("s", CLIP)
+        wait_for_background(shops)
+        assert index.searches == searches
+    assert shops.bytes == 0
+
+
+@pytest.mark.parametrize("bound", [{"hot_limit": 19}, {"hot_shops_bytes": 1_000}])
+def test_a_huge_shop_is_always_left_to_the_index(
+    index: FakeIndex, epochs: FakeEpochs, bound: dict[str, int]
+) -> None:
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE.model_copy(update=bound))
+    shops.candidates("s", CLIP)
+    wait_for_background(shops)
+    loads = index.loads
     for _ in range(3):
-        found = shops.candidates("s", CLIP)
-        assert not found.exact
-        assert len(found.pictures) == 4
-    assert (index.loads, index.searches) == (1, 3), "it is not loaded again and again"
+        assert len(shops.candidates("s", CLIP).pictures) == 4
+        wait_for_background(shops)
+    assert index.loads == loads, "it is not loaded in vain again and again"
+    assert index.searches == 4
+
+
+def test_an_index_that_fails_in_the_background_harms_nobody(epochs: FakeEpochs) -> None:
+    class Failing(FakeIndex):
+        failing = False
+
+        def load(self, shop_id: str, limit: int) -> Entries:
+            if self.failing:
+                raise IndexUnavailableError("too slow")
+            return super().load(shop_id, limit)
+
+    index = Failing()
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE)
+    shops.candidates("s", CLIP)
+    wait_for_background(shops)
+    epochs.renew("s")
+    for failing, searches in ((True, 2), (False, 3), (False, 3)):  # the third is from memory
+        index.failing = failing
+        assert len(shops.candidates("s", CLIP).pictures) == 4
+        wait_for_background(shops)
+        assert index.searches == searches
+
+
+def test_the_nearest_are_the_highest_in_order() -> None:
+    cosines = np.array([0.1, 0.9, 0.5, 0.7, -1], np.float32)
+    assert nearest(cosines, 3).tolist() == [1, 3, 2]
+    assert nearest(cosines, 5).tolist() == nearest(cosines, 9).tolist() == [1, 3, 2, 0, 4]
 
 
 def test_the_limit_itself_is_still_exact(index: FakeIndex, epochs: FakeEpochs) -> None:
