@@ -81,13 +81,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint: R@1, 5 and 10; the fusion weight is chosen on val."""
     kept = _load(path)
-    folder = _validation_folder(kept.recipe, data)
-    model = kept.model()
-    with _bars() as bars:
-        chosen_on = _read(kept.recipe, folder, "photographs", "val", bars)
-        scored = _read(kept.recipe, folder, "photographs", split, bars)
-        weight = protocol.best_match_weight(_score(model, chosen_on, VAL_TAKES, bars))
-        scores = _score(model, scored, takes, bars)
+    weight, _, scores = _assess(kept, kept.model(), data, split, takes)
     results = protocol.summary(scores, weight)
     for name, result in results.items():
         console.print(f"{name:7}{result}")
@@ -104,15 +98,9 @@ def export(
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test."""
     kept = _load(path)
-    folder = _validation_folder(kept.recipe, data)
     model = kept.model()
-    with _bars() as bars:
-        chosen_on = _read(kept.recipe, folder, "photographs", "val", bars)
-        measured_on = _read(kept.recipe, folder, "photographs", "test", bars)
-        val = _score(model, chosen_on, VAL_TAKES, bars)
-        weight = protocol.best_match_weight(val)
-        calibration = fit_calibration(val.fused(weight), val.truth)
-        test = _score(model, measured_on, 1, bars)
+    weight, val, test = _assess(kept, model, data, "test", takes=1)
+    calibration = fit_calibration(val.fused(weight), val.truth)
     results = protocol.summary(test, weight)
     try:
         bundle = export_bundle(
@@ -135,11 +123,19 @@ def export(
     console.print(f"{results['fused']}\n{bundle}")
 
 
-def _validation_folder(recipe: Recipe, data: list[str]) -> Path:
+def _assess(
+    kept: checkpoint.Checkpoint, model: Rice, data: list[str], split: str, takes: int
+) -> tuple[float, protocol.Scores, protocol.Scores]:
+    """The match weight chosen on val, and the scores of val and of `split`."""
+    recipe = kept.recipe
     folder = _folders(data).get(recipe.validate_on)
     if folder is None:
         raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    return folder
+    with _bars() as bars:
+        chosen_on = _read(recipe, folder, "photographs", "val", bars)
+        measured_on = _read(recipe, folder, "photographs", split, bars)
+        val = _score(model, chosen_on, VAL_TAKES, bars)
+        return protocol.best_match_weight(val), val, _score(model, measured_on, takes, bars)
 
 
 def _score(model: Rice, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:

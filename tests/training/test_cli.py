@@ -1,0 +1,82 @@
+"""`lpr-train` as it is typed: what it does end to end, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.training.tiny import RECIPE, photographs
+from training import cli
+from training.data.photographs import PhotographSet
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tiny photographs as files."""
+    root = tmp_path / "made"
+    data = photographs()
+    (root / "pictures").mkdir(parents=True)
+    _write_classes(root, data)
+    for split in ("train", "val", "test"):
+        rows = ["image,class_id,clip_id"]
+        for row, pixels in enumerate(data.photographs.numpy()):
+            name = f"pictures/{split}-{row}.png"
+            Image.fromarray(pixels).save(root / name)
+            rows.append(f"{name},{data.product[row]},{data.clip[row]}")
+        (root / f"{split}.csv").write_text("\n".join(rows))
+    return root
+
+
+def _write_classes(root: Path, data: PhotographSet) -> None:
+    rows = ["class_id,class_name,iconic_image"]
+    for row, pixels in enumerate(data.pictures.numpy()):
+        Image.fromarray(pixels).save(root / f"pictures/{row}.png")
+        rows.append(f"{row},{data.names[row]},pictures/{row}.png")
+    (root / "classes.csv").write_text("\n".join(rows))
+
+
+def test_fit_evaluate_and_export(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.RECIPES, "tiny", RECIPE)
+    data = ["--data", f"made={folder}"]
+    run = tmp_path / "run"
+    fitted = runner.invoke(cli.app, ["fit", "tiny", *data, "--out", str(run)])
+    assert fitted.exit_code == 0, fitted.output
+    best = str(run / "best.safetensors")
+    scored = runner.invoke(cli.app, ["evaluate", best, *data])
+    assert scored.exit_code == 0, scored.output
+    report = json.loads(scored.stdout.splitlines()[-1])
+    assert report["clips"] == 10
+    assert 0 <= report["fused"]["r1"] <= report["fused"]["r5"] == 1
+    out = tmp_path / "bundle"
+    exported = runner.invoke(
+        cli.app, ["export", best, *data, "--out", str(out), "--name", "rice-tiny"]
+    )
+    assert exported.exit_code == 0, exported.output
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["model"]["recipe"] == "tiny"
+    assert manifest["metrics"]["r1"] == pytest.approx(report["fused"]["r1"], abs=1e-4)
+    assert manifest["fusion"]["match"] == report["match_weight"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fit", "nothing", "--data", "a=b", "--out", "x"], "no recipe 'nothing'"),
+        (["fit", "grocery_small", "--data", "grocery", "--out", "x"], "NAME=FOLDER"),
+        (["fit", "grocery_small", "--data", "grocery=x", "--out", "x"], "no --data for made"),
+        (["evaluate", "gone.safetensors", "--data", "a=b"], "no such file"),
+    ],
+)
+def test_what_is_wrong_is_told(arguments: list[str], told: str) -> None:
+    result = runner.invoke(cli.app, arguments)
+    assert result.exit_code == 1
+    assert told in result.output
+    assert "Traceback" not in result.output
