@@ -33,22 +33,25 @@ console = Console(stderr=True)
 DataOption = Annotated[
     list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
 ]
-VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
 
 
 @app.command()
-def fit(
+def fit(  # noqa: PLR0917 - typer reads the options off the signature
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights the run begins with.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
 ) -> None:
     """Train a recipe; killed and started again, it goes on where it was."""
     recipe = _recipe(recipe_name)
     if steps is not None:
         recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
+    begin = None if start is None else _load(start)
     folders = _folders(data)
     if missing := [source.name for source in recipe.sources if source.name not in folders]:
         raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
@@ -68,7 +71,12 @@ def fit(
                     f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True
                 )
 
-        best = engine.fit(recipe, sets, validation, out, device=torch.device(device), watch=watch)
+        try:
+            best = engine.fit(
+                recipe, sets, validation, out, device=torch.device(device), start=begin, watch=watch
+            )
+        except (checkpoint.CheckpointError, engine.DivergedError) as error:
+            raise _fail(str(error)) from error
     console.print(f"best checkpoint: {best}")
 
 
@@ -76,7 +84,7 @@ def fit(
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     data: DataOption,
-    split: Annotated[str, typer.Option(help="val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="val or test.")] = "val",
     takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
 ) -> None:
     """Score a checkpoint: R@1, 5 and 10; the fusion weight is chosen on val."""
@@ -111,7 +119,8 @@ def export(
             fusion={"coarse": 1.0, "match": weight},
             calibration=asdict(calibration),
             metrics={
-                "protocol": f"{kept.recipe.validate_on}: test clips against the whole shop",
+                "protocol": f"{kept.recipe.validate_on}, test: photographs of each clip, moved as "
+                "if filmed, against all products",
                 "clips": len(test.truth),
                 "products": test.coarse.shape[1],
                 **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
@@ -134,7 +143,7 @@ def _assess(
     with _bars() as bars:
         chosen_on = _read(recipe, folder, "photographs", "val", bars)
         measured_on = _read(recipe, folder, "photographs", split, bars)
-        val = _score(model, chosen_on, VAL_TAKES, bars)
+        val = _score(model, chosen_on, protocol.VAL_TAKES, bars)
         return protocol.best_match_weight(val), val, _score(model, measured_on, takes, bars)
 
 

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from training.models.encoder import STRICT
 from training.models.rice import RiceConfig
 
 
 @dataclass(frozen=True)
 class Source:
     """One folder of pictures and the share of each batch that is drawn from it."""
+
+    __pydantic_config__ = STRICT
 
     name: str
     """Named on the command line: `--data NAME=FOLDER`."""
@@ -38,6 +41,8 @@ class Source:
 class View:
     """How a picture is varied in training; ranges are drawn uniformly, once a picture."""
 
+    __pydantic_config__ = STRICT
+
     scale: tuple[float, float] = (0.5, 1.0)
     """Side of the crop over the picture's side."""
     aspect: float = 0.2
@@ -54,7 +59,7 @@ class View:
     blur: float = 0.2
     """Probability of a blur, by averaging 3x3 pixels."""
     erase: float = 0.2
-    """Probability that a rectangle is covered with noise: an occluding hand."""
+    """Probability that a rectangle of one colour covers a part: an occluding hand."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -69,9 +74,12 @@ class View:
 class Schedule:
     """AdamW with a linear warm-up and a cosine to zero."""
 
+    __pydantic_config__ = STRICT
+
     steps: int
     warmup: int = 500
     encoder_rate: float = 1e-6
+    """0 freezes the encoder, its batch statistics included."""
     matching_rate: float = 1e-4
     weight_decay: float = 0.2
     eps: float = 1e-6
@@ -89,6 +97,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
+    __pydantic_config__ = STRICT
+
     name: str
     model: RiceConfig
     sources: tuple[Source, ...]

@@ -27,9 +27,13 @@ from training.checkpoint import (
 from training.configs import Recipe, Schedule
 from training.data.batches import Batch, BatchDrawer
 from training.data.photographs import PhotographSet
-from training.evaluation.protocol import best_match_weight, score_clips, summary
+from training.evaluation.protocol import VAL_TAKES, best_match_weight, score_clips, summary
 from training.losses import icl_loss, pmd_loss
 from training.models.rice import Rice
+
+
+class DivergedError(Exception):
+    """The loss is no number any more; the run's last checkpoint is from before that."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,17 @@ def fit(
     out: Path,
     *,
     device: torch.device,
+    start: Checkpoint | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Trains to the recipe's last step and returns the best checkpoint's path.
 
-    `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed.
-    Raises CheckpointError where it is of another recipe.
+    `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
+    the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
+    recipe or `start` of another model, and DivergedError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = Run.resume(recipe, out, device) or Run.start(recipe, out, device)
+    run = Run.resume(recipe, out, device) or Run(recipe, out, device, start)
     drawer = BatchDrawer(recipe, data, device)
     with SummaryWriter(out / "tensorboard") as board:
         for step in range(run.step, recipe.schedule.steps):
@@ -73,7 +79,9 @@ def fit(
 class Run:
     """Model, averaged model and optimizer on their way through the schedule."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, device: torch.device, start: Checkpoint | None = None
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.out = out
@@ -82,15 +90,18 @@ class Run:
         self.last_step = recipe.schedule.steps
         self.best = -1.0
         self.model = Rice(recipe.model).to(device)
+        if start is not None:
+            self._begin_with(start)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = Rice(recipe.model).to(device)
         self.averaged.load_state_dict(self.model.state_dict())
         groups, self.names = parameter_groups(self.model, recipe.schedule)
         self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
 
-    @classmethod
-    def start(cls, recipe: Recipe, out: Path, device: torch.device) -> Run:
-        return cls(recipe, out, device)
+    def _begin_with(self, start: Checkpoint) -> None:
+        if start.recipe.model != self.recipe.model:
+            raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
+        self.model.load_state_dict(start.group("model"))
 
     @classmethod
     def resume(cls, recipe: Recipe, out: Path, device: torch.device) -> Run | None:
@@ -111,6 +122,7 @@ class Run:
         """One update. Returns the losses."""
         torch.manual_seed(self.recipe.seed * 1_000_003 + step)  # dropped paths
         self.model.train()
+        self.model.encoder.train(self.recipe.schedule.encoder_rate > 0)
         share = learning_rate_share(step, self.recipe.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
@@ -118,7 +130,10 @@ class Run:
         with sdpa_kernel(attention_kernels(self.device)):
             with torch.autocast(self.device.type, torch.bfloat16):
                 losses = rice_losses(self.model, batch, self.recipe)
-            (losses["icl"] + self.recipe.matching_weight * losses["pmd"]).backward()
+            total = losses["icl"] + self.recipe.matching_weight * losses["pmd"]
+            if not torch.isfinite(total):
+                raise DivergedError(f"step {step}: the loss is {total.item()}")
+            total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
         self.optimizer.step()
         self._average(step)
@@ -139,7 +154,7 @@ class Run:
 
     def validate(self, validation: PhotographSet, board: SummaryWriter) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
-        scores = score_clips(self.averaged, validation)
+        scores = score_clips(self.averaged, validation, takes=VAL_TAKES)
         weight = best_match_weight(scores)
         results = summary(scores, weight)
         for name, result in results.items():
@@ -166,7 +181,8 @@ class Run:
 def rice_losses(model: Rice, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
     """ICL and PMD of a batch, each a scalar."""
     pictures, clips = model.encode_together(batch.pictures, batch.frames, batch.frame_mask)
-    similarity = clips.embedding.float() @ pictures.embedding.float().T
+    with torch.autocast(batch.product.device.type, enabled=False):  # cosines need the digits
+        similarity = clips.embedding.float() @ pictures.embedding.float().T
     states = model.decoder.match_state(pictures.tokens)
     key, value = model.decoder.keys_values(clips.tokens)
     logits = model.decoder.match(states, key, value, clips.token_mask).float()
@@ -179,11 +195,14 @@ def rice_losses(model: Rice, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
 def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:
     """Encoder and new modules at their own rates; no decay on gains, biases and embeddings.
 
-    Also returns the parameters' names in the order of the groups.
+    Also returns the parameters' names in the order of the groups. What has no rate is frozen.
     """
     groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         rate = schedule.encoder_rate if name.startswith("encoder.") else schedule.matching_rate
+        parameter.requires_grad_(rate > 0)
+        if not rate:
+            continue
         decay = schedule.weight_decay if parameter.ndim >= 2 and "positions" not in name else 0.0
         groups.setdefault((rate, decay), []).append((name, parameter))
     settings: list[dict[str, object]] = [

@@ -30,16 +30,16 @@ def icl_loss(similarity: Tensor, product: Tensor, temperature: Tensor) -> Tensor
 def pmd_loss(logits: Tensor, similarity: Tensor, product: Tensor, negatives: int) -> Tensor:
     """Cross-entropy of each positive, first, against its hardest negatives.
 
-    `logits` [N,P] of the matching decoder; the hardest are the most similar by the detached
-    cosine `similarity` [N,P]. Both directions: a clip among pictures, as the service ranks, and a
-    picture among clips, as the paper trains.
+    `logits` [N,P] of the matching decoder; the hardest are the most similar by the cosine
+    `similarity` [N,P], which only chooses and so gets no gradient. Both directions: a clip among
+    pictures, as the service ranks, and a picture among clips, as the paper trains.
     """
     own = F.one_hot(product, logits.shape[1]).bool()
     clip = torch.arange(len(product), device=product.device)
     positive = logits[clip, product]
-    clip_side = _positive_first(logits, similarity.detach(), own, positive, negatives)
+    clip_side = _positive_first(logits, similarity, own, positive, negatives)
     picture_side = _positive_first(
-        logits.T[product], similarity.detach().T[product], own.T[product], positive, negatives
+        logits.T[product], similarity.T[product], own.T[product], positive, negatives
     )
     return (clip_side + picture_side) / 2
 

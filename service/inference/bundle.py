@@ -132,13 +132,16 @@ class Bundle:
         return cls(path, manifest)
 
 
-def fingerprint(files: dict[str, FileInfo]) -> str:
-    """The 12 hex digits that end a bundle's id.
+def fingerprint(manifest: Manifest) -> str:
+    """The 12 hex digits that end a bundle's id: of its files, and of what is decided with them.
 
-    The same as the first 12 of `sha256sum FILES | sort | sha256sum` in the folder.
+    sha256 over the sorted lines of `sha256sum FILES`, then preprocessing, fusion and calibration
+    as compact, sorted JSON. So an answer's `bundle` says all that its scores depend on.
     """
-    lines = sorted(f"{info.sha256}  {name}\n" for name, info in files.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+    lines = sorted(f"{info.sha256}  {name}\n" for name, info in manifest.files.items())
+    settings = manifest.model_dump(mode="json", include={"preprocessing", "fusion", "calibration"})
+    decides = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256("".join([*lines, decides]).encode()).hexdigest()[:12]
 
 
 def expected_graphs(dims: Dims) -> dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
@@ -224,10 +227,10 @@ def _check_consistency(manifest: Manifest) -> None:
             raise BundleError(f"the graph {name} has other inputs or outputs than dims say")
         _check_listed(manifest, graph.file)
     _check_listed(manifest, manifest.golden)
-    digest = fingerprint(dict(manifest.files))
+    digest = fingerprint(manifest)
     if not manifest.bundle_id.endswith(f"-{digest}"):
         raise BundleError(
-            f"the bundle's id {manifest.bundle_id} does not end in {digest}, its files' fingerprint"
+            f"the bundle's id {manifest.bundle_id} does not end in {digest}, its fingerprint"
         )
 
 

@@ -42,8 +42,15 @@ def sign(bundle: Path) -> None:
             }
             for name in manifest["files"]
         }
-        lines = sorted(f"{info['sha256']}  {name}\n" for name, info in manifest["files"].items())
-        digest = hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
-        manifest["bundle_id"] = f"rice-spoiled-{digest}"
+        manifest["bundle_id"] = f"rice-spoiled-{fingerprint(bundle, manifest)}"
 
     edit_json(bundle / "manifest.json", update)
+
+
+def fingerprint(bundle: Path, manifest: dict[str, Any]) -> str:
+    """As the contract words it: `sha256sum FILES | sort`, then the settings as compact JSON."""
+    names = [name for name in manifest["files"] if (bundle / name).exists()]
+    lines = [f"{hashlib.sha256((bundle / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+    settings = {name: manifest[name] for name in ("calibration", "fusion", "preprocessing")}
+    decides = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(("".join(sorted(lines)) + decides).encode()).hexdigest()[:12]

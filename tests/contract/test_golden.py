@@ -44,15 +44,34 @@ def test_every_golden_picture_is_a_picture_to_the_service(tiny_bundle: Path) -> 
         assert fitted.std() > 20, "something is drawn on it"
 
 
-def test_both_programs_see_the_same_pixels(tiny_bundle: Path) -> None:
-    golden = pytest.importorskip(
-        "training.export.golden", reason="reads as the exporter does: the training extra",
+@pytest.mark.parametrize("form", ["jpeg", "transparent", "turned", "palette"])
+def test_both_programs_see_the_same_pixels(tiny_bundle: Path, tmp_path: Path, form: str) -> None:
+    photographs = pytest.importorskip(
+        "training.data.photographs", reason="reads as training does: the training extra",
         exc_type=ImportError,
     )  # fmt: skip
     size = Bundle.load(tiny_bundle).manifest.preprocessing.size
     for file in picture_files(tiny_bundle):
-        seen = fit(decode_image(file.read_bytes(), LIMITS).pixels, size)
-        np.testing.assert_array_equal(seen, golden.read_picture(file, size))
+        seen = _saved_as(form, file, tmp_path)
+        served = fit(decode_image(seen.read_bytes(), LIMITS).pixels, size)
+        np.testing.assert_array_equal(served, photographs.read_picture(seen, size))
+
+
+def _saved_as(form: str, file: Path, folder: Path) -> Path:
+    """The picture again, in a form that a reader may get wrong."""
+    image = Image.open(file)
+    if form == "transparent":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        image.save(folder / "picture.png")
+    elif form == "palette":
+        image.quantize(16).save(folder / "picture.png", transparency=0)
+    elif form == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(folder / "picture.jpg", exif=exif)
+    else:
+        return file
+    return next(folder.glob("picture.*"))
 
 
 def test_the_golden_pictures_tell_other_ways_of_resizing_apart(tiny_bundle: Path) -> None:

@@ -72,6 +72,13 @@ def test_a_truncated_file(bundle: Path) -> None:
         Bundle.load(bundle)
 
 
+@pytest.mark.parametrize(("part", "field"), [("fusion", "match"), ("calibration", "temperature")])
+def test_scores_weighed_otherwise_than_exported(bundle: Path, part: str, field: str) -> None:
+    edit_json(bundle / "manifest.json", lambda m: m[part].update({field: 0.7}))
+    with pytest.raises(BundleError, match="fingerprint"):
+        Bundle.load(bundle)
+
+
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_a_wrong_schema_version_is_named(bundle: Path, version: Any) -> None:
     edit_json(bundle / "manifest.json", lambda m: m.update(schema_version=version))

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.training.tiny import RECIPE, photographs
 from training import engine
 from training.checkpoint import Checkpoint, CheckpointError, load, save
 from training.configs import Recipe, Schedule, Source, recipe_from_dict
+from training.data.batches import BatchDrawer
 from training.engine import learning_rate_share
+from training.models.rice import Rice
 from training.recipes import RECIPES
 
 
@@ -37,9 +40,66 @@ def losses_of(recipe: Recipe, out: Path, stop_after: int | None = None) -> list[
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole = losses_of(RECIPE, tmp_path / "whole")
-    losses_of(RECIPE, tmp_path / "killed", stop_after=3)
+    killed = losses_of(RECIPE, tmp_path / "killed", stop_after=4)
+    assert killed == whole[:4]
     resumed = losses_of(RECIPE, tmp_path / "killed")
-    assert resumed == whole[3:]
+    assert resumed == whole[3:], "it goes on from the last checkpoint, at step 3"
+    for name in ("last.safetensors", "best.safetensors"):
+        expected, got = load(tmp_path / "whole" / name), load(tmp_path / "killed" / name)
+        assert got.state == expected.state
+        assert got.tensors.keys() == expected.tensors.keys()
+        assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_the_averaged_weights_follow_by_the_decay(tmp_path: Path) -> None:
+    run = engine.Run(RECIPE, tmp_path, torch.device("cpu"))
+    before = run.averaged.temperature.item()
+    with torch.no_grad():
+        run.model.temperature += 1.0
+    run._average(step=1000)
+    assert run.averaged.temperature.item() == pytest.approx(before + 0.1)
+
+
+def test_a_frozen_encoder_stays_as_it_began_and_the_decoder_learns(tmp_path: Path) -> None:
+    losses_of(RECIPE, tmp_path / "first")
+    start = load(tmp_path / "first" / "best.safetensors")
+    recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, encoder_rate=0.0))
+    data = photographs()
+    out = tmp_path / "second"
+    engine.fit(recipe, {"made": data}, data, out, device=torch.device("cpu"), start=start)
+    kept = load(out / "last.safetensors").group("training")
+    for name, value in start.group("model").items():
+        moved = not torch.equal(kept[name], value)
+        assert moved == name.startswith("decoder.") or name == "temperature", name
+
+
+def test_starting_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    other = replace(RECIPE, model=replace(RECIPE.model, own_direction=True))
+    start = Checkpoint(other, {}, {})
+    with pytest.raises(CheckpointError, match="another model"):
+        engine.Run(RECIPE, tmp_path, torch.device("cpu"), start)
+
+
+def test_a_run_that_diverges_stops_and_spoils_nothing(tmp_path: Path) -> None:
+    schedule = replace(RECIPE.schedule, encoder_rate=1e30, matching_rate=1e30, clip_norm=1e30)
+    with pytest.raises(engine.DivergedError, match="step"):
+        losses_of(replace(RECIPE, schedule=schedule), tmp_path)
+
+
+def test_cosines_are_computed_in_full_precision() -> None:
+    model = Rice(RECIPE.model).train()
+    batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(0)
+    seen = []
+    original = engine.icl_loss
+
+    def spy(similarity: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(similarity.dtype)
+        return original(similarity, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(engine, "icl_loss", spy)
+        engine.rice_losses(model, batch, RECIPE)
+    assert seen == [torch.float32]
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
@@ -69,6 +129,13 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "text.safetensors")
     save(tmp_path / "x.safetensors", Checkpoint(RECIPE, {"model.x": torch.zeros(1)}, {}))
     assert not (tmp_path / "x.partial").exists()
+
+
+def test_a_recipe_with_an_unknown_field_is_refused() -> None:
+    values = RECIPE.to_dict()
+    values["schedule"]["warmpu"] = 3
+    with pytest.raises(ValidationError, match="warmpu"):
+        recipe_from_dict(values)
 
 
 @pytest.mark.parametrize("name", RECIPES)

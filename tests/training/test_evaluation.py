@@ -7,7 +7,11 @@ import math
 import torch
 
 from tests.training.tiny import photographs, tiny_model
-from training.evaluation.calibration import Calibration, confidences, fit_calibration
+from training.evaluation.calibration import (
+    Calibration,
+    confidences,
+    fit_calibration,
+)
 from training.evaluation.metrics import accuracy, ranks
 from training.evaluation.protocol import Scores, best_match_weight, score_clips
 
@@ -22,6 +26,11 @@ def test_ranks_and_accuracy() -> None:
 
 def test_ties_count_against_the_query() -> None:
     assert ranks(torch.zeros(1, 4), torch.tensor([0])).tolist() == [4]
+
+
+def test_scores_that_are_no_numbers_are_the_worst() -> None:
+    result = accuracy(torch.full((3, 4), math.nan), torch.tensor([0, 1, 2]))
+    assert (result.r1, result.mrr) == (0.0, 0.25)
 
 
 def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
@@ -58,10 +67,9 @@ def test_calibrated_confidence_is_the_share_that_is_right() -> None:
     scores = 3 * torch.nn.functional.one_hot(truth, 20) + torch.randn(4000, 20)
     calibration = fit_calibration(scores, truth)
     absent = scores.scatter(1, truth[:, None], -math.inf)
-    held, best = torch.cat(
-        [confidences(scores, calibration), confidences(absent, calibration)]
-    ).max(1)
-    right = torch.cat([best[:4000] == truth, torch.zeros(4000, dtype=torch.bool)])
+    held, best = torch.cat([confidences(both, calibration) for both in (scores, absent)]).max(1)
+    right = torch.cat([best[:4000] == truth, torch.zeros(4000, dtype=torch.bool)]).float()
+    share = torch.tensor([1 - ABSENT_SHARE, ABSENT_SHARE]).repeat_interleave(4000)
     for low in (0.1, 0.3, 0.5, 0.7):
-        band = (held >= low) & (held < low + 0.2)
-        assert abs(right[band].float().mean() - held[band].mean()) < 0.06
+        weight = share * ((held >= low) & (held < low + 0.2))
+        assert abs(((right - held) * weight).sum() / weight.sum()) < 0.06

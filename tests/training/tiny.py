@@ -11,7 +11,14 @@ from training.models.rice import Rice, RiceConfig
 
 CONFIG = RiceConfig(
     encoder=EncoderConfig(
-        image_size=32, patch_size=8, width=32, layers=2, heads=2, embedding=16, stem="conv"
+        image_size=32,
+        patch_size=8,
+        width=32,
+        layers=2,
+        heads=2,
+        embedding=16,
+        stem="conv",
+        drop_path=0.1,
     ),
     frames=3,
     matching_heads=4,

@@ -87,16 +87,19 @@ class _ClipDrawer:
         return chosen, clips
 
     def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:
-        """Photographs of one clip, evenly drawn in order; cut short with probability `tail_cut`."""
+        """Photographs of one clip in order; with probability `tail_cut` only the first of them.
+
+        A clip with fewer photographs than frames shows some of them again.
+        """
         candidates = self._clips[product]
         photographs = candidates[_below(len(candidates), generator)]
+        shown = torch.randperm(len(photographs), generator=generator)[: self.source.frames].tolist()
+        while len(shown) < self.source.frames:
+            shown.append(_below(len(photographs), generator))
         length = self.source.frames
         if torch.rand((), generator=generator) < tail_cut:
             length = 1 + _below(length, generator)
-        if len(photographs) < length:
-            return [photographs[_below(len(photographs), generator)] for _ in range(length)]
-        order = torch.randperm(len(photographs), generator=generator)[:length]
-        return [photographs[position] for position in sorted(order.tolist())]
+        return [photographs[position] for position in sorted(shown)[:length]]
 
 
 def _below(limit: int, generator: Generator) -> int:

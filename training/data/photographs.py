@@ -80,14 +80,10 @@ def read_single_pictures(
 def read_pictures(paths: list[Path], size: int, progress: Progress = lambda paths: paths) -> Tensor:
     """uint8 [N,size,size,3]: shorter side to `size` (bicubic, antialiased), centre crop."""
     pictures = torch.empty(len(paths), size, size, 3, dtype=torch.uint8)
-
-    def read(item: tuple[int, Path]) -> None:
-        position, path = item
-        pictures[position] = torch.from_numpy(read_picture(path, size))
-
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(read, enumerate(progress(paths))):
-            pass
+        read = pool.map(lambda path: read_picture(path, size), paths)
+        for position, (_, pixels) in enumerate(zip(progress(paths), read, strict=True)):
+            pictures[position] = torch.from_numpy(pixels)
     return pictures
 
 
@@ -95,7 +91,11 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     """One picture, uint8 [size,size,3], by the manifest's preprocessing."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            upright = upright.convert("RGB")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
     return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))

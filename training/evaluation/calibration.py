@@ -2,7 +2,8 @@
 
 The confidence of product i among a shop's scores s is exp(s_i/T) / (sum_j exp(s_j/T) + exp(n)):
 a softmax with one more class, "none". T and n are fitted by maximum likelihood on clips whose
-product is in the shop, and on the same clips with their product taken out of it.
+product is in the shop, and on the same clips with their product taken out of it, weighted as
+ABSENT_SHARE says: confidences are right on average where that is the share.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 OUT_OF_SHOP = -1e6  # a score no softmax sees, yet one that can be divided and differentiated
+ABSENT_SHARE = 0.2  # of clips are taken to show nothing of the shop
 THRESHOLD = 0.5  # a product is answered when it is more likely right than not
 
 
@@ -35,6 +37,7 @@ def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
     absent = scores.scatter(1, truth[:, None], OUT_OF_SHOP)
     both = torch.cat([scores, absent]).double()
     target = torch.cat([truth, torch.full_like(truth, scores.shape[1])])  # the last class is "none"
+    share = torch.tensor([1 - ABSENT_SHARE, ABSENT_SHARE]).repeat_interleave(len(truth))
     log_temperature = torch.tensor(-2.0, dtype=torch.double, requires_grad=True)
     none_score = scores.max(dim=1).values.median().double().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -45,7 +48,7 @@ def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
         optimizer.zero_grad()
         none = none_score.expand(len(both), 1)
         logits = torch.cat([both, none], dim=1) / log_temperature.exp()
-        loss = F.cross_entropy(logits, target)
+        loss = (share * F.cross_entropy(logits, target, reduction="none")).mean()
         loss.backward()
         return loss
 

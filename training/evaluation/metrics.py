@@ -27,10 +27,11 @@ class Accuracy:
 def ranks(scores: Tensor, truth: Tensor) -> Tensor:
     """Rank, from 1, of each query's true product: scores [N,P], truth int64 [N] -> int64 [N].
 
-    Ties count against the query, so a constant score is no better than the worst.
+    Ties count against the query, and so do scores that are no numbers: a constant score is no
+    better than the worst.
     """
     own = scores.gather(1, truth[:, None])
-    return (scores >= own).sum(dim=1)
+    return (~(scores < own)).sum(dim=1)
 
 
 def accuracy(scores: Tensor, truth: Tensor) -> Accuracy:

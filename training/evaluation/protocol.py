@@ -18,6 +18,7 @@ from training.evaluation.metrics import Accuracy, accuracy
 from training.models.rice import Rice
 
 CLIP_SEED = 20_231
+VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def score_clips(
     device = next(model.parameters()).device
     size = model.config.encoder.image_size
     pictures = [
-        model.encode_pictures(normalise(centre(chunk.to(device), size)))
+        model.encode_pictures(normalise(shrink(chunk.to(device), size)))
         for chunk in data.pictures.split(128)
     ]
     embedding = torch.cat([chunk.embedding for chunk in pictures])
@@ -62,8 +63,8 @@ def score_clips(
     return Scores(torch.cat(coarse).cpu(), torch.cat(match).cpu(), torch.tensor(truth))
 
 
-def centre(pictures: Tensor, size: int) -> Tensor:
-    """uint8 [B,H,W,3] -> uint8 [B,size,size,3]: resized, antialiased; the picture as it is."""
+def shrink(pictures: Tensor, size: int) -> Tensor:
+    """Square pictures, uint8 [B,H,H,3] -> uint8 [B,size,size,3], bicubic and antialiased."""
     if pictures.shape[1:3] == (size, size):
         return pictures
     resized = torch.nn.functional.interpolate(

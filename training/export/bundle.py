@@ -58,9 +58,19 @@ def export_bundle(
         write_golden(specs, model.config, folder)
         check_golden(specs, model.config, folder)
         files = _describe_files(folder)
+        settings = {
+            "preprocessing": {
+                "resize": "shorter-side",
+                "size": model.config.encoder.image_size,
+                "filter": "bicubic",
+                "crop": "centre",
+            },
+            "fusion": {name: float(weight) for name, weight in fusion.items()},
+            "calibration": {name: float(value) for name, value in calibration.items()},
+        }
         manifest = {
             "schema_version": SCHEMA_VERSION,
-            "bundle_id": f"{name}-{_fingerprint(files)}",
+            "bundle_id": f"{name}-{_fingerprint(files, settings)}",
             "model": {
                 "family": "rice",
                 "recipe": recipe,
@@ -68,16 +78,9 @@ def export_bundle(
             },
             "precision": "fp32",
             "dims": _dims(model),
-            "preprocessing": {
-                "resize": "shorter-side",
-                "size": model.config.encoder.image_size,
-                "filter": "bicubic",
-                "crop": "centre",
-            },
             "files": files,
             "graphs": {spec.name: _describe_graph(spec) for spec in specs},
-            "fusion": dict(fusion),
-            "calibration": dict(calibration),
+            **settings,
             "metrics": dict(metrics),
             "golden": GOLDEN_FILE,
         }
@@ -158,10 +161,14 @@ def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """12 hex digits: those of `sha256sum FILES | sort | sha256sum` in the folder."""
+def _fingerprint(files: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """The 12 hex digits that end a bundle's id: of its files, and of what is decided with them.
+
+    sha256 over the sorted lines of `sha256sum FILES`, then `settings` as compact, sorted JSON.
+    """
     lines = sorted(f"{info['sha256']}  {name}\n" for name, info in files.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+    decides = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256("".join([*lines, decides]).encode()).hexdigest()[:12]
 
 
 def _dims(model: Rice) -> dict[str, int]:

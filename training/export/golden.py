@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
+from training.data.photographs import read_picture
 from training.export.parity import Array, Run, onnx_graph, require_equal, torch_graph
 from training.export.wrappers import GraphSpec
 from training.models.rice import RiceConfig
@@ -100,12 +101,6 @@ def draw_picture(seed: int, width: int, height: int, shift: int = 0) -> Image.Im
     ]
     draw.polygon(points, fill=_colour(dice))
     return image
-
-
-def read_picture(path: Path, size: int) -> Array:
-    """The file by the manifest's preprocessing, uint8 [size,size,3]."""
-    with Image.open(path) as image:
-        return np.array(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
 
 
 def _draw_all(size: int, folder: Path) -> tuple[list[str], list[str]]:

@@ -8,9 +8,10 @@ the normalised class token. Knows nothing of clips, matching or losses.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,9 +19,14 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's constants, RGB, of pi
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+STRICT: Final[ConfigDict] = {"extra": "forbid"}  # a field that is not known is refused, not lost
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Sizes of the vision transformer; the defaults are ViT-B/32."""
+
+    __pydantic_config__ = STRICT
 
     image_size: int = 224
     patch_size: int = 32

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import EncoderConfig, ImageEncoder, with_class_token
+from training.models.encoder import STRICT, EncoderConfig, ImageEncoder, with_class_token
 from training.models.matching_decoder import PairwiseMatchingDecoder
 
 
 @dataclass(frozen=True)
 class RiceConfig:
+    __pydantic_config__ = STRICT
+
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     frames: int = 10
     """Frames a clip is looked at with, at most."""
