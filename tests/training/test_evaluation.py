@@ -8,6 +8,7 @@ import torch
 
 from tests.training.tiny import photographs, tiny_model
 from training.evaluation.calibration import (
+    ABSENT_SHARE,
     Calibration,
     confidences,
     fit_calibration,
