@@ -2,7 +2,8 @@
 
 A post is answered only after the catalogue holds the product durably and the index finds it. The
 catalogue goes first on the way in and on the way out, so whatever a crash leaves behind, the index
-can be brought back into agreement with it: `reconcile`, before the service is ready.
+can be brought back into agreement with it: `reconcile`, before the service is ready. A write that
+failed half way, with the index down, is finished by `keep_settled` or by the shop's next write.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from service.errors import (
     BadInputError,
+    LPRError,
     NotReadyError,
     ProductNotFoundError,
     ShopNotFoundError,
@@ -34,6 +36,7 @@ from service.settings import MediaSettings
 
 logger = logging.getLogger(__name__)
 
+_SETTLE_S = 2.0  # between looks for writes that failed half way
 _BATCH_PICTURES = 128  # of products that are indexed again, in one write to the index
 
 Pixels = NDArray[np.uint8]
@@ -101,10 +104,10 @@ class Indexer:
         record, pictures, pixels = self._read(product)
         entries = self._encode([record], pixels)
         with self._write(product.shop_id):
-            before = self._catalogue.find(record.shop_id, record.product_id)
+            before = self._rows(record.shop_id, record.product_id)
             self._catalogue.put(record, pictures)
             self._index.upsert(entries)
-            self._index.delete(sorted(_row_ids(before) - _row_ids(record)))
+            self._index.delete(sorted(before - _row_ids(record)))
         return record
 
     def delete(self, shop_id: str, product_id: str) -> None:
@@ -113,10 +116,10 @@ class Indexer:
         Raises ShopNotFoundError, ProductNotFoundError.
         """
         with self._write(shop_id):
-            before = self._catalogue.find(shop_id, product_id)
-            self._catalogue.delete(shop_id, product_id)
-            self._index.delete(sorted(_row_ids(before)))
-        if before is None:
+            before = self._rows(shop_id, product_id)
+            was_there = self._catalogue.delete(shop_id, product_id)
+            self._index.delete(sorted(before))
+        if not was_there:
             self._catalogue.check_shop(shop_id)
             raise ProductNotFoundError(f"shop {shop_id!r} has no product {product_id!r}")
 
@@ -134,8 +137,23 @@ class Indexer:
             self._catalogue.sweep()
             self._agree(self._catalogue.products(), self._index.row_ids())
 
+    def keep_settled(self) -> None:
+        """Finish writes that failed half way as soon as that can be done; returns after `stop`."""
+        while not self._stopping.wait(_SETTLE_S):
+            try:
+                self.settle()
+            except LPRError as error:
+                logger.warning("writes that failed half way are finished later: %s", error)
+
+    def settle(self) -> None:
+        """Finish writes that failed half way. Raises UnavailableError."""
+        if self._unsettled:
+            with self._writing:
+                for shop_id in list(self._unsettled):
+                    self._settle(shop_id)
+
     def stop(self) -> None:
-        """Let a long `reconcile` end early, with NotReadyError."""
+        """Let `keep_settled` return, and a long `reconcile` end early, with NotReadyError."""
         self._stopping.set()
 
     @contextmanager
@@ -143,7 +161,7 @@ class Indexer:
         """One writer at a time; whatever comes of it, every replica looks at the shop anew."""
         with self._writing:
             if shop_id in self._unsettled:
-                self._agree(self._catalogue.products(shop_id), self._index.row_ids(shop_id))
+                self._settle(shop_id)
             self._unsettled.add(shop_id)
             try:
                 yield
@@ -151,15 +169,43 @@ class Indexer:
             finally:
                 self._epochs.renew(shop_id)
 
+    def _settle(self, shop_id: str) -> None:
+        try:
+            self._agree(self._catalogue.products(shop_id), self._index.row_ids(shop_id))
+            self._unsettled.discard(shop_id)
+        finally:
+            self._epochs.renew(shop_id)
+
+    def _rows(self, shop_id: str, product_id: str) -> set[str]:
+        """Keys of the product's rows; where its record is damaged, of all that no other owns."""
+        record = self._catalogue.find(shop_id, product_id)
+        if record is not None or not self._catalogue.holds(shop_id, product_id):
+            return _row_ids(record)
+        others = (_row_ids(other) for other in self._catalogue.products(shop_id))
+        return self._index.row_ids(shop_id).difference(*others)
+
     def _agree(self, products: Iterable[ProductRecord], present: set[str]) -> None:
         """Index what is in the catalogue and not among the rows `present`; remove what is not."""
         orphans = set(present)
+        shops: set[str] = set()
         behind: list[ProductRecord] = []
         for record in products:
+            shops.add(record.shop_id)
             rows = _row_ids(record)
             orphans -= rows
             if not rows <= present:
                 behind.append(record)
+        try:
+            self._index_behind(behind)
+            if orphans:
+                logger.info("removed from the index", extra={"pictures": len(orphans)})
+                self._index.delete(sorted(orphans))
+        finally:
+            # A row does not say whose it was, so all shops are looked at anew where one goes.
+            for shop_id in shops if orphans else {record.shop_id for record in behind}:
+                self._epochs.renew(shop_id)
+
+    def _index_behind(self, behind: Sequence[ProductRecord]) -> None:
         done = 0
         for batch in _batches(behind):
             if self._stopping.is_set():
@@ -167,9 +213,6 @@ class Indexer:
             self._index_again(batch)
             done += len(batch)
             logger.info("indexed from the catalogue", extra={"products": done, "of": len(behind)})
-        if orphans:
-            logger.info("removed from the index", extra={"pictures": len(orphans)})
-            self._index.delete(sorted(orphans))
 
     def _index_again(self, records: Sequence[ProductRecord]) -> None:
         """Records of one shop, from their pictures in the catalogue."""

@@ -3,8 +3,10 @@
 A product is acknowledged only after `put` returned, and everything else (the index, the hot shops,
 Redis) can be made again from here. Each file is written under a temporary name, synced and renamed,
 then its folder is synced; `record.json` comes last, so a product is there exactly when its record
-is, whatever the moment of a crash. Pictures are named by their content, so replacing a product
-never touches a picture that a reader of the old record may be reading.
+is, whatever the moment of a crash. Pictures are named by their content, so a new record's never
+overwrite different ones; those that only the old record had are removed after it, and who read the
+old record a moment ago may miss one. A record that cannot be read is logged and counts as none: it
+hides no other product, and can be replaced or deleted.
 
     shops/<shop>/shop.json
     shops/<shop>/<product>/record.json
@@ -90,16 +92,21 @@ class Catalogue:
         with _storage_errors():
             folder = self._make_product_folder(record.shop_id, record.product_id)
             for name, data in pictures.items():
-                if not (folder / name).exists():
-                    _write(folder / name, data)
+                _write(folder / name, data)  # also one that is there: it may be damaged
             _sync_folder(folder)
             _write(folder / _RECORD, record.model_dump_json().encode())
             _sync_folder(folder)
             _remove_all_but(folder, {_RECORD, *pictures})
 
     def find(self, shop_id: str, product_id: str) -> ProductRecord | None:
+        """None too where the product's record is damaged; `holds` tells."""
         with _storage_errors():
             return _read_record(self._product_folder(shop_id, product_id))
+
+    def holds(self, shop_id: str, product_id: str) -> bool:
+        """Whether there is a record of the product, readable or not."""
+        with _storage_errors():
+            return (self._product_folder(shop_id, product_id) / _RECORD).is_file()
 
     def get(self, shop_id: str, product_id: str) -> ProductRecord:
         """Raises ShopNotFoundError, ProductNotFoundError."""
@@ -183,16 +190,12 @@ class Catalogue:
         return records, None
 
     def products(self, shop_id: str | None = None) -> Iterator[ProductRecord]:
-        """Every product, or every one of a shop, shop after shop; damaged records are logged."""
+        """Every product, or every one of a shop, shop after shop."""
         with _storage_errors():
             shops = [self._shop_folder(shop_id)] if shop_id is not None else _folders(self._shops)
             for shop in shops:
                 for folder in _folders(shop):
-                    try:
-                        record = _read_record(folder)
-                    except ValueError as error:
-                        logger.error("a record of the catalogue is damaged: %s: %s", folder, error)
-                        continue
+                    record = _read_record(folder)
                     if record is not None:
                         yield record
 
@@ -246,6 +249,9 @@ def _read_record(folder: Path) -> ProductRecord | None:
         return ProductRecord.model_validate_json((folder / _RECORD).read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        logger.error("a record of the catalogue is damaged: %s: %s", folder, error)
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -286,5 +292,3 @@ def _storage_errors() -> Iterator[None]:
         raise CatalogueUnavailableError(
             f"the catalogue cannot be used: {error.strerror or error}"
         ) from error
-    except ValueError as error:  # a record that is not ours: nothing of it can be trusted
-        raise CatalogueUnavailableError(f"a record of the catalogue is damaged: {error}") from error

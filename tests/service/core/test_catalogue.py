@@ -229,7 +229,19 @@ def test_a_damaged_record_hides_no_other_product(catalogue: Catalogue, tmp_path:
     (damaged,) = (path for path in tmp_path.rglob("record.json") if path.parent.name[0] == "a")
     damaged.write_text("{")
     assert [record.product_id for record in catalogue.products()] == ["b"]
-    with pytest.raises(CatalogueUnavailableError):
+    records, cursor = catalogue.page("shop", limit=10)
+    assert ([record.product_id for record in records], cursor) == (["b"], None)
+    with pytest.raises(ProductNotFoundError):
         catalogue.get("shop", "a")
+    assert catalogue.holds("shop", "a")
     catalogue.sweep()
     assert damaged.exists(), "what cannot be read is not ours to throw away"
+    catalogue.put(*product("a", b"2"))
+    assert stored_pictures(catalogue, "shop", "a") == [b"2"]
+
+
+def test_a_damaged_picture_heals_by_posting_it_again(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.put(*product("p", b"1"))
+    next(tmp_path.rglob(image_id(b"1"))).write_bytes(b"damaged")
+    catalogue.put(*product("p", b"1"))
+    assert stored_pictures(catalogue, "shop", "p") == [b"1"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,64 @@ def test_after_a_write_failed_half_way_the_next_one_settles_the_shop(world: Worl
     assert ("p", image_id(GREEN)) in world.index.pictures("shop")
 
 
+def test_writes_that_failed_half_way_are_finished_without_another_write(world: World) -> None:
+    world.put("p", RED)
+    world.put("gone", BLUE)
+    world.index.down = True
+    with pytest.raises(IndexUnavailableError):
+        world.put("p", GREEN)
+    with pytest.raises(IndexUnavailableError):
+        world.indexer.delete("shop", "gone")
+    with pytest.raises(IndexUnavailableError):
+        world.indexer.settle()
+    world.index.down = False
+    before = world.epochs.counts["shop"]
+    world.indexer.settle()
+    assert world.agrees()
+    after = world.epochs.counts["shop"]
+    assert after > before, "every replica looks at the shop anew"
+    world.indexer.settle()
+    assert world.epochs.counts["shop"] == after, "there is nothing left to do"
+
+
+def test_they_are_finished_in_the_background_until_the_service_stops(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.indexing._SETTLE_S", 0.001)
+    world.index.down = True
+    with pytest.raises(IndexUnavailableError):
+        world.put("p", RED)
+    settling = threading.Thread(target=world.indexer.keep_settled)
+    settling.start()
+    world.index.down = False
+    deadline = time.monotonic() + 20
+    while not world.index.rows:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    world.indexer.stop()
+    settling.join(20)
+    assert not settling.is_alive()
+    assert world.agrees()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_product_whose_record_is_damaged_is_replaced_or_deleted_whole(
+    world: World, deleted: bool
+) -> None:
+    world.put("p", RED, title="old")
+    world.put("q", GREEN)
+    next(path for path in world.root.rglob("record.json") if path.parent.name[0] == "p").write_text(
+        "{"
+    )
+    if deleted:
+        world.indexer.delete("shop", "p")
+    else:
+        world.put("p", BLUE)
+    assert world.agrees()
+    kept = set() if deleted else {("p", image_id(BLUE))}
+    assert world.index.pictures("shop") == kept | {("q", image_id(GREEN))}
+
+
 def test_a_failed_write_makes_every_replica_look_again(world: World) -> None:
     world.index.down = True
     with pytest.raises(IndexUnavailableError):
@@ -137,7 +197,9 @@ def test_a_lost_index_is_made_again_from_the_catalogue(world: World) -> None:
         world.put(f"p{i}", image, title=f"T{i}")
     rows = dict(world.index.rows)
     world.index.rows.clear()
+    world.epochs.counts.clear()
     world.new_indexer().reconcile()
+    assert world.epochs.counts == {"shop": 1}, "every replica looks at the shop anew"
     assert world.index.rows.keys() == rows.keys()
     for key, (shop_id, picture, embedding, state) in rows.items():
         again = world.index.rows[key]
@@ -150,8 +212,10 @@ def test_rows_of_products_that_are_not_in_the_catalogue_go(world: World) -> None
     world.put("p", RED)
     world.put("q", GREEN)
     world.catalogue.delete("shop", "q")
+    world.epochs.counts.clear()
     world.new_indexer().reconcile()
     assert world.agrees()
+    assert world.epochs.counts == {"shop": 1}
 
 
 def test_what_agrees_is_not_encoded_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +225,9 @@ def test_what_agrees_is_not_encoded_again(world: World, monkeypatch: pytest.Monk
         raise AssertionError("encoded")
 
     monkeypatch.setattr(FakeModel, "encode_pictures", never)
+    world.epochs.counts.clear()
     world.new_indexer().reconcile()
+    assert world.epochs.counts == {}, "what is hot elsewhere stays hot"
 
 
 def test_one_damaged_picture_does_not_keep_the_others_out(
