@@ -5,6 +5,7 @@ Blocking from end to end; the API gives it a thread. Knows nothing of HTTP.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from service.inference.model import ClipFeatures
 from service.media.clips import Frames
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings
+
+logger = logging.getLogger(__name__)
 
 STAGES = ("queue", "decode", "detect", "encode", "search", "match")
 
@@ -145,7 +148,7 @@ class Recognizer:
             ranked = rank(candidates, logits, self._model.manifest)
         explanation = None
         if query.explain and ranked:
-            explanation = self._explain(query.shop_id, ranked[0].picture, clip)
+            explanation = self._explain(query.shop_id, ranked[0].picture, clip, watch)
         return Recognition(
             ranked=ranked,
             decided=bool(ranked)
@@ -173,11 +176,20 @@ class Recognizer:
             raise
         return fit(picture.pixels, self._model.manifest.dims.image_size)
 
-    def _explain(self, shop_id: str, picture: Picture, clip: ClipFeatures) -> Explanation:
+    def _explain(
+        self, shop_id: str, picture: Picture, clip: ClipFeatures, watch: Stopwatch
+    ) -> Explanation | None:
+        """None where the picture was replaced or damaged since; the answer stands without it."""
         dims = self._model.manifest.dims
-        _, data = self._catalogue.picture(shop_id, picture.product_id, picture.image_id)
-        pixels = fit(decode_image(data, self._limits).pixels, dims.image_size)
-        attention = self._model.explain(pixels, clip)[0]
+        try:
+            with watch.stage("decode"):
+                _, data = self._catalogue.picture(shop_id, picture.product_id, picture.image_id)
+                pixels = fit(decode_image(data, self._limits).pixels, dims.image_size)
+        except BadInputError as error:
+            logger.warning("an answer goes without its explanation: %s", error)
+            return None
+        with watch.stage("encode"):
+            attention = self._model.explain(pixels, clip)[0]
         side = isqrt(dims.patches)
         patches = attention.reshape(-1, 1 + dims.patches)[:, 1:]
         return Explanation(picture, patches.reshape(-1, side, side).astype(np.float64))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.errors import ImageError, InferenceError, ShopNotFoundError
-from service.gallery.catalogue import Catalogue
+from service.gallery.catalogue import Catalogue, image_id
 from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
 from service.indexing import Indexer, NewProduct
@@ -72,6 +73,18 @@ def test_an_explanation_is_the_score_querys_row_without_summary_tokens(
     assert explanation.picture.product_id == "red"
     expected = np.arange(FRAMES * (1 + PATCHES)).reshape(FRAMES, 1 + PATCHES)[:, 1:]
     np.testing.assert_array_equal(explanation.attention.reshape(FRAMES, PATCHES), expected)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def test_an_answer_stands_without_the_explanation_of_a_picture_that_is_gone(
+    recognizer: Recognizer, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    damage(next(tmp_path.rglob(image_id(RED))))
+    answer = recognizer.recognize(
+        Query("shop", clip=bytes([220, 20, 20]), explain=True), Stopwatch()
+    )
+    assert answer.ranked[0].picture.product_id == "red"
+    assert answer.explanation is None
 
 
 def test_an_unknown_shop_is_refused_before_anything_is_decoded(recognizer: Recognizer) -> None:
