@@ -169,6 +169,7 @@ class Client:
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         deadline = time.monotonic() + self._patience_s
+        repeated = False
         while True:
             try:
                 response = self._http.request(method, path, **request)
@@ -178,12 +179,15 @@ class Client:
                 raise ServiceUnreachableError(
                     f"{self.base_url} did not finish its answer: {error or type(error).__name__}"
                 ) from error
-            if response.is_success:
+            # A delete that failed half way is done in the end: what it asked for is not there.
+            done = repeated and method == "DELETE" and response.status_code == httpx.codes.NOT_FOUND
+            if response.is_success or done:
                 return response
             pause_s = _retry_after_s(response)
             if response.status_code not in _BUSY or time.monotonic() + pause_s > deadline:
                 raise _problem(response)
             time.sleep(pause_s)
+            repeated = True
 
     def _unreachable(self) -> str:
         return f"no service answers at {self.base_url}; is `lpr serve` running there?"

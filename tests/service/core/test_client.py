@@ -47,6 +47,15 @@ def test_a_wrong_request_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert not answers
 
 
+def test_what_a_repeated_delete_does_not_find_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = httpx.Response(404, json={"type": "/problems/product-not-found", "detail": "no"})
+    client_of([busy(503), gone], monkeypatch).delete_product("s", "p")
+    with pytest.raises(ProblemError):
+        client_of([gone], monkeypatch).delete_product("s", "p")
+    with pytest.raises(ProblemError):
+        client_of([busy(503), gone], monkeypatch).product("s", "p")
+
+
 def test_an_answer_that_is_no_problem_document_is_told_by_its_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
