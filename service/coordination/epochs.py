@@ -63,6 +63,8 @@ def _read(client: redis.Redis, key: str) -> str:
     if epoch is None:
         client.set(key, _word(), nx=True)
         epoch = client.get(key)
+    if epoch is None:  # evicted or flushed in between
+        raise CoordinationError("Redis does not keep a shop's epoch")
     return str(epoch)
 
 

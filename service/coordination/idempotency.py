@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 _LEASE_S = 60  # a post that takes longer, or whose service died, no longer holds its key
 _KEEP_S = 86_400
+# A lease that ended meanwhile may be another's now, or hold its answer: that stands.
+_IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call({}) end"
+_REPLACE_IF_OURS = _IF_OURS.format("'SET', KEYS[1], ARGV[2], 'EX', ARGV[3]")
+_DELETE_IF_OURS = _IF_OURS.format("'DEL', KEYS[1]")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -45,12 +49,11 @@ class Idempotency:
     def once(self, scope: str, key: str | None, fingerprint: str, run: Callable[[], str]) -> Answer:
         """The answer of `run`, or the first answer if this was already done under this key.
 
-        `fingerprint` stands for the request's content. Raises IdempotencyKeyInvalidError,
+        `key` has passed `check_key`, `fingerprint` stands for the request's content. Raises
         IdempotencyInProgressError, IdempotencyKeyReusedError, and whatever `run` raises.
         """
         if key is None:
             return Answer(run())
-        check_key(key)
         name = "lpr:idempotency:" + hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
         lease = json.dumps({"fingerprint": fingerprint, "running": secrets.token_hex(8)})
         try:
@@ -65,7 +68,7 @@ class Idempotency:
         except BaseException:
             self._give_back(name, lease)
             raise
-        self._hold(name, json.dumps({"fingerprint": fingerprint, "body": body}))
+        self._hold(name, lease, json.dumps({"fingerprint": fingerprint, "body": body}))
         return Answer(body)
 
     def _take(self, name: str, lease: str) -> str | None:
@@ -74,20 +77,23 @@ class Idempotency:
             if self._store.call(lambda client: client.set(name, lease, nx=True, ex=_LEASE_S)):
                 return None
             held = self._store.call(lambda client: client.get(name))
+            if held == lease:  # the SET was sent again after a connection broke, and met itself
+                return None
             if held is not None:
                 return str(held)
         raise IdempotencyInProgressError("another request with this Idempotency-Key just ended")
 
-    def _hold(self, name: str, answer: str) -> None:
+    def _hold(self, name: str, lease: str, answer: str) -> None:
         try:
-            self._store.call(lambda client: client.set(name, answer, ex=_KEEP_S))
+            self._store.call(
+                lambda client: client.eval(_REPLACE_IF_OURS, 1, name, lease, answer, str(_KEEP_S))
+            )
         except CoordinationError as error:
             logger.warning("an answer is not kept for its Idempotency-Key: %s", error)
 
     def _give_back(self, name: str, lease: str) -> None:
         try:
-            if self._store.call(lambda client: client.get(name)) == lease:
-                self._store.call(lambda client: client.delete(name))
+            self._store.call(lambda client: client.eval(_DELETE_IF_OURS, 1, name, lease))
         except CoordinationError as error:
             logger.warning("an Idempotency-Key is held until its lease ends: %s", error)
 

