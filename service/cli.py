@@ -19,9 +19,10 @@ from rich.table import Table
 from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
-from service.folder import FolderError, ShopItem, read_shop
+from service.folder import FolderError, ProductFiles, read_products
+from service.server import address
 from service.server import serve as run_server
-from service.settings import Settings
+from service.settings import Settings, complaints
 from service.telemetry import log_to_stderr
 
 _UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive
@@ -78,7 +79,7 @@ def index(
     has the columns product_id, title, image. Indexing a product again replaces it.
     """
     try:
-        items = read_shop(folder)
+        items = read_products(folder)
     except FolderError as error:
         raise _stop(str(error)) from error
     with _client(url) as client:
@@ -115,7 +116,7 @@ def recognize(
         raise typer.Exit(1)
 
 
-def _upload(client: Client, shop: str, items: list[ShopItem]) -> int:
+def _upload(client: Client, shop: str, items: list[ProductFiles]) -> int:
     """How many products could not be indexed; each is complained of by name."""
     failed = 0
     columns = (
@@ -129,7 +130,7 @@ def _upload(client: Client, shop: str, items: list[ShopItem]) -> int:
         ThreadPoolExecutor(_UPLOADS) as uploads,
     ):
         task = progress.add_task("", total=len(items))
-        waiting: dict[Future[Any], ShopItem] = {
+        waiting: dict[Future[Any], ProductFiles] = {
             uploads.submit(client.put_product, shop, item.product_id, item.images, item.title): item
             for item in items
         }
@@ -172,7 +173,7 @@ def _client(url: str | None) -> Iterator[Client]:
     """A client of a service that answers and is ready."""
     if url is None:
         settings = _settings()
-        url = f"http://{settings.host}:{settings.port}"
+        url = address(settings.host, settings.port)
     with Client(url) as client:
         try:
             client.wait_ready(0)
@@ -185,11 +186,7 @@ def _settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"LPR_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise _stop(f"The settings are not valid: {wrong}") from error
+        raise _stop(f"The settings are not valid: {complaints(error)}") from error
 
 
 def _complain(what: object, error: Exception) -> None:

@@ -21,13 +21,13 @@ class FolderError(Exception):
 
 
 @dataclass(frozen=True)
-class ShopItem:
+class ProductFiles:
     product_id: str
     title: str | None
     images: tuple[Path, ...]
 
 
-def read_shop(path: Path) -> list[ShopItem]:
+def read_products(path: Path) -> list[ProductFiles]:
     """The products at `path`, a folder or a CSV file, in order. Raises FolderError."""
     if path.is_dir():
         items = _from_folder(path)
@@ -42,7 +42,7 @@ def read_shop(path: Path) -> list[ShopItem]:
     return items
 
 
-def _from_folder(folder: Path) -> list[ShopItem]:
+def _from_folder(folder: Path) -> list[ProductFiles]:
     rows: list[tuple[str, str, Path]] = []
     for path in sorted(folder.iterdir()):
         if path.is_dir():
@@ -52,7 +52,7 @@ def _from_folder(folder: Path) -> list[ShopItem]:
     return _items(rows)
 
 
-def _from_csv(file: Path) -> list[ShopItem]:
+def _from_csv(file: Path) -> list[ProductFiles]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
@@ -72,7 +72,7 @@ def _from_csv(file: Path) -> list[ShopItem]:
     return _items(rows)
 
 
-def _items(rows: Iterable[tuple[str, str, Path]]) -> list[ShopItem]:
+def _items(rows: Iterable[tuple[str, str, Path]]) -> list[ProductFiles]:
     """One item a product; the first title that says something is its own."""
     titles: dict[str, str] = {}
     images: dict[str, list[Path]] = {}
@@ -80,7 +80,7 @@ def _items(rows: Iterable[tuple[str, str, Path]]) -> list[ShopItem]:
         images.setdefault(product_id, []).append(image)
         titles[product_id] = titles.get(product_id) or title
     return [
-        ShopItem(product_id, titles[product_id] or None, tuple(paths))
+        ProductFiles(product_id, titles[product_id] or None, tuple(paths))
         for product_id, paths in images.items()
     ]
 

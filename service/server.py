@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
     )
-    server = _Server(config, app.state.service, _address(listener))
+    server = _Server(config, app.state.service, address(*listener.getsockname()[:2]))
     try:
         server.run([listener])
     except SystemExit:  # uvicorn's way to say that the application did not start
@@ -97,8 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+def address(host: str, port: int) -> str:
+    """The URL of a service that listens there, for a client on this machine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 

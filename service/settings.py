@@ -6,15 +6,24 @@ Everything else receives the part of the settings it needs as an argument.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 
 
-class MediaSettings(BaseModel):
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class MediaSettings(_Part):
     """Bounds on what is decoded; anything beyond them is refused or cut, never attempted."""
 
     max_image_pixels: int = Field(default=40_000_000, gt=0, description="pixels of a shop picture")
@@ -32,20 +41,20 @@ class MediaSettings(BaseModel):
     decode_threads: int = Field(default=2, gt=0, description="its decoding threads")
 
 
-class MilvusSettings(BaseModel):
+class MilvusSettings(_Part):
     uri: str | None = Field(default=None, description="None: Milvus Lite in the data directory")
     token: str | None = Field(default=None, description="credentials of a Milvus server")
     timeout_s: float = Field(default=5.0, gt=0, description="of every call")
 
 
-class RedisSettings(BaseModel):
+class RedisSettings(_Part):
     url: str | None = Field(
         default=None, description="None: a private server in the data directory"
     )
     timeout_s: float = Field(default=1.0, gt=0, description="of every call")
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(_Part):
     exact_limit: int = Field(
         default=2_000,
         ge=0,
@@ -59,18 +68,30 @@ class SearchSettings(BaseModel):
         description="pictures; a larger shop is not kept in memory but left to Milvus",
     )
     candidates: int = Field(
-        default=200, gt=0, description="nearest pictures of a larger shop that are matched"
+        default=200, gt=0, le=4_096, description="nearest pictures of a larger shop: those matched"
     )
     hot_shops_bytes: int = Field(default=256_000_000, gt=0, description="memory for shops kept hot")
 
 
-class InferenceSettings(BaseModel):
+class InferenceSettings(_Part):
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     threads: int | None = Field(default=None, gt=0, description="None: one for each core")
 
 
+class _Environment(EnvSettingsSource):
+    """Hands on all of our names, for one that is no setting is a mistake to be told of."""
+
+    def __call__(self) -> dict[str, Any]:
+        names = (name.removeprefix("lpr_") for name in self.env_vars if name.startswith("lpr_"))
+        unknown = {name for name in names if name.split("__")[0] not in Settings.model_fields}
+        return super().__call__() | dict.fromkeys(unknown)
+
+
 class Settings(BaseSettings):
-    """The whole configuration. See the README for the settings an operator meets first."""
+    """The whole configuration. See the README for the settings an operator meets first.
+
+    Raises ValidationError, also for a variable `LPR_*` that is none of these.
+    """
 
     model_config = SettingsConfigDict(env_prefix="LPR_", env_nested_delimiter="__")
 
@@ -82,6 +103,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         default=16, gt=0, description="recognitions admitted at once, and as many posts of products"
     )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
     drain_s: float = Field(
         default=1.0,
         ge=0,
@@ -93,3 +115,23 @@ class Settings(BaseSettings):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
+
+
+def complaints(error: ValidationError) -> str:
+    """What is wrong with which variable, in one line."""
+    return "; ".join(
+        f"LPR_{'__'.join(str(part) for part in finding['loc']).upper()}: "
+        + ("there is no such setting" if finding["type"] == "extra_forbidden" else finding["msg"])
+        for finding in error.errors()
+    )
