@@ -108,6 +108,16 @@ class TooManyPartsError(MalformedRequestError):
     slug, title = "too-many-parts", "The multipart body has too many parts"
 
 
+class RequestTimeoutError(MalformedRequestError):
+    slug, status, title = "request-timeout", 408, "The request body took too long to arrive"
+
+
+class ClientLeftError(MalformedRequestError):
+    """Nobody reads this answer; it tells the metrics that the service was not at fault."""
+
+    slug, status, title = "client-left", 499, "The client left while its request was read"
+
+
 class UnsupportedMediaTypeError(BadInputError):
     slug, status, title = "unsupported-media-type", 415, "Unsupported content type"
 

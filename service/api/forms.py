@@ -6,6 +6,7 @@ files are handed on as bytes; their names and content types are the client's and
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.api.problems import validation_error
 from service.errors import (
     BadInputError,
+    ClientLeftError,
     MalformedMultipartError,
     MetadataTooLargeError,
+    RequestTimeoutError,
     TooManyPartsError,
     UnsupportedMediaTypeError,
 )
@@ -87,13 +90,20 @@ class Form(Generic[FieldsT]):
 
 
 async def read_form(
-    request: Request, fields: type[FieldsT], files: Mapping[str, int]
+    request: Request, fields: type[FieldsT], files: Mapping[str, int], within_s: float
 ) -> Form[FieldsT]:
     """The request's form; `files` names the file parts and how many of each there may be.
 
-    Raises UnsupportedMediaTypeError, MalformedMultipartError, TooManyPartsError, BadInputError.
+    Raises UnsupportedMediaTypeError, MalformedMultipartError, TooManyPartsError, BadInputError,
+    RequestTimeoutError where the body takes longer than `within_s`, ClientLeftError.
     """
-    form = await _parse(request)
+    try:
+        async with asyncio.timeout(within_s):
+            form = await _parse(request)
+    except TimeoutError as error:
+        raise RequestTimeoutError(
+            f"the body did not arrive within {within_s:g} s; send less, or over a faster line"
+        ) from error
     try:
         return Form(_fields(form, fields, files), await _files(form, files))
     finally:
@@ -122,6 +132,8 @@ async def _parse(request: Request) -> FormData:
         raise MalformedMultipartError(
             f"the multipart body is malformed: {error.message}"
         ) from error
+    except ClientDisconnect as error:
+        raise ClientLeftError("the client left while its body was read") from error
     except (FormParserError, UnicodeError, LookupError, ValueError) as error:
         raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
     if not parser.ended:

@@ -45,7 +45,7 @@ class ProductFields(BaseModel):
     status_code=201,
     summary="Store or replace a product",
     response_model=Product,
-    responses=documented(400, 409, 413, 415, 422, 429, 503, 507),
+    responses=documented(400, 408, 409, 413, 415, 422, 429, 503, 507),
     openapi_extra={
         "requestBody": multipart_schema(
             ProductFields, {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
@@ -69,7 +69,9 @@ async def put_product(
     if idempotency_key is not None:
         check_key(idempotency_key)
     with service.posts.admit():
-        form = await read_form(request, ProductFields, {"images": MAX_FILES})
+        form = await read_form(
+            request, ProductFields, {"images": MAX_FILES}, service.settings.body_timeout_s
+        )
         product = _new_product(form)
 
         def store() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,14 +51,16 @@ class Observe:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        # The route's pattern, not the path: ids would make a series each.
+        # The route's pattern, not the path, and known methods only: a client may write anything
+        # there, and each new word would be a series of its own.
         route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
         state, telemetry = scope["state"], self._telemetry
         problem = state.get("problem")
         if status >= 400:
             telemetry.failures.labels(problem or "internal").inc()
-        telemetry.requests.labels(scope["method"], route, str(status)).inc()
-        telemetry.request_seconds.labels(scope["method"], route).observe(seconds)
+        telemetry.requests.labels(method, route, str(status)).inc()
+        telemetry.request_seconds.labels(method, route).observe(seconds)
         fields = {
             "request_id": state["request_id"],
             "method": scope["method"],

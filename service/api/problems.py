@@ -41,6 +41,8 @@ def problem_response(error: LPRError, scope: Scope) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
+    if error.status == http.HTTPStatus.REQUEST_TIMEOUT:
+        headers["connection"] = "close"  # or the rest of the body would keep it open
     return _response(_problem(error, scope), headers, scope)
 
 
@@ -68,8 +70,12 @@ def _response(problem: Problem, headers: Mapping[str, str], scope: Scope) -> Res
 
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
     """Pydantic's findings as one of ours; the first one is pointed at."""
-    detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {error['msg']}" for error in errors)
+    detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {_message(error)}" for error in errors)
     return BadInputError(detail, pointer=_pointer(errors[0]["loc"]) if errors else None)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words
 
 
 def _pointer(location: Sequence[int | str]) -> str:

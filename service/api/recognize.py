@@ -48,8 +48,7 @@ _FILES = {
     "/recognize",
     summary="Recognise the product shown in a clip",
     response_model=RecognizeAnswer,
-    response_model_exclude_unset=True,
-    responses=documented(400, 404, 413, 415, 422, 429, 503),
+    responses=documented(400, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": multipart_schema(RecognizeFields, _FILES)},
 )
 async def recognize(request: Request) -> Response:
@@ -61,7 +60,12 @@ async def recognize(request: Request) -> Response:
     service = service_of(request)
     parts = service.parts
     with service.recognitions.admit():
-        form = await read_form(request, RecognizeFields, {"clip": 1, "frames": MAX_FILES})
+        form = await read_form(
+            request,
+            RecognizeFields,
+            {"clip": 1, "frames": MAX_FILES},
+            service.settings.body_timeout_s,
+        )
         query = _query(form)
         watch = Stopwatch()
         admitted = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from service.client import Client
+from service.launch import running_service
 from tests.integration.material import Shop
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -30,6 +32,7 @@ def assert_problem(response: httpx.Response, status: int, slug: str, pointer: st
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
+    assert "Value error" not in problem["detail"], "pydantic's word, not ours"
     assert problem["request_id"] == response.headers["x-request-id"]
     assert problem["instance"] == response.request.url.path
     assert problem.get("pointer") == pointer
@@ -309,6 +312,13 @@ def test_a_method_not_allowed_says_which_are(http: httpx.Client) -> None:
     assert http.put("/recognize").headers["allow"] == "POST"
 
 
+def test_a_made_up_method_makes_no_series_of_its_own(http: httpx.Client) -> None:
+    assert http.request("BREW", "/recognize").status_code == 405
+    metrics = http.get("/metrics").text
+    assert 'method="other",route="/recognize",status="405"' in metrics
+    assert "BREW" not in metrics
+
+
 def test_a_query_is_validated_too(http: httpx.Client) -> None:
     assert_problem(http.get("/gallery/known?limit=0"), 422, "validation", "/query/limit")
 
@@ -331,6 +341,22 @@ def test_a_body_over_the_limit_is_refused_unread(client: Client) -> None:
     head = f"POST /gallery HTTP/1.1\r\nHost: x\r\nContent-Type: {KIND}\r\n"
     status, problem = raw(client, (head + "Content-Length: 2000001\r\n\r\n").encode())
     assert (status, problem["type"]) == (413, "/problems/body-too-large")
+
+
+def test_a_body_that_does_not_arrive_is_given_up(tiny_bundle: Path, tmp_path: Path) -> None:
+    with running_service(
+        tmp_path, LPR_BUNDLE=tiny_bundle, LPR_BODY_TIMEOUT_S=0.2, LPR_DRAIN_S=0
+    ) as client:
+        address = urlsplit(client.base_url)
+        for path in ("/gallery", "/recognize"):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {KIND}\r\n"
+            with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
+                slow.sendall((head + "Content-Length: 1000\r\n\r\n--b").encode())
+                received = b"".join(iter(lambda: slow.recv(65_536), b""))
+            assert received.startswith(b"HTTP/1.1 408 ")
+            problem = json.loads(received.partition(b"\r\n\r\n")[2])
+            assert problem["type"] == "/problems/request-timeout"
+            assert "0.2 s" in problem["detail"]
 
 
 def test_a_chunked_body_is_refused_where_it_crosses_the_limit(http: httpx.Client) -> None:
