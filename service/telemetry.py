@@ -9,15 +9,33 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+class Totals(Collector):
+    """A counter that is counted elsewhere: its totals since the start, by one label."""
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._label = label
+        self.totals: dict[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
+        for value, total in self.totals.items():
+            family.add_metric([value], total)
+        yield family
 
 
 class Telemetry:
@@ -87,12 +105,11 @@ class Telemetry:
         self.hot_shops_bytes = Gauge(
             "lpr_hot_shops_bytes", "Memory of the shops kept hot", registry=registry
         )
-        self.hot_shops = Gauge(
-            "lpr_hot_shop_lookups",
-            "Lookups of hot shops by result, since the start",
-            ("result",),
-            registry=registry,
+        self.hot_shop_lookups = Totals(
+            "lpr_hot_shop_lookups", "Lookups of hot shops by result", "result"
         )
+        registry.register(self.hot_shop_lookups)
+        self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
         self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
         for kind in ("recognize", "gallery"):
             self.in_flight.labels(kind)

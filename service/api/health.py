@@ -10,6 +10,7 @@ from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
 from service.errors import NotReadyError
+from service.parts import Service
 
 router = APIRouter(tags=["health"])
 
@@ -35,7 +36,7 @@ async def readyz(request: Request) -> Status:
 @router.get("/info", summary="What runs here", responses=documented(503))
 async def info(request: Request) -> Info:
     service = service_of(request)
-    parts, settings, store = service.parts, service.settings, service.store
+    parts, settings = service.parts, service.settings
     manifest = parts.model.manifest
     return Info(
         version=request.app.version,
@@ -55,7 +56,7 @@ async def info(request: Request) -> Info:
         index={"embedded": parts.index.embedded, "collection": parts.index.collection},
         coordination={
             "embedded": settings.redis.url is None,
-            "up": store is not None and await run_in_threadpool(store.is_up),
+            "up": await _redis_is_up(service),
         },
         decoder={"sandbox": parts.decoder.sandbox()},
         limits={
@@ -72,10 +73,14 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     telemetry = service.telemetry
     telemetry.ready.set(service.is_ready)
+    telemetry.redis_up.set(await _redis_is_up(service))
     if service.is_ready:
         shops = service.parts.shops
         telemetry.hot_shops_bytes.set(shops.bytes)
-        telemetry.hot_shops.labels("hit").set(shops.hits)
-        telemetry.hot_shops.labels("miss").set(shops.misses)
+        telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
     body, content_type = telemetry.exposition()
     return Response(body, headers={"content-type": content_type})
+
+
+async def _redis_is_up(service: Service) -> bool:
+    return service.store is not None and await run_in_threadpool(service.store.is_up)

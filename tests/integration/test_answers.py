@@ -295,6 +295,8 @@ def test_metrics_count_what_happened(
     assert (value(recognized), value(lost), value(stage)) == tuple(b + 1 for b in before)
     assert value("lpr_ready") == 1
     assert value('lpr_in_flight{kind="recognize"}') == 0
+    assert value("lpr_redis_up") == 1
+    assert value('lpr_hot_shop_lookups_total{result="miss"}') > 0
     assert "lpr_hot_shops_bytes" in http.get("/metrics").text
 
 
