@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Session:
         self._graph = graph
         providers = _PROVIDERS[settings.provider]
         _check_available(providers[0][0])
+        if settings.provider != "cpu":
+            _load_libraries()
         try:
             self._session = ort.InferenceSession(
                 folder / graph.file,
@@ -103,9 +106,17 @@ def _check_available(provider: str) -> None:
     available = ort.get_available_providers()
     if provider not in available:
         raise StartupError(
-            f"this onnxruntime has no {provider} (only {', '.join(available)}): "
-            "install the [gpu] extra, or set LPR_INFERENCE__PROVIDER=cpu"
+            f"this onnxruntime has no {provider} (only {', '.join(available)}). The packages "
+            "onnxruntime and onnxruntime-gpu bring one module, so the one must go for the other: "
+            "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'. "
+            "Or set LPR_INFERENCE__PROVIDER=cpu"
         )
+
+
+@cache
+def _load_libraries() -> None:
+    """Load CUDA and cuDNN from their wheels, which the dynamic linker does not look into."""
+    ort.preload_dlls(directory="")
 
 
 def _check_tensors(file: str, stated: Sequence[Tensor], actual: Sequence[ort.NodeArg]) -> None:
