@@ -23,7 +23,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from service.client import Client, ClientError
-from service.demo.layout import ShopItem, Take, read_distractors, read_shop, read_takes, spread
+from service.demo.layout import (
+    CLASSES,
+    PHOTOGRAPHS,
+    ShopItem,
+    Take,
+    read_distractors,
+    read_shop,
+    read_takes,
+    spread,
+)
 from service.demo.made import FIRST_DEMO_SEED, SPLITS, make_dataset
 from service.demo.report import Outcome, draw, tell, write_json
 from service.demo.session import SHOP, entries, film_all, index, recognise
@@ -133,7 +142,10 @@ def _stay(console: Console, client: Client, clip: Path) -> None:
 def demo(  # noqa: PLR0917 - typer reads the options off the signature
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of real photographs: classes.csv, iconic/, test.csv."),
+        typer.Option(
+            help=f"Folder of real photographs: classes.csv ({', '.join(CLASSES)}) and "
+            f"test.csv ({', '.join(PHOTOGRAPHS)}); pictures by their paths in it."
+        ),
     ] = None,
     distractors: Annotated[
         Path | None, typer.Option(help="Folder of pictures to index as further products.")
@@ -143,7 +155,8 @@ def demo(  # noqa: PLR0917 - typer reads the options off the signature
     ] = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"),
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the made products and of the clips' camera.")
+        int,
+        typer.Option(min=FIRST_DEMO_SEED, help="Of the made products and of the clips' camera."),
     ] = FIRST_DEMO_SEED,
     keep: Annotated[bool, typer.Option(help="Leave the service up until Ctrl-C.")] = False,
     data_dir: Annotated[

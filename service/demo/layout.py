@@ -1,8 +1,8 @@
 """The folder of a shop and its photographs, read and written.
 
-`classes.csv` (class_id, class_name, coarse_id, coarse_name, iconic_image, description) lists the
-products and their shop pictures; `train.csv`, `val.csv`, `test.csv` (image, class_id, clip_id) list
-photographs of them, of which those with the same clip_id make one clip. Knows nothing of pixels.
+`classes.csv` (class_id, class_name, iconic_image) lists the products and their shop pictures;
+`train.csv`, `val.csv`, `test.csv` (image, class_id, clip_id) list photographs of them, of which
+those with the same clip_id make one clip. Further columns are left alone. Knows nothing of pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from service.errors import DemoError
 
-CLASSES = ("class_id", "class_name", "coarse_id", "coarse_name", "iconic_image", "description")
+CLASSES = ("class_id", "class_name", "iconic_image")
 PHOTOGRAPHS = ("image", "class_id", "clip_id")
 DISTRACTORS = ("image", "category")
 
@@ -23,13 +23,11 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 @dataclass(frozen=True)
 class ShopItem:
-    """A product of the shop; `family` joins those that look alike."""
+    """A product of the shop."""
 
     class_id: str
     name: str
-    family: str
     picture: Path
-    description: str
 
     @property
     def title(self) -> str:
@@ -99,9 +97,7 @@ def read_shop(folder: Path) -> list[ShopItem]:
         ShopItem(
             class_id=row["class_id"],
             name=row["class_name"],
-            family=row["coarse_name"],
             picture=_file(folder, row, "iconic_image", "classes.csv"),
-            description=row["description"],
         )
         for row in rows
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.demo.layout import CLASSES, PHOTOGRAPHS, write_table
+from service.demo.layout import PHOTOGRAPHS, write_table
 from service.demo.products import Product, make_products
 from service.demo.scenes import photograph, shop_picture
 from service.demo.work import Progress, each
@@ -24,6 +24,8 @@ SPLITS = ("train", "val", "test")
 PHOTOGRAPHS_PER_CLIP = 5
 FIRST_DEMO_SEED = 1000
 JPEG_QUALITY = 92
+COLUMNS = ("class_id", "class_name", "coarse_id", "coarse_name", "iconic_image", "description")
+"""Of classes.csv: what `layout` asks for, and what training tells families by."""
 
 _NEIGHBOURS = 12
 """Products before and after in the shop that may stand on the shelf behind one."""
@@ -117,7 +119,7 @@ def make_dataset(
         )
     shop = _shop(products, seed)
     (out / "iconic").mkdir(parents=True, exist_ok=True)
-    write_table(out / "classes.csv", CLASSES, _class_rows(shop))
+    write_table(out / "classes.csv", COLUMNS, _class_rows(shop))
     jobs = [_Job(out, products, seed, split, p.product_id, photographs, size) for p in shop]
     each(_render, jobs, progress, processes=processes)
     rows = [

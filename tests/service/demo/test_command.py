@@ -55,6 +55,13 @@ def test_a_demo_runs_from_the_folder_to_the_picture(
         assert shown.width > 1000
 
 
+def test_a_demo_of_training_seeds_is_refused() -> None:
+    """The model has seen those products."""
+    result = runner.invoke(app, ["demo", "--seed", "999"])
+    assert result.exit_code == 2
+    assert "1000" in result.output
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

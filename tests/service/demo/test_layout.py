@@ -28,10 +28,10 @@ def folder(tmp_path: Path) -> Path:
         Image.new("RGB", (32, 32)).save(tmp_path / name)
     write_table(
         tmp_path / "classes.csv",
-        CLASSES,
+        [*CLASSES, "description"],
         [
-            (0, "Oat-Milk", 0, "Milk", "iconic/a.jpg", 'creamy, "mild"'),
-            (1, "Soy-Milk", 0, "Milk", "iconic/b.jpg", ""),
+            (0, "Oat-Milk", "iconic/a.jpg", 'creamy, "mild"'),
+            (1, "Soy-Milk", "iconic/b.jpg", ""),
         ],
     )
     write_table(
@@ -44,11 +44,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_shop_and_its_clips_are_read(folder: Path) -> None:
     shop = read_shop(folder)
-    assert [(i.name, i.title, i.family) for i in shop] == [
-        ("Oat-Milk", "Oat Milk", "Milk"),
-        ("Soy-Milk", "Soy Milk", "Milk"),
+    assert [(i.name, i.title, i.picture.name) for i in shop] == [
+        ("Oat-Milk", "Oat Milk", "a.jpg"),
+        ("Soy-Milk", "Soy Milk", "b.jpg"),
     ]
-    assert shop[0].description == 'creamy, "mild"'
     assert read_takes(folder, shop) == [
         Take("c1", shop[1], (folder / "test/1.jpg", folder / "test/3.jpg")),
         Take("c0", shop[0], (folder / "test/2.jpg",)),
@@ -58,9 +57,9 @@ def test_a_shop_and_its_clips_are_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "content", "complaint"),
     [
-        ("classes.csv", "class_id,class_name\n0,x\n", "lacks the columns coarse_id"),
+        ("classes.csv", "class_id,class_name\n0,x\n", "lacks the column iconic_image"),
         ("classes.csv", ",".join(CLASSES) + "\n", "no rows"),
-        ("classes.csv", ",".join(CLASSES) + "\n0,x,0,y,iconic/none.jpg,\n", "iconic/none.jpg"),
+        ("classes.csv", ",".join(CLASSES) + "\n0,x,iconic/none.jpg\n", "iconic/none.jpg"),
         ("test.csv", "image,class_id,clip_id\ntest/1.jpg,7,c\n", "no product 7"),
         ("test.csv", "image,class_id,clip_id\ntest/9.jpg,0,c\n", "test/9.jpg"),
         ("test.csv", "image,class_id,clip_id\ntest/1.jpg,0,c\ntest/2.jpg,1,c\n", "two products"),
@@ -80,7 +79,7 @@ def test_what_is_wrong_with_a_table_is_said(
 
 
 def test_two_products_of_one_name_are_refused(folder: Path) -> None:
-    rows = [(k, "Milk", 0, "Milk", "iconic/a.jpg", "") for k in (0, 1)]
+    rows = [(k, "Milk", "iconic/a.jpg") for k in (0, 1)]
     write_table(folder / "classes.csv", CLASSES, rows)
     with pytest.raises(DemoError, match="class_name is there twice"):
         read_shop(folder)
@@ -107,7 +106,7 @@ def test_distractors_come_from_a_table_or_from_the_tree(folder: Path) -> None:
 
 
 def _takes(counts: list[int]) -> list[Take]:
-    items = [ShopItem(str(k), f"p{k}", "f", Path("p"), "") for k in range(len(counts))]
+    items = [ShopItem(str(k), f"p{k}", Path("p")) for k in range(len(counts))]
     return [Take(f"{i.class_id}-{k}", i, ()) for i, n in zip(items, counts, strict=True)
             for k in range(n)]  # fmt: skip
 

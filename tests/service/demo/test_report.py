@@ -111,7 +111,7 @@ def shop(tmp_path: Path) -> list[ShopItem]:
     for k, colour in enumerate([(200, 40, 40), (40, 160, 60), (40, 60, 200)]):
         path = tmp_path / f"shop{k}.jpg"
         Image.new("RGB", (60, 90), colour).save(path)
-        items.append(ShopItem(str(k), f"Product-{k}", "Family", path, ""))
+        items.append(ShopItem(str(k), f"Product-{k}", path))
     return items
 
 
