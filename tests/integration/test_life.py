@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -255,8 +257,11 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
             for path in ("/healthz", "/readyz", "/metrics", "/gallery/shop"):
                 assert http.get(path).status_code == 200
             slow.close()
-            while 'lpr_in_flight{kind="recognize"} 0.0' not in http.get("/metrics").text:
+            while 'lpr_failures_total{reason="client-left"} 1.0' not in http.get("/metrics").text:
                 assert time.monotonic() < deadline, "a client that left makes room"
+            metrics = http.get("/metrics").text
+            assert 'lpr_in_flight{kind="recognize"} 0.0' in metrics
+            assert not re.search(r'route="/recognize",status="5', metrics)
         assert found(client, "shop") == {"p"}
 
 
@@ -274,6 +279,36 @@ def test_asked_to_stop_it_says_unready_first_and_finishes_what_it_began(
         assert caught.value.slug == "not-ready"
         answer = client.recognize("shop", shop.clips["product-0"])
         assert len(answer["candidates"]) == 1
+        assert process.process.wait(20) == 0
+
+
+def test_asked_to_stop_it_lets_an_upload_that_began_finish(
+    tiny_bundle: Path, tmp_path: Path, shop: Shop
+) -> None:
+    with started(tmp_path, tiny_bundle, LPR_DRAIN_S=0) as (process, client):
+        client.put_product("shop", "p", [shop.pictures["product-0"]])
+        request = httpx.Request(
+            "POST",
+            f"{client.base_url}/recognize",
+            data={"shop_id": "shop"},
+            files={"clip": shop.clips["product-0"]},
+        )
+        body = request.read()
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        address = urlsplit(client.base_url)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as upload:
+            upload.sendall(f"POST /recognize HTTP/1.1\r\n{head}\r\n".encode() + body[:100])
+            with httpx.Client(base_url=client.base_url, trust_env=False) as http:
+                deadline = time.monotonic() + 10
+                while 'lpr_in_flight{kind="recognize"} 1.0' not in http.get("/metrics").text:
+                    assert time.monotonic() < deadline
+            process.process.terminate()
+            with contextlib.suppress(ConnectionRefusedError):
+                while time.monotonic() < deadline:
+                    socket.create_connection((address.hostname, address.port)).close()
+            upload.sendall(body[100:])
+            answer = b"".join(iter(lambda: upload.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 ")
         assert process.process.wait(20) == 0
 
 
