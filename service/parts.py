@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.api.admission import Admission
+from service.admission import Admission
 from service.coordination.epochs import Epochs
 from service.coordination.idempotency import Idempotency
 from service.coordination.private_server import PrivateRedis
@@ -26,6 +25,7 @@ from service.gallery.shops import HotShops
 from service.indexing import Indexer
 from service.inference.bundle import Bundle
 from service.inference.model import Model
+from service.inference.session import cores
 from service.media.clips import ClipDecoder
 from service.recognition import Recognizer
 from service.settings import Settings
@@ -52,11 +52,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.telemetry = Telemetry()
-        cores = os.cpu_count() or 1
-        self.recognitions = Admission(
-            "recognize", settings.max_in_flight, max(2, cores), self.telemetry
-        )
-        self.posts = Admission("gallery", settings.max_in_flight, max(2, cores), self.telemetry)
+        threads = max(2, cores())
+        self.recognitions = Admission("recognize", settings.max_in_flight, threads, self.telemetry)
+        self.posts = Admission("gallery", settings.max_in_flight, threads, self.telemetry)
         self.store: Store | None = None
         self.draining = threading.Event()
         self._parts: Parts | None = None
@@ -113,8 +111,12 @@ class Service:
         shops = HotShops(index, epochs, settings.search)
         self._closing.callback(shops.close)
         indexer = self._indexer = Indexer(model, catalogue, index, epochs, settings.media)
-        if not self.draining.is_set():
-            indexer.reconcile()
+        if self.draining.is_set():
+            raise NotReadyError("the service stops before its index agrees with its catalogue")
+        indexer.reconcile()
+        settling = threading.Thread(target=indexer.keep_settled, name="lpr-settling", daemon=True)
+        settling.start()
+        self._closing.callback(settling.join)
         self._parts = Parts(
             model=model,
             decoder=decoder,
@@ -140,9 +142,7 @@ class Service:
         self._closing.close()
 
     def _claim(self, data_dir: Path) -> None:
-        """Embedded parts have one master: refuse a second service on the same directory."""
-        if self.settings.milvus.uri is not None and self.settings.redis.url is not None:
-            return
+        """The catalogue has one writer: refuse a second service on the same directory."""
         lock = self._closing.enter_context((data_dir / "lock").open("ab"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
