@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.demo.layout import PHOTOGRAPHS, write_table
+from service.demo.layout import CLASSES, PHOTOGRAPHS, write_table
 from service.demo.products import Product, make_products
 from service.demo.scenes import photograph, shop_picture
 from service.demo.work import Progress, each
@@ -24,8 +24,6 @@ SPLITS = ("train", "val", "test")
 PHOTOGRAPHS_PER_CLIP = 5
 FIRST_DEMO_SEED = 1000
 JPEG_QUALITY = 92
-COLUMNS = ("class_id", "class_name", "coarse_id", "coarse_name", "iconic_image", "description")
-"""Of classes.csv: what `layout` asks for, and what training tells families by."""
 
 _NEIGHBOURS = 12
 """Products before and after in the shop that may stand on the shelf behind one."""
@@ -82,20 +80,6 @@ def _render(job: _Job) -> None:
         picture.save(path, quality=JPEG_QUALITY)
 
 
-def _class_rows(shop: Sequence[Product]) -> list[tuple[object, ...]]:
-    return [
-        (
-            p.product_id,
-            class_name(p),
-            p.family,
-            p.family_name.replace(" ", "-"),
-            _iconic(p),
-            p.title,
-        )
-        for p in shop
-    ]
-
-
 def make_dataset(
     out: Path,
     *,
@@ -119,7 +103,8 @@ def make_dataset(
         )
     shop = _shop(products, seed)
     (out / "iconic").mkdir(parents=True, exist_ok=True)
-    write_table(out / "classes.csv", COLUMNS, _class_rows(shop))
+    classes = [(product.product_id, class_name(product), _iconic(product)) for product in shop]
+    write_table(out / "classes.csv", CLASSES, classes)
     jobs = [_Job(out, products, seed, split, p.product_id, photographs, size) for p in shop]
     each(_render, jobs, progress, processes=processes)
     rows = [
