@@ -4,8 +4,5 @@ from __future__ import annotations
 
 from training.configs import Recipe
 from training.recipes.grocery_small import GROCERY_SMALL
-from training.recipes.grocery_small_decoder import GROCERY_SMALL_DECODER
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (GROCERY_SMALL, GROCERY_SMALL_DECODER)
-}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (GROCERY_SMALL,)}
