@@ -74,3 +74,10 @@ def test_calibrated_confidence_is_the_share_that_is_right() -> None:
     for low in (0.1, 0.3, 0.5, 0.7):
         weight = share * ((held >= low) & (held < low + 0.2))
         assert abs(((right - held) * weight).sum() / weight.sum()) < 0.06
+
+
+def test_scores_that_separate_everything_still_calibrate() -> None:
+    truth = torch.arange(30) % 10
+    fitted = fit_calibration(torch.nn.functional.one_hot(truth, 10).float(), truth)
+    assert fitted.temperature >= 1e-3
+    assert math.isfinite(fitted.none_logit)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 OUT_OF_SHOP = -1e6  # a score no softmax sees, yet one that can be divided and differentiated
 ABSENT_SHARE = 0.2  # of clips are taken to show nothing of the shop
+COLDEST = 1e-3  # scores that separate all clips would have T fall to 0 and confidences be 0 or 1
 THRESHOLD = 0.5  # a product is answered when it is more likely right than not
 
 
@@ -47,11 +48,11 @@ def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
     def closure() -> Tensor:
         optimizer.zero_grad()
         none = none_score.expand(len(both), 1)
-        logits = torch.cat([both, none], dim=1) / log_temperature.exp()
+        logits = torch.cat([both, none], dim=1) / log_temperature.exp().clamp(min=COLDEST)
         loss = (share * F.cross_entropy(logits, target, reduction="none")).mean()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    temperature = log_temperature.exp().item()
+    temperature = log_temperature.exp().clamp(min=COLDEST).item()
     return Calibration(temperature, none_score.item() / temperature)
