@@ -602,6 +602,7 @@ def test_a_killed_service_leaves_no_decoder(decoder: ClipDecoder, tmp_path: Path
         service.kill()
         service.wait()
     _wait_until(lambda: not _running(program))
+    assert _running(program) == []
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
