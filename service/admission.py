@@ -7,6 +7,7 @@ that cannot grow beyond the house.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ class Admission:
             self._queue_size.dec()
             return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+        context = contextvars.copy_context()  # of the request, for its trace
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, begin)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -61,6 +61,8 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        # Its span of each request is ours too; the rest is told by `service.telemetry`.
+        telemetry={"operation_spans": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     problems.install(app)

@@ -51,7 +51,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(settings.metrics.shop_groups)
         threads = max(2, cores())
         self.recognitions = Admission("recognize", settings.max_in_flight, threads, self.telemetry)
         self.posts = Admission("gallery", settings.max_in_flight, threads, self.telemetry)
@@ -127,6 +127,9 @@ class Service:
             recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
             idempotency=Idempotency(self.store),
         )
+        self.telemetry.model.labels(
+            model.manifest.bundle_id, model.manifest.precision, model.providers[0]
+        ).set(1)
         logger.info("ready", extra={"bundle": model.manifest.bundle_id})
 
     def drain(self) -> None:

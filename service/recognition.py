@@ -25,6 +25,7 @@ from service.inference.model import ClipFeatures
 from service.media.clips import Frames
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings
+from service.tracing import stage_span
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ class Stopwatch:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with stage_span(name):
+                yield
         finally:
             self.ms[name] += 1e3 * (time.perf_counter() - start)
 

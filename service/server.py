@@ -18,6 +18,7 @@ from service.app import create_app
 from service.errors import LPRError, StartupError
 from service.parts import Service
 from service.settings import Settings
+from service.tracing import export_spans
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,14 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_FINISH_S,
     )
     server = _Server(config, app.state.service, address(*listener.getsockname()[:2]))
+    end_traces = export_spans(settings.tracing)
     try:
         server.run([listener])
     except SystemExit:  # uvicorn's way to say that the application did not start
         if not failures:
             raise
+    finally:
+        end_traces()
     if failures:
         raise _as_ours(failures[0])
 

@@ -78,6 +78,24 @@ class InferenceSettings(_Part):
     threads: int | None = Field(default=None, gt=0, description="None: one for each core")
 
 
+class MetricsSettings(_Part):
+    shop_groups: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=50,
+        description='a group\'s name by the pattern of its shops\' ids (`{"beauty-*": "beauty"}`): '
+        "confidences are counted by group, and by `other` for the shops of none",
+    )
+
+
+class TracingSettings(_Part):
+    otlp_endpoint: str | None = Field(
+        default=None, description="http://collector:4318/v1/traces; None: no traces are sent"
+    )
+    sampled_share: float = Field(
+        default=1.0, ge=0, le=1, description="of requests whose caller has not decided it"
+    )
+
+
 class _Environment(EnvSettingsSource):
     """Hands on all of our names, for one that is no setting is a mistake to be told of."""
 
@@ -115,6 +133,8 @@ class Settings(BaseSettings):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -9,15 +9,28 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+from service.tracing import trace_id
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -39,10 +52,19 @@ class Totals(Collector):
 
 
 class Telemetry:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in a registry of their own.
 
-    def __init__(self) -> None:
+    Every label is from a short list that the service or its operator wrote: a shop's id never is
+    one, only its group's name.
+    """
+
+    def __init__(self, shop_groups: Mapping[str, str] | None = None) -> None:
+        """`shop_groups`: a group's name by the pattern of its shops' ids, the first that fits."""
+        self._shop_groups = dict(shop_groups or {})
         registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
         self.requests = Counter(
             "lpr_requests", "Answered requests", ("method", "route", "status"), registry=registry
         )
@@ -64,7 +86,7 @@ class Telemetry:
         )
         self.stage_seconds = Histogram(
             "lpr_stage_seconds",
-            "Time of a recognition by stage",
+            "Time of a recognition by stage; `total` is from its head to its answer",
             ("stage",),
             buckets=_SECONDS,
             registry=registry,
@@ -72,18 +94,20 @@ class Telemetry:
         self.decisions = Counter(
             "lpr_decisions",
             "Recognitions by outcome: product or none",
-            ("outcome",),
+            ("bundle", "shop_group", "outcome"),
             registry=registry,
         )
         self.confidence = Histogram(
             "lpr_confidence",
             "Confidence of the best candidate",
+            ("bundle", "shop_group"),
             buckets=_SHARES,
             registry=registry,
         )
         self.margin = Histogram(
             "lpr_margin",
             "Confidence of the best candidate above the second's",
+            ("bundle", "shop_group"),
             buckets=_SHARES,
             registry=registry,
         )
@@ -109,28 +133,76 @@ class Telemetry:
             "lpr_hot_shop_lookups", "Lookups of hot shops by result", "result"
         )
         registry.register(self.hot_shop_lookups)
+        self.dependency_seconds = Histogram(
+            "lpr_dependency_seconds",
+            "Time of a call to what the service stands on",
+            ("dependency", "call"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.dependency_errors = Counter(
+            "lpr_dependency_errors",
+            "Calls to what the service stands on that failed",
+            ("dependency", "call"),
+            registry=registry,
+        )
+        self.model = Gauge(
+            "lpr_model_info",
+            "1 for the bundle that is served, and the provider that really runs it",
+            ("bundle", "precision", "provider"),
+            registry=registry,
+        )
         self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
         self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
         for kind in ("recognize", "gallery"):
             self.in_flight.labels(kind)
             self.queue_size.labels(kind)
 
-    def exposition(self) -> tuple[bytes, str]:
-        """The metrics as Prometheus reads them, and their content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the form that an `Accept` header asks for, and its content type.
+
+        Exemplars are in the OpenMetrics form only.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
     def recognized(
-        self, stages_ms: Mapping[str, float], confidences: list[float], *, decided: bool
+        self,
+        stages_ms: Mapping[str, float],
+        confidences: list[float],
+        *,
+        decided: bool,
+        shop_id: str,
+        bundle_id: str,
     ) -> None:
         """One recognition, with the confidences of its candidate products, best first."""
+        trace = trace_id()
+        exemplar = {"trace_id": trace} if trace else None
         for stage, ms in stages_ms.items():
-            self.stage_seconds.labels(stage).observe(ms / 1e3)
-        self.decisions.labels("product" if decided else "none").inc()
+            self.stage_seconds.labels(stage).observe(ms / 1e3, exemplar)
+        labels = (bundle_id, self._group(shop_id))
+        self.decisions.labels(*labels, "product" if decided else "none").inc()
         self.candidates.observe(len(confidences))
         if confidences:
             best, second = (*confidences, 0.0)[:2]
-            self.confidence.observe(best)
-            self.margin.observe(best - second)
+            self.confidence.labels(*labels).observe(best, exemplar)
+            self.margin.labels(*labels).observe(best - second, exemplar)
+
+    @contextmanager
+    def call(self, dependency: str, call: str) -> Iterator[None]:
+        """Time a call to something the service stands on, and count it if it raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            self.dependency_errors.labels(dependency, call).inc()
+            raise
+        finally:
+            self.dependency_seconds.labels(dependency, call).observe(time.perf_counter() - start)
+
+    def _group(self, shop_id: str) -> str:
+        fitting = (name for ids, name in self._shop_groups.items() if fnmatchcase(shop_id, ids))
+        return next(fitting, "other")
 
 
 class JsonLines(logging.Formatter):
@@ -143,6 +215,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
+        trace = trace_id()
+        if trace:
+            line["trace_id"] = trace
         line |= {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

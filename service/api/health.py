@@ -78,7 +78,7 @@ async def metrics(request: Request) -> Response:
         shops = service.parts.shops
         telemetry.hot_shops_bytes.set(shops.bytes)
         telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
-    body, content_type = telemetry.exposition()
+    body, content_type = telemetry.exposition(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
 
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import problem_response
 from service.errors import BodyTooLargeError, EncodingUnsupportedError, LPRError
 from service.telemetry import Telemetry
+from service.tracing import callers_trace, traceparent
 
 logger = logging.getLogger("service.requests")
 
@@ -41,14 +42,16 @@ class Observe:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                headers.update(traceparent())
                 headers["x-request-id"] = state["request_id"]
                 headers["x-total-time"] = f"{1e3 * (time.perf_counter() - started):.3f}"
             await send(message)
 
-        try:
-            await self._app(scope, receive, observed)
-        finally:
-            self._record(scope, status, time.perf_counter() - started)
+        with callers_trace(Headers(scope=scope)):
+            try:
+                await self._app(scope, receive, observed)
+            finally:
+                self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The route's pattern, not the path, and known methods only: a client may write anything

@@ -75,17 +75,22 @@ async def recognize(request: Request) -> Response:
             return parts.recognizer.recognize(query, watch)
 
         recognition = await service.recognitions.run(work)
+    watch.ms["total"] = 1e3 * (time.perf_counter() - request.state.started)
+    bundle_id = parts.model.manifest.bundle_id
     service.telemetry.recognized(
-        watch.ms, [p.confidence for p in recognition.ranked], decided=recognition.decided
+        watch.ms,
+        [product.confidence for product in recognition.ranked],
+        decided=recognition.decided,
+        shop_id=query.shop_id,
+        bundle_id=bundle_id,
     )
-    total_ms = 1e3 * (time.perf_counter() - request.state.started)
     answer = RecognizeAnswer.of(
         recognition,
         request_id=request.state.request_id,
         shop_id=query.shop_id,
-        bundle_id=parts.model.manifest.bundle_id,
+        bundle_id=bundle_id,
         top_k=form.fields.top_k,
-        timings_ms=watch.ms | {"total": total_ms},
+        timings_ms=watch.ms,
     )
     inference_ms = sum(watch.ms[stage] for stage in ("detect", "encode", "match"))
     headers = {
