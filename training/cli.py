@@ -10,24 +10,23 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from training import checkpoint, engine
 from training.configs import Recipe
-from training.data.photographs import (
-    DataError,
-    PhotographSet,
-    read_photographs,
-    read_single_pictures,
-)
+from training.data import commands as data_commands
+from training.data.errors import DataError
+from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
 from training.evaluation import protocol
 from training.evaluation.calibration import fit_calibration
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models.rice import Rice
+from training.progress import progress_bars
 from training.recipes import RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+app.add_typer(data_commands.app, name="data", help="Look through data sets, and make one.")
 console = Console(stderr=True)
 
 DataOption = Annotated[
@@ -55,7 +54,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     folders = _folders(data)
     if missing := [source.name for source in recipe.sources if source.name not in folders]:
         raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
-    with _bars() as bars:
+    with progress_bars(console) as bars:
         sets = {
             source.name: _read(recipe, folders[source.name], source.layout, "train", bars)
             for source in recipe.sources
@@ -140,7 +139,7 @@ def _assess(
     folder = _folders(data).get(recipe.validate_on)
     if folder is None:
         raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    with _bars() as bars:
+    with progress_bars(console) as bars:
         chosen_on = _read(recipe, folder, "photographs", "val", bars)
         measured_on = _read(recipe, folder, "photographs", split, bars)
         val = _score(model, chosen_on, protocol.VAL_TAKES, bars)
@@ -184,16 +183,6 @@ def _read(recipe: Recipe, folder: Path, layout: str, split: str, bars: Progress)
         return read_photographs(folder, split, size, lambda p: bars.track(p, description=task))
     except DataError as error:
         raise _fail(str(error)) from error
-
-
-def _bars() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _fail(message: str) -> typer.Exit:

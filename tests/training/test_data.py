@@ -12,7 +12,8 @@ from PIL import Image
 from tests.training.tiny import RECIPE, photographs
 from training.configs import View
 from training.data.batches import BatchDrawer
-from training.data.photographs import DataError, read_photographs, read_single_pictures
+from training.data.errors import DataError
+from training.data.photographs import read_photographs, read_single_pictures
 from training.data.transforms import draw_views, normalise
 
 GROCERY = Path(__file__).parents[3] / "shared" / "data" / "grocery"

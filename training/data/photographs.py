@@ -19,9 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-
-class DataError(Exception):
-    """A folder of pictures is not what it should be; the message names file and line."""
+from training.data.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,9 @@ def read_photographs(
     folder: Path, split: str, size: int, progress: Progress = lambda paths: paths
 ) -> PhotographSet:
     """Reads one split; pictures come out as size x size. Raises DataError."""
-    classes = _rows(folder / "classes.csv", ("class_id", "class_name", "iconic_image"))
+    classes = read_rows(folder / "classes.csv", ("class_id", "class_name", "iconic_image"))
     index = {row["class_id"]: position for position, row in enumerate(classes)}
-    rows = _rows(folder / f"{split}.csv", ("image", "class_id", "clip_id"))
+    rows = read_rows(folder / f"{split}.csv", ("image", "class_id", "clip_id"))
     for line, row in enumerate(rows, start=2):
         if row["class_id"] not in index:
             raise DataError(f"{folder / split}.csv:{line}: class_id {row['class_id']!r} is unknown")
@@ -71,7 +69,7 @@ def read_single_pictures(
     folder: Path, size: int, progress: Progress = lambda paths: paths
 ) -> PhotographSet:
     """Reads `images.csv` (column image): each picture is a product and its own photograph."""
-    rows = _rows(folder / "images.csv", ("image",))
+    rows = read_rows(folder / "images.csv", ("image",))
     pictures = read_pictures([folder / row["image"] for row in rows], size, progress)
     each = torch.arange(len(rows))
     return PhotographSet([row["image"] for row in rows], pictures, pictures, each, each)
@@ -101,7 +99,7 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

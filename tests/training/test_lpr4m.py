@@ -1,0 +1,221 @@
+"""LPR4M and its 750K subset: what is read, what is refused, and that nothing is lost silently."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.training.lpr_folders import (
+    CLIPS,
+    IMAGES,
+    LIVES,
+    every_picture,
+    frames_of,
+    full_line,
+    write_lpr4m,
+    write_lpr750k,
+    write_shards,
+)
+from training.cli import app
+from training.data.clip_index import evenly, held_out
+from training.data.errors import DataError
+from training.data.lpr4m import open_lpr, parse_full
+from training.data.pictures import FilePictures
+from training.data.records import Box, duration_type, products_type, scale_type, to_boxes
+from training.data.shards import open_shards
+from training.data.wrong_lines import WrongLines
+
+
+@pytest.mark.parametrize("tar", [True, False])
+def test_every_picture_is_found_in_its_shard(tmp_path: Path, tar: bool) -> None:
+    pictures = every_picture()
+    write_shards(tmp_path / "some" / "where", pictures, tar=tar)
+    for opened in (open_shards(tmp_path), open_shards(tmp_path)):  # indexed, then from the index
+        assert len(opened) == len(pictures)
+        assert all(opened.read(name) == data for name, data in pictures.items())
+        assert opened.original_size(IMAGES[0]) == (540, 720)
+        assert "nowhere" not in opened
+        with pytest.raises(DataError, match="nowhere"):
+            opened.read("nowhere")
+
+
+def test_an_index_of_other_shards_is_made_anew(tmp_path: Path) -> None:
+    pictures = every_picture()
+    names = list(pictures)
+    write_shards(tmp_path / "a", {name: pictures[name] for name in names[:3]}, tar=True)
+    assert names[4] not in open_shards(tmp_path)
+    write_shards(tmp_path / "b", {name: pictures[name] for name in names[3:]}, tar=True)
+    assert open_shards(tmp_path).read(names[4]) == pictures[names[4]]
+
+
+def test_broken_shards_and_ids_there_twice_are_refused(tmp_path: Path) -> None:
+    pictures = every_picture()
+    write_shards(tmp_path / "a", pictures, tar=True)
+    write_shards(tmp_path / "b", pictures, tar=False)
+    with pytest.raises(DataError, match="twice"):
+        open_shards(tmp_path)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "00000.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DataError, match=r"00000\.tar"):
+        open_shards(tmp_path / "c")
+    with tarfile.open(tmp_path / "c" / "00000.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("000000000.jpg"), io.BytesIO())
+    with pytest.raises(DataError, match=r"no 000000000\.json"):
+        open_shards(tmp_path / "c")
+
+
+def test_reads_the_full_annotations(tmp_path: Path) -> None:
+    data = open_lpr(write_lpr4m(tmp_path), "lpr4m", processes=2)
+    clips = [data.clips[row] for row in range(len(data.clips))]
+    assert {clip.clip_id for clip in clips} == set(CLIPS)
+    clip = next(clip for clip in clips if clip.clip_id == CLIPS[2])
+    assert (clip.live_id, clip.image_id, clip.product_id) == (LIVES[1], IMAGES[1], IMAGES[1])
+    assert clip.frames == tuple(frames_of(CLIPS[2]))
+    assert (clip.title, clip.category, clip.speech) == ("A title", "Mugs", "look at this")
+    assert (clip.scale, clip.duration, clip.products) == ("medium", "long", "few")
+    size = data.pictures.original_size(clip.frames[0])
+    assert size is not None
+    assert clip.boxes[0][0].relative(*size) == Box(0, 0, 0.5, 0.5)
+    product, live = data.clips.product, data.clips.live
+    assert len(np.unique(product)) == len(np.unique(live)) == 2
+
+
+def test_reads_the_test_with_frames_that_have_no_box(tmp_path: Path) -> None:
+    test = open_lpr(write_lpr4m(tmp_path), "lpr4m").test
+    first, second = test.queries
+    assert (first.clip_id, first.live_id, first.truth) == (CLIPS[0], LIVES[0], (IMAGES[0],))
+    assert first.frames == tuple(frames_of(CLIPS[0]))
+    assert [len(boxes) for boxes in first.boxes] == [0, 1, 0, 0]
+    assert (first.speech, second.speech) == ("this red one", "")
+    assert [p.image_id for p in test.galleries[LIVES[1]]] == list(IMAGES)
+    assert test.titles == {IMAGES[0]: "Red thing"}
+
+
+def test_reads_the_750k_subset(tmp_path: Path) -> None:
+    data = open_lpr(write_lpr750k(tmp_path), "lpr750k")
+    clip = data.clips[0]
+    assert (clip.clip_id, clip.product_id, clip.boxes) == (CLIPS[0], "spu-1", ())
+    shown = Image.open(io.BytesIO(data.pictures.read(clip.image)))
+    assert shown.getpixel((5, 5))[0] > 240  # type: ignore[index]
+    assert all(frame in data.pictures for frame in clip.frames)
+    query = data.test.queries[2]
+    assert (query.live_id, query.truth) == (LIVES[1], (IMAGES[1],))
+    gallery = data.test.galleries[LIVES[1]]
+    assert [p.image_id for p in gallery] == list(IMAGES)
+    assert all(p.reference in data.pictures for p in gallery)
+
+
+WRONG = {
+    "too few columns": ("a\tb", "2 columns instead of 11"),
+    "a call instead of a list": (
+        full_line(CLIPS[0], IMAGES[0]).replace(str(frames_of(CLIPS[0])), "__import__('os')"),
+        "column 2.*no list",
+    ),
+    "a frame without its box": (full_line(CLIPS[0], IMAGES[0], "[[0, 0, 1, 1]]"), "1 frames"),
+    "a box of three numbers": (full_line(CLIPS[0], IMAGES[0], "[[0, 0, 1]] * 4"), "column 3"),
+    "no image": (full_line(CLIPS[0], ""), "column 4"),
+    "no clip id": (full_line("clip", IMAGES[0]), "no clip id"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_line_is_refused(name: str) -> None:
+    line, told = WRONG[name]
+    with pytest.raises(DataError, match=told):
+        parse_full(line)
+
+
+def test_wrong_lines_are_counted_with_their_place_every_time(tmp_path: Path) -> None:
+    lines = [full_line(CLIPS[0], IMAGES[0]), full_line(CLIPS[1], IMAGES[0]), WRONG["no image"][0]]
+    write_lpr4m(tmp_path, lines=lines)
+    for _ in range(2):  # read, then from the index
+        data = open_lpr(tmp_path, "lpr4m")
+        assert (len(data.clips), data.wrong.count) == (2, 1)
+        assert "training_videoinfo_full_part_00.txt:2: column 4" in data.wrong.examples[0]
+
+
+def test_too_many_wrong_lines_stop(tmp_path: Path) -> None:
+    lines = [full_line(CLIPS[0], IMAGES[0])] + [WRONG["no image"][0]] * 4
+    write_lpr4m(tmp_path, lines=lines)
+    with pytest.raises(DataError, match=r"more than 2 wrong lines.*part_0\d\.txt:\d"):
+        open_lpr(tmp_path, "lpr4m", wrong=WrongLines(limit=2))
+
+
+def test_a_query_of_a_livestream_without_a_gallery_is_refused(tmp_path: Path) -> None:
+    write_lpr4m(tmp_path)
+    gallery = tmp_path / "annotations" / "test_liveid_to_gallery_2.json"
+    gallery.write_text(json.dumps({LIVES[0]: list(IMAGES)}))
+    with pytest.raises(DataError, match=LIVES[1]):
+        _ = open_lpr(tmp_path, "lpr4m").test
+
+
+def test_a_path_that_leads_out_of_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leads out"):
+        FilePictures(tmp_path).read("../secret.jpg")
+
+
+def test_held_out_livestreams_are_whole_and_few() -> None:
+    live = np.repeat(np.arange(100, dtype=np.uint64), 3)
+    kept = held_out(live, 0.02)
+    assert kept.sum() == 6
+    assert not set(live[kept]) & set(live[~kept])
+    assert held_out(live[:6], 0.01).sum() == 3, "at least one livestream of several"
+    assert held_out(live[:3], 0.5).sum() == 0, "never all of them"
+
+
+def test_positions_are_spread_evenly() -> None:
+    assert evenly(3, 10) == [0, 1, 2]
+    assert evenly(100, 4) == [12, 37, 62, 87]
+
+
+def test_boxes_are_one_or_several_a_frame() -> None:
+    assert to_boxes([0, 0, 2, 3]) == (Box(0, 0, 2, 3),)
+    assert len(to_boxes([[0, 0, 2, 3], [1, 1, 2, 2]])) == 2
+    assert to_boxes([0, 0, 0, 0]) == to_boxes([]) == ()
+
+
+def test_the_papers_difficulties_begin_at_its_thresholds() -> None:
+    fifth, more = Box(0, 0, 0.5, 0.4), Box(0, 0, 0.6, 0.7)
+    assert scale_type([fifth, None, fifth]) == "small"
+    assert scale_type([fifth, more]) == "medium"
+    assert scale_type([more]) == "large"
+    seen: list[Box | None] = [more] * 4
+    assert duration_type([*seen, *[None] * 6]) == "short"
+    assert duration_type([*seen, *[None] * 5]) == "medium"
+    assert duration_type([*seen, None]) == "long"
+    assert [products_type([n]) for n in (3, 4, 7, 8)] == ["few", "medium", "medium", "abundant"]
+
+
+@pytest.mark.parametrize("write", [write_lpr4m, write_lpr750k])
+def test_check_tells_what_is_there(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root, sheet = tmp_path / "data", tmp_path / "sheet.png"
+    write(root)
+    result = CliRunner().invoke(app, ["data", "check", str(root), "--sheet", str(sheet)])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert (told["clips"], told["products"], told["livestreams"]) == (3, 2, 2)
+    assert (told["missing"], told["wrong_lines"]) == (0, 0)
+    assert Image.open(sheet).width > 500
+
+
+def test_check_names_missing_pictures(tmp_path: Path) -> None:
+    write_lpr750k(tmp_path)
+    gone = next((tmp_path / "training_video_00").rglob("*-0002.jpg"))
+    gone.unlink()
+    (tmp_path / "gallery" / LIVES[0] / f"{IMAGES[1]}-0.jpg").unlink()
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert json.loads(result.stdout.splitlines()[-1])["missing"] == 3, "clip, query and gallery"
+    assert gone.name in result.output
+
+
+def test_check_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no known layout" in result.output

@@ -1,0 +1,76 @@
+"""`lpr-train data ...`: looks through data sets, and makes one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.data.check import Findings, check
+from training.data.contact_sheet import contact_sheet
+from training.data.errors import DataError
+from training.data.wrong_lines import DEFAULT_LIMIT
+from training.progress import progress_bars
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+console = Console(stderr=True)
+SHOWN = 10  # missing files and categories that are told one by one
+
+
+@app.command(name="check")
+def check_data(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The data set's folder.")],
+    sheet: Annotated[Path | None, typer.Option(help="Where a contact sheet is written.")] = None,
+    limit: Annotated[int, typer.Option(help="Wrong lines that are too many.")] = DEFAULT_LIMIT,
+    processes: Annotated[int, typer.Option(help="That read it.")] = os.cpu_count() or 1,
+) -> None:
+    """Tell what a data set holds: layout, counts, missing files, wrong lines."""
+    try:
+        with progress_bars(console) as progress:
+
+            def track(items: Iterable[int], total: int, name: str) -> Iterable[int]:
+                return progress.track(items, total=total, description=name)
+
+            found = check(path, track, limit=limit, processes=processes)
+    except DataError as error:
+        console.print(f"[red]{error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    _tell(found)
+    if sheet is not None and found.rows:
+        contact_sheet(found.rows).save(sheet)
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+    typer.echo(
+        json.dumps(
+            {
+                "layout": found.layout,
+                **{name.replace(" ", "_"): count for name, count in found.counts.items()},
+                "missing": len(found.missing),
+                "wrong_lines": found.wrong.count,
+            }
+        )
+    )
+
+
+def _tell(found: Findings) -> None:
+    console.print(f"layout: {found.layout}")
+    for name, count in found.counts.items():
+        console.print(f"{count:>12,}  {name}")
+    for kind, counter in found.kinds.items():
+        told = ", ".join(f"{name} {count:,}" for name, count in counter.most_common(SHOWN))
+        console.print(f"{kind}: {told}", soft_wrap=True)
+    _tell_some("missing", found.missing, len(found.missing))
+    _tell_some("wrong lines", found.wrong.examples, found.wrong.count)
+
+
+def _tell_some(name: str, examples: list[str], count: int) -> None:
+    if not count:
+        console.print(f"[green]{name}: none")
+        return
+    console.print(f"[red]{name}: {count:,}")
+    for example in examples[:SHOWN]:
+        console.print(f"  {example}", soft_wrap=True, markup=False)

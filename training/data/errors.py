@@ -1,0 +1,7 @@
+"""What can be wrong with training data."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Data is not what it should be; the message names the file and, if there is one, the line."""

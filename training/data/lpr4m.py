@@ -1,0 +1,280 @@
+"""Readers of LPR4M (github.com/adxcreative/RICE) and of the 750K subset of RICE's released code.
+
+`lpr4m`: `annotations/training_videoinfo_full_part_*.txt` (tab-separated) and the `test_*` files
+beside them; pictures in img2dataset's shards anywhere below the folder, found by id.
+`lpr750k`: `annotations/training_videoinfo_*.txt` with other columns; pictures are files:
+`query/`, `gallery/<live id>/`, `training_image/`, `training_video_0X/`.
+Lists are Python literals, never evaluated as code. LPR-Synth is written in the first layout.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from training.data.clip_index import ClipIndex, index_clips
+from training.data.errors import DataError
+from training.data.pictures import FilePictures, Pictures
+from training.data.records import (
+    Box,
+    Clip,
+    Query,
+    ShopPicture,
+    clip_of,
+    live_of,
+    to_boxes,
+)
+from training.data.shards import open_shards
+from training.data.wrong_lines import WrongLines
+
+Layout = Literal["lpr4m", "lpr750k"]
+TRAINING_FILES = {
+    "lpr4m": "training_videoinfo_full*.txt",
+    "lpr750k": "training_videoinfo_*.txt",
+}
+
+
+@dataclass(frozen=True)
+class LprData:
+    """An opened data set: its pictures, its training clips by row, and its test."""
+
+    folder: Path
+    layout: Layout
+    pictures: Pictures
+    clips: ClipIndex
+    wrong: WrongLines
+
+    @cached_property
+    def test(self) -> Benchmark:
+        """Raises DataError."""
+        return (read_test if self.layout == "lpr4m" else read_test_750k)(self.folder)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Queries and, by livestream, the shop's pictures that each is looked for among."""
+
+    queries: list[Query]
+    galleries: dict[str, list[ShopPicture]]
+    titles: dict[str, str]
+    """By image id; not every picture has one."""
+
+    def __post_init__(self) -> None:
+        for query in self.queries:
+            if query.live_id not in self.galleries:
+                raise DataError(f"clip {query.clip_id}: livestream {query.live_id} has no gallery")
+
+
+def open_lpr(
+    folder: Path,
+    layout: Layout,
+    *,
+    wrong: WrongLines | None = None,
+    processes: int = 1,
+    progress: Callable[[Iterable[Path]], Iterable[Path]] = lambda shards: shards,
+) -> LprData:
+    """Opens a data set; the first time, its files and shards are read once. Raises DataError."""
+    wrong = wrong or WrongLines()
+    if layout == "lpr4m":
+        pictures: Pictures = open_shards(folder, processes=processes, progress=progress)
+        parse = parse_full
+    else:
+        pictures, parse = FilePictures(folder), parse_750k
+    files = annotation_files(folder, TRAINING_FILES[layout])
+    clips = index_clips(folder, files, parse, wrong, processes=processes)
+    return LprData(folder, layout, pictures, clips, wrong)
+
+
+def annotation_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of `annotations/` that match, sorted; raises DataError where none does."""
+    files = sorted((folder / "annotations").glob(pattern))
+    if not files:
+        raise DataError(f"{folder / 'annotations'}: no file {pattern}")
+    return files
+
+
+def parse_full(line: str) -> Clip:
+    """A line of the full annotations: 11 columns. Raises DataError."""
+    fields = _fields(line, 11)
+    frames = _texts(fields[1], "column 2, frame ids")
+    boxes = tuple(to_boxes(boxes) for boxes in _list(fields[2], "column 3, boxes"))
+    if boxes and len(boxes) != len(frames):
+        raise DataError(f"boxes for {len(boxes)} frames, but {len(frames)} frames")
+    return Clip(
+        clip_id=fields[0],
+        live_id=live_of(fields[0]),
+        frames=frames,
+        boxes=boxes,
+        image_id=_given(fields[3], "column 4, image id"),
+        image=fields[3],
+        product_id=fields[3],
+        title=fields[4],
+        category_id=fields[5],
+        category=fields[6],
+        speech=fields[7],
+        scale=fields[8],
+        duration=fields[9],
+        products=fields[10],
+    )
+
+
+def parse_750k(line: str) -> Clip:
+    """A line of the 750K subset: 10 columns, no boxes. Raises DataError."""
+    fields = _fields(line, 10)
+    return Clip(
+        clip_id=fields[0],
+        live_id=live_of(fields[0]),
+        frames=_texts(fields[1], "column 2, frame paths"),
+        boxes=(),
+        image_id=_given(fields[3], "column 4, image id"),
+        image=_given(fields[4], "column 5, image path"),
+        product_id=_given(fields[8], "column 9, spu id"),
+        title=fields[5],
+        category_id=fields[6],
+        category=fields[7],
+        speech=fields[9],
+    )
+
+
+def _fields(line: str, columns: int) -> list[str]:
+    fields = line.split("\t")
+    if len(fields) != columns:
+        raise DataError(f"{len(fields)} columns instead of {columns}")
+    return fields
+
+
+def _given(value: str, name: str) -> str:
+    if not value:
+        raise DataError(f"{name}: empty")
+    return value
+
+
+def _list(text: str, name: str) -> list[Any]:
+    """A list, as JSON or as a Python literal."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise DataError(f"{name}: no list: {type(error).__name__}") from error
+    if not isinstance(value, list):
+        raise DataError(f"{name}: a {type(value).__name__} instead of a list")
+    return value
+
+
+def _texts(text: str, name: str) -> tuple[str, ...]:
+    values = _list(text, name)
+    if not values or not all(isinstance(value, str) and value for value in values):
+        raise DataError(f"{name}: must be texts, at least one")
+    return tuple(values)
+
+
+def read_test(folder: Path) -> Benchmark:
+    """LPR4M's test. Frames without a box are known from `test_frame_url_*.txt` alone; without
+    that file, queries have the frames that have boxes. Raises DataError."""
+    truth = read_json(_one(folder, "test_videoid_to_gtimage_*.json"))
+    galleries = read_json(_one(folder, "test_liveid_to_gallery_*.json"))
+    boxes = {frame: to_boxes(b) for frame, b in _test_boxes(folder).items()}
+    speech = _pairs(folder, "test_videoid_asr_*.txt")
+    frames: dict[str, list[str]] = {}
+    for frame in sorted(_frame_urls(folder) or boxes):
+        frames.setdefault(clip_of(frame), []).append(frame)
+    return Benchmark(
+        [_query(clip, ids, frames.get(clip, []), boxes, speech) for clip, ids in truth.items()],
+        {live: [ShopPicture(i, i) for i in _image_ids(ids)] for live, ids in galleries.items()},
+        _pairs(folder, "test_image_title_*.txt"),
+    )
+
+
+def read_test_750k(folder: Path) -> Benchmark:
+    """The subset's test: `*query*.json` {clip: {frames, gt}} and `*gallery*.txt` of
+    `live id/file`; a picture's id is the first five dash-separated fields of its file's name.
+    Raises DataError."""
+    queries = read_json(_one(folder, "*query*.json"))
+    galleries: dict[str, list[ShopPicture]] = {}
+    for line in _one(folder, "*gallery*.txt").read_text().split():
+        live, slash, name = line.partition("/")
+        if not slash:
+            raise DataError(f"gallery list: {line!r} is not <live id>/<file>")
+        identity = "-".join(Path(name).stem.split("-")[:5])
+        galleries.setdefault(live, []).append(ShopPicture(identity, f"gallery/{line}"))
+    try:
+        found = [
+            Query(clip, live_of(clip), tuple(told["frames"]), _image_ids(told["gt"]))
+            for clip, told in queries.items()
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"query list: {error!r}") from error
+    return Benchmark(found, galleries, {})
+
+
+def _query(
+    clip: str,
+    truth: object,
+    frames: list[str],
+    boxes: dict[str, tuple[Box, ...]],
+    speech: dict[str, str],
+) -> Query:
+    return Query(
+        clip,
+        live_of(clip),
+        tuple(frames),
+        _image_ids(truth),
+        tuple(boxes.get(frame, ()) for frame in frames),
+        speech.get(clip, ""),
+    )
+
+
+def _image_ids(value: object) -> tuple[str, ...]:
+    """Ids; a list may give files of pictures instead, `<live id>/<id>.jpg` or `<id>.jpg`."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"image ids must be a list of texts, not {value!r:.80}")
+    return tuple(item.rpartition("/")[2].removesuffix(".jpg") for item in value)
+
+
+def _test_boxes(folder: Path) -> dict[str, Any]:
+    files = sorted((folder / "annotations").glob("test_frameid2gtbox_*.json"))
+    return read_json(files[0]) if files else {}
+
+
+def _frame_urls(folder: Path) -> list[str]:
+    """Frame ids out of the list of URLs that the data was fetched by."""
+    return [
+        url.rpartition("/")[2].rpartition(".")[0]
+        for file in sorted((folder / "annotations").glob("test_frame_url_*.txt"))
+        for url in file.read_text().split()
+    ]
+
+
+def _pairs(folder: Path, pattern: str) -> dict[str, str]:
+    """Lines of id, tab, text; without such a file, nothing."""
+    pairs = {}
+    for file in sorted((folder / "annotations").glob(pattern)):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            identity, _, text = line.partition("\t")
+            pairs[identity] = text
+    return pairs
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    files = annotation_files(folder, pattern)
+    if len(files) > 1:
+        raise DataError(f"{pattern}: more than one: {', '.join(file.name for file in files)}")
+    return files[0]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; raises DataError."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: {error}") from error
+    if not isinstance(told, dict):
+        raise DataError(f"{file}: a {type(told).__name__} instead of an object")
+    return told

@@ -1,0 +1,36 @@
+"""Wrong lines of annotation files: counted and told with file and line, until there are too many.
+
+Four million lines collected from the web hold some that are broken. A run should not die of one,
+and must not shrink silently either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.data.errors import DataError
+
+DEFAULT_LIMIT = 1000
+EXAMPLES = 20  # kept to be shown
+
+
+@dataclass
+class WrongLines:
+    """Counts what was left out; `add` raises DataError once there are more than `limit`."""
+
+    limit: int = DEFAULT_LIMIT
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+    """The first wrong lines: "file:line: what is wrong"."""
+
+    def add(self, file: Path, line: int, reason: str) -> None:
+        self.count += 1
+        told = f"{file}:{line}: {reason}"
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(told)
+        if self.count > self.limit:
+            raise DataError(
+                f"more than {self.limit} wrong lines; this was the last: {told}; the first: "
+                f"{self.examples[0]}"
+            )
