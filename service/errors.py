@@ -160,6 +160,11 @@ class OverloadedError(LPRError):
     retry_after_s = 1
 
 
+class DeadlineExceededError(LPRError):
+    slug, status, title = "deadline-exceeded", 504, "The request took too long"
+    retry_after_s = 2
+
+
 class UnavailableError(LPRError):
     """A part the service stands on does not answer; the same request may succeed later."""
 

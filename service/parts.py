@@ -96,7 +96,8 @@ class Service:
         settings = self.settings
         model = Model.open(Bundle.load(settings.bundle), settings.inference)
         decoder = ClipDecoder(settings.media)
-        logger.info("decoder", extra={"sandbox": decoder.sandbox()})
+        sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
+        logger.info("decoder", extra=sandbox)
         catalogue = Catalogue(settings.data_dir / "catalogue")
         dims = model.manifest.dims
         index = VectorIndex(

@@ -58,7 +58,10 @@ async def info(request: Request) -> Info:
             "embedded": settings.redis.url is None,
             "up": await _redis_is_up(service),
         },
-        decoder={"sandbox": parts.decoder.sandbox()},
+        decoder={
+            "sandbox": parts.decoder.sandbox(),
+            "file_system": parts.decoder.file_system,
+        },
         limits={
             "max_body_bytes": settings.max_body_bytes,
             "max_in_flight": settings.max_in_flight,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ffmpeg
@@ -76,13 +77,19 @@ class ClipDecoder:
                 wall_s=limits.decode_wall_s,
                 cpu_s=limits.decode_wall_s * (limits.decode_threads + 1),
                 memory_bytes=limits.decode_memory_bytes,
-            )
+            ),
+            readable=(str(Path(self._executable).resolve()),),
         )
         self._check_executable()
 
     def sandbox(self) -> dict[str, bool]:
         """The layers of confinement by name, and whether each is in force."""
         return dict(self._sandbox.layers)
+
+    @property
+    def file_system(self) -> str | None:
+        """What keeps the decoder from all other files: bubblewrap, landlock or nothing."""
+        return self._sandbox.file_system
 
     def decode(self, clip: bytes, *, size: int, frames: int) -> Frames:
         """At most `frames` frames of `clip`, evenly spread, cut to `size` x `size`; blocking.

@@ -1,7 +1,7 @@
 """Runs one untrusted child process and always gets its descriptors, memory and time back.
 
 Knows Linux's means of confinement; knows nothing of video. What the machine does not allow is left
-out and reported, never silently assumed.
+out and reported, never silently assumed. A child ends with the request that it works for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
+from service import deadlines
 from service.errors import UnavailableError
+from service.media.landlock import confine_thread
 
+# Programs and libraries of the system, which hold nothing of anybody's.
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+_LOOK_S = 0.1  # between looks whether the child's work is still wanted
 _HEAD_BYTES = 128_000
 _TAIL_BYTES = 64_000
 _READ_BYTES = 1 << 18
@@ -50,32 +57,34 @@ class Finished:
 class Sandbox:
     """A way to start children with every layer of confinement that this machine allows.
 
-    Each layer is tried once, here; `layers` says which hold.
+    Each layer is tried once, here; `layers` says which hold. Of the file system a child has the
+    system's programs and `readable`, by the first means that works: bubblewrap or Landlock,
+    `file_system` says which. Both hold whatever the child is told to open.
     """
 
-    def __init__(self, limits: SandboxLimits) -> None:
+    def __init__(self, limits: SandboxLimits, readable: Sequence[str] = ()) -> None:
         self._limits = limits
-        cpu_s = math.ceil(limits.cpu_s) + 1
+        # Children are started on a thread of their own, for Landlock takes a thread's rights.
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix="lpr-sandbox")
+        bubblewrap = _usable(_bubblewrap(readable))
+        self.file_system = "bubblewrap" if bubblewrap else self._landlock(readable)
         wrappers = {
             "no_network": ["unshare", "--user", "--net"],
-            "resource_limits": [
-                "prlimit",
-                f"--cpu={cpu_s}",
-                f"--as={limits.memory_bytes}",
-                f"--nofile={limits.open_files}",
-                f"--fsize={limits.file_bytes}",
-                "--core=0",
-            ],
+            "resource_limits": _prlimit(limits),
             # The death signal ends a decoder whose service was killed outright.
             "no_new_privileges": ["setpriv", "--no-new-privs", "--pdeathsig", "KILL"],
         }
         self.layers: dict[str, bool] = {
             "own_session": True,
             "memory_file": hasattr(os, "memfd_create"),
+            "own_file_system": self.file_system is not None,
         }
         self._prefix: list[str] = []
         for layer, wrapper in wrappers.items():
-            found = _usable(wrapper)
+            if layer == "no_network" and bubblewrap:
+                found: list[str] | None = bubblewrap
+            else:
+                found = self._launcher.submit(_usable, wrapper).result()
             self.layers[layer] = found is not None
             self._prefix += found or []
 
@@ -86,26 +95,47 @@ class Sandbox:
 
         At most `output_bytes` of its standard output are kept, one byte more ends it; of its
         standard error the beginning and the end are kept. It inherits the descriptors `inherit`
-        and nothing else: no input, no environment. Raises UnavailableError if it cannot start.
+        and nothing else: no input, no environment. Raises UnavailableError if it cannot start,
+        and what `deadlines.check` raises once the caller's request is over.
         """
         deadline = time.monotonic() + self._limits.wall_s
         try:
-            child = subprocess.Popen(  # noqa: S603 - the command is ours, the input a descriptor
-                [*self._prefix, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=tuple(inherit),
-                env={"LC_ALL": "C"},
-                cwd="/",
-                start_new_session=True,
-            )
+            child = self._launcher.submit(self._start, command, inherit).result()
         except OSError as error:
             raise UnavailableError(f"The decoder could not be started: {error}.") from error
         try:
             return _collect(child, deadline, output_bytes)
         finally:
             _end(child)
+
+    def _start(self, command: Sequence[str], inherit: Sequence[int]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - the command is ours, the input a descriptor
+            [*self._prefix, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=tuple(inherit),
+            env={"LC_ALL": "C"},
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def _landlock(self, readable: Sequence[str]) -> str | None:
+        """Confine the launcher, and see that it is."""
+
+        def confine() -> None:
+            # subprocess finds the descriptors to close in /proc.
+            confine_thread(readable=(*_SYSTEM, *readable), devices=_DEVICES, listable=("/proc",))
+
+        try:
+            self._launcher.submit(confine).result()
+        except OSError:  # a kernel without it, or a container that forbids it
+            return None
+        try:
+            self._launcher.submit(os.listdir, "/").result()
+        except PermissionError:
+            return "landlock"
+        return None
 
 
 @contextlib.contextmanager
@@ -145,6 +175,24 @@ def _fill(file: IO[bytes], data: bytes) -> None:
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
 
 
+def _prlimit(limits: SandboxLimits) -> list[str]:
+    return [
+        "prlimit",
+        f"--cpu={math.ceil(limits.cpu_s) + 1}",
+        f"--as={limits.memory_bytes}",
+        f"--nofile={limits.open_files}",
+        f"--fsize={limits.file_bytes}",
+        "--core=0",
+    ]
+
+
+def _bubblewrap(readable: Sequence[str]) -> list[str]:
+    """A file system of the system's programs and `readable`, and no network."""
+    binds = [word for path in (*_SYSTEM, *readable) for word in ("--ro-bind-try", path, path)]
+    namespaces = ["--unshare-user", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    return ["bwrap", *namespaces, "--die-with-parent", "--dev", "/dev", *binds, "--"]
+
+
 def _usable(wrapper: list[str]) -> list[str] | None:
     """The wrapper with its full path if it runs a command here, else None."""
     program, true = shutil.which(wrapper[0]), shutil.which("true")
@@ -167,7 +215,8 @@ def _collect(child: subprocess.Popen[bytes], deadline: float, output_bytes: int)
         selector.register(child.stdout, selectors.EVENT_READ)
         selector.register(child.stderr, selectors.EVENT_READ)
         while selector.get_map() and cut is None:
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            ready = selector.select(max(0.0, min(_LOOK_S, deadline - time.monotonic())))
+            deadlines.check()
             for key, _ in ready:
                 chunk = os.read(key.fd, _READ_BYTES)
                 if not chunk:
