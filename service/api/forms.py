@@ -7,80 +7,31 @@ files are handed on as bytes; their names and content types are the client's and
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.api.problems import validation_error
 from service.errors import (
     BadInputError,
     ClientLeftError,
     MalformedMultipartError,
-    MetadataTooLargeError,
     RequestTimeoutError,
     TooManyPartsError,
     UnsupportedMediaTypeError,
 )
+from service.fields import MAX_IMAGES, validation_error
 
-MAX_FILES = 64
+MAX_FILES = MAX_IMAGES
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 65_536
-MAX_METADATA_BYTES = 16_384
 
 FieldsT = TypeVar("FieldsT", bound=BaseModel)
-
-
-def _plain(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must have no control characters")
-    return text
-
-
-def _addressable(identifier: str) -> str:
-    if "/" in identifier or identifier in (".", ".."):
-        raise ValueError('must not be "." or ".." and have no "/", for it is part of addresses')
-    return identifier
-
-
-def _metadata(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    if len(text.encode()) > MAX_METADATA_BYTES:
-        raise MetadataTooLargeError(
-            f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
-        )
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-        # Neither a number that became infinite nor a lone surrogate can be written again.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object ({error})") from error
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-Identifier = Annotated[
-    str,
-    Field(min_length=1, max_length=128, description="printable characters, no slash"),
-    AfterValidator(_plain),
-    AfterValidator(_addressable),
-]
-Title = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
-Metadata = Annotated[
-    dict[str, Any],
-    BeforeValidator(_metadata),
-    Field(description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes"),
-]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from starlette.responses import Response
 from service.api.forms import (
     MAX_FILES,
     Form,
-    Identifier,
-    Metadata,
-    Title,
     files_schema,
     multipart_schema,
     read_form,
@@ -26,6 +23,7 @@ from service.api.schemas import Product, ProductPage
 from service.api.state import service_of
 from service.coordination.idempotency import check_key
 from service.errors import BadInputError
+from service.fields import Identifier, MetadataText, Title
 from service.indexing import NewProduct
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
@@ -37,7 +35,7 @@ class ProductFields(BaseModel):
     shop_id: Identifier
     product_id: Identifier
     title: Annotated[Title | None, Field(description="shown with answers")] = None
-    metadata: Metadata | None = None
+    metadata: MetadataText | None = None
 
 
 @router.post(

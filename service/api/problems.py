@@ -7,7 +7,7 @@ pointer of the field at fault, where there is one.
 from __future__ import annotations
 
 import http
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from service.errors import BadInputError, LPRError
+from service.errors import LPRError
+from service.fields import validation_error
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -66,21 +67,6 @@ def _response(problem: Problem, headers: Mapping[str, str], scope: Scope) -> Res
     scope.setdefault("state", {})["problem"] = problem.type.rsplit("/", 1)[-1]  # for the metrics
     body = problem.model_dump_json(exclude={"pointer"} if problem.pointer is None else None)
     return Response(body, problem.status, dict(headers), media_type=MEDIA_TYPE)
-
-
-def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
-    """Pydantic's findings as one of ours; the first one is pointed at."""
-    detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {_message(error)}" for error in errors)
-    return BadInputError(detail, pointer=_pointer(errors[0]["loc"]) if errors else None)
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words
-
-
-def _pointer(location: Sequence[int | str]) -> str:
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    return "".join(f"/{part}" for part in escaped)
 
 
 async def _on_ours(request: Request, error: Exception) -> Response:

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from service.api.forms import (
     MAX_FILES,
     Form,
-    Identifier,
     file_schema,
     files_schema,
     multipart_schema,
@@ -22,6 +21,7 @@ from service.api.problems import documented
 from service.api.schemas import RecognizeAnswer
 from service.api.state import service_of
 from service.errors import BadInputError, TextUnsupportedError
+from service.fields import Identifier
 from service.recognition import Query, Recognition, Stopwatch
 
 router = APIRouter(tags=["recognize"])

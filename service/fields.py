@@ -1,0 +1,91 @@
+"""What a caller may write in a field, and how one that is wrong is told.
+
+For forms, addresses and batches alike; knows nothing of how a field came here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from service.errors import BadInputError, MetadataTooLargeError
+
+MAX_IMAGES = 64  # of a product
+MAX_METADATA_BYTES = 16_384
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have no control characters")
+    return text
+
+
+def _addressable(identifier: str) -> str:
+    if "/" in identifier or identifier in (".", ".."):
+        raise ValueError('must not be "." or ".." and have no "/", for it is part of addresses')
+    return identifier
+
+
+def _from_text(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    _check_length(text)
+    try:
+        return json.loads(text, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object ({error})") from error
+
+
+def _writable(value: object) -> object:
+    """Neither a number that became infinite nor a lone surrogate can be written again."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        _check_length(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object ({error})") from error
+    return value
+
+
+def _check_length(text: str) -> None:
+    if len(text.encode()) > MAX_METADATA_BYTES:
+        raise MetadataTooLargeError(
+            f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
+        )
+
+
+def no_constant(name: str) -> None:
+    """For `json.loads(parse_constant=...)`: NaN and Infinity are Python's, not JSON's."""
+    raise ValueError(f"{name} is not JSON")
+
+
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=128, description="printable characters, no slash"),
+    AfterValidator(_plain),
+    AfterValidator(_addressable),
+]
+Title = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+Metadata = Annotated[
+    dict[str, Any],
+    BeforeValidator(_writable),
+    Field(description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes"),
+]
+MetadataText = Annotated[Metadata, BeforeValidator(_from_text)]  # as a form has it
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
+    """Pydantic's findings as one of ours; the first one is pointed at."""
+    detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {_message(error)}" for error in errors)
+    return BadInputError(detail, pointer=_pointer(errors[0]["loc"]) if errors else None)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words
+
+
+def _pointer(location: Sequence[int | str]) -> str:
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join(f"/{part}" for part in escaped)
