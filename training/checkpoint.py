@@ -20,6 +20,10 @@ from torch import Tensor
 from training.configs import Recipe, recipe_from_dict
 from training.models.rice import Rice
 
+# Fields that recipes did not have at first, and what was done before there were any.
+BEFORE: dict[str, Any] = {"contest": "both", "reconstruction_weight": 0.0}
+MODEL_BEFORE: dict[str, Any] = {"attention_dropout": 0.0, "reconstruction": None}
+
 
 class CheckpointError(Exception):
     """A checkpoint cannot be read or does not fit; the message says which and why."""
@@ -61,7 +65,9 @@ def load(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Checkpoint(
-            recipe_from_dict(json.loads(metadata["recipe"])), tensors, json.loads(metadata["state"])
+            recipe_from_dict(_completed(json.loads(metadata["recipe"]))),
+            tensors,
+            json.loads(metadata["state"]),
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
@@ -69,6 +75,11 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
     except ValidationError as error:
         raise CheckpointError(f"{path} has a recipe this version cannot read: {error}") from error
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of any age, with what it left unsaid."""
+    return {**BEFORE, **recipe, "model": {**MODEL_BEFORE, **recipe["model"]}}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

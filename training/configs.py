@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from training.losses import Contest
 from training.models.encoder import STRICT
 from training.models.rice import RiceConfig
 
@@ -111,7 +112,12 @@ class Recipe:
     """Probability that a training clip keeps only its first frames (RICE, augmentation)."""
     hard_negatives: int = 3
     """Negatives that stand beside each positive in PMD's loss."""
+    contest: Contest = "clips"
+    """Who contests with the positive in PMD: other clips for the picture, or that and other
+    pictures for the clip."""
     matching_weight: float = 1.0
+    reconstruction_weight: float = 1.0
+    """Of PFR, whose variant is the model's `reconstruction`; 0.05 is paper-style."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -125,6 +131,10 @@ class Recipe:
             raise ValueError(f"source {self.validate_on} has no val split")
         if self.hard_negatives < 1:
             raise ValueError("hard_negatives must be positive")
+        if min(self.matching_weight, self.reconstruction_weight) < 0:
+            raise ValueError("matching_weight and reconstruction_weight are not negative")
+        if self.reconstruction_weight and self.model.reconstruction is None:
+            raise ValueError("reconstruction_weight needs a model with reconstruction")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

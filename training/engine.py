@@ -28,7 +28,7 @@ from training.configs import Recipe, Schedule
 from training.data.batches import Batch, BatchDrawer
 from training.data.photographs import PhotographSet
 from training.evaluation.protocol import VAL_TAKES, best_match_weight, score_clips, summary
-from training.losses import icl_loss, pmd_loss
+from training.losses import icl_loss, pfr_loss, pmd_loss
 from training.models.rice import Rice
 
 
@@ -120,7 +120,7 @@ class Run:
 
     def train(self, step: int, batch: Batch) -> dict[str, float]:
         """One update. Returns the losses."""
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step)  # dropped paths
+        torch.manual_seed(self.recipe.seed * 1_000_003 + step)  # dropped paths and weights
         self.model.train()
         self.model.encoder.train(self.recipe.schedule.encoder_rate > 0)
         share = learning_rate_share(step, self.recipe.schedule)
@@ -130,7 +130,7 @@ class Run:
         with sdpa_kernel(attention_kernels(self.device)):
             with torch.autocast(self.device.type, torch.bfloat16):
                 losses = rice_losses(self.model, batch, self.recipe)
-            total = losses["icl"] + self.recipe.matching_weight * losses["pmd"]
+            total = total_loss(losses, self.recipe)
             if not torch.isfinite(total):
                 raise DivergedError(f"step {step}: the loss is {total.item()}")
             total.backward()
@@ -179,17 +179,37 @@ class Run:
 
 
 def rice_losses(model: Rice, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """ICL and PMD of a batch, each a scalar."""
-    pictures, clips = model.encode_together(batch.pictures, batch.frames, batch.frame_mask)
+    """ICL, PMD and, where the recipe has it, PFR of a batch, each a scalar and not yet weighted."""
+    pictures, clips = model.encode_together(
+        batch.pictures, batch.frames, batch.frame_mask, batch.patch_mask
+    )
     with torch.autocast(batch.product.device.type, enabled=False):  # cosines need the digits
         similarity = clips.embedding.float() @ pictures.embedding.float().T
-    states = model.decoder.match_state(pictures.tokens)
+    losses = {"icl": icl_loss(similarity, batch.product, model.temperature)}
     key, value = model.decoder.keys_values(clips.tokens)
+    if model.reconstruction is not None and recipe.reconstruction_weight > 0:
+        decoded = model.decoder.self_block(pictures.tokens)
+        states = decoded[:, 0]
+        attention = model.decoder.cross_block.attention_map(
+            decoded[batch.product], key, clips.token_mask
+        )
+        reconstruction = model.reconstruction(attention, clips.tokens, clips.token_mask)
+        losses["pfr"] = pfr_loss(reconstruction, pictures.tokens[batch.product])
+    else:
+        states = model.decoder.match_state(pictures.tokens)
     logits = model.decoder.match(states, key, value, clips.token_mask).float()
-    return {
-        "icl": icl_loss(similarity, batch.product, model.temperature),
-        "pmd": pmd_loss(logits, similarity, batch.product, recipe.hard_negatives),
-    }
+    losses["pmd"] = pmd_loss(
+        logits, similarity, batch.product, recipe.hard_negatives, recipe.contest
+    )
+    return losses
+
+
+def total_loss(losses: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """The weighted sum, a scalar."""
+    total = losses["icl"] + recipe.matching_weight * losses["pmd"]
+    if "pfr" in losses:
+        total = total + recipe.reconstruction_weight * losses["pfr"]
+    return total
 
 
 def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:

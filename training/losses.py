@@ -1,15 +1,20 @@
 """The losses of RICE on a batch of N clips of P different products.
 
 Names follow the paper: ICL is instance-level contrastive learning, PMD the pairwise matching
-decoder. A clip's positive is the picture of its own product, `product` int64 [N]; clips of the
-same product are positives of that picture and never negatives of it.
+decoder, PFR patch feature reconstruction. A clip's positive is the picture of its own product,
+`product` int64 [N]; clips of the same product are positives of that picture and never negatives
+of it.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Contest = Literal["clips", "both"]
 
 
 def icl_loss(similarity: Tensor, product: Tensor, temperature: Tensor) -> Tensor:
@@ -27,21 +32,35 @@ def icl_loss(similarity: Tensor, product: Tensor, temperature: Tensor) -> Tensor
     return (clip_to_picture + picture_to_clip) / 2
 
 
-def pmd_loss(logits: Tensor, similarity: Tensor, product: Tensor, negatives: int) -> Tensor:
+def pmd_loss(
+    logits: Tensor, similarity: Tensor, product: Tensor, negatives: int, contest: Contest
+) -> Tensor:
     """Cross-entropy of each positive, first, against its hardest negatives.
 
     `logits` [N,P] of the matching decoder; the hardest are the most similar by the cosine
-    `similarity` [N,P], which only chooses and so gets no gradient. Both directions: a clip among
-    pictures, as the service ranks, and a picture among clips, as the paper trains.
+    `similarity` [N,P], which only chooses and so gets no gradient. A contest of `clips` for a
+    picture is what the paper trains; `both` adds that of pictures for a clip, as the service
+    ranks. Clips of the picture's own product never contest (in the released code they do).
     """
     own = F.one_hot(product, logits.shape[1]).bool()
     clip = torch.arange(len(product), device=product.device)
     positive = logits[clip, product]
-    clip_side = _positive_first(logits, similarity, own, positive, negatives)
-    picture_side = _positive_first(
+    among_clips = _positive_first(
         logits.T[product], similarity.T[product], own.T[product], positive, negatives
     )
-    return (clip_side + picture_side) / 2
+    if contest == "clips":
+        return among_clips
+    return (_positive_first(logits, similarity, own, positive, negatives) + among_clips) / 2
+
+
+def pfr_loss(reconstruction: Tensor, picture_tokens: Tensor) -> Tensor:
+    """Mean squared error of reconstructed tokens [N,R,D] against the pictures' [N,T,D].
+
+    The last R of a picture's tokens are meant: all, or the patches without the class token. They
+    are a target and so get no gradient.
+    """
+    target = picture_tokens[:, -reconstruction.shape[1] :].detach()
+    return F.mse_loss(reconstruction.float(), target.float())
 
 
 def _positive_first(

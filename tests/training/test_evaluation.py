@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
-from tests.training.tiny import photographs, tiny_model
+from tests.training.tiny import CONFIG, photographs, tiny_model
 from training.evaluation.calibration import (
     ABSENT_SHARE,
     Calibration,
@@ -15,6 +16,7 @@ from training.evaluation.calibration import (
 )
 from training.evaluation.metrics import accuracy, ranks
 from training.evaluation.protocol import Scores, best_match_weight, score_clips
+from training.models.rice import Clips, Rice
 
 
 def test_ranks_and_accuracy() -> None:
@@ -54,6 +56,27 @@ def test_scoring_is_the_same_every_time_and_counts_every_clip() -> None:
     assert torch.equal(first.match, again.match)
     assert len(seen) == len(first.truth) == 10
     assert first.coarse.shape == first.match.shape == (10, 5)
+
+
+def test_nothing_is_cut_or_dropped_when_scoring() -> None:
+    """The released code cuts tails off at evaluation too, by chance. A model
+    left in training mode is scored on all frames and without chance."""
+    torch.manual_seed(0)
+    model, data = Rice(replace(CONFIG, attention_dropout=0.5)), photographs()
+    seen = []
+    encode = model.encode_clips
+
+    def spy(frames: torch.Tensor, *masks: torch.Tensor) -> Clips:
+        seen.append((frames.shape[1], all(bool(mask.all()) for mask in masks)))
+        return encode(frames, *masks)
+
+    model.encode_clips = spy  # type: ignore[method-assign]
+    first = score_clips(model.train(), data)
+    torch.manual_seed(1)
+    again = score_clips(model.train(), data)
+    assert torch.equal(first.match, again.match)
+    assert torch.equal(first.coarse, again.coarse)
+    assert set(seen) == {(CONFIG.frames, True)}
 
 
 def test_confidences_leave_room_for_none() -> None:

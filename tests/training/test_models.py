@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch.nn import functional as F
 
 from tests.training.tiny import CONFIG, tiny_model
 from training.models.encoder import EncoderConfig, ImageEncoder
 from training.models.rice import Rice, RiceConfig
+
+PAPER_STYLE = replace(
+    CONFIG,
+    tokens="projected",
+    frame_pooling="mean_of_unit",
+    icl_scale="fixed",
+    matching_head="linear",
+    self_block_from="text",
+    reconstruction="plain",
+)
 
 
 def views(pictures: int = 3, clips: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,12 +35,12 @@ def views(pictures: int = 3, clips: int = 2) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-@pytest.mark.parametrize("own_direction", [False, True])
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, own_direction=True), PAPER_STYLE])
 @torch.inference_mode()
 def test_the_shortcut_equals_the_whole_decoder_for_padded_and_masked_clips(
-    own_direction: bool,
+    config: RiceConfig,
 ) -> None:
-    model = Rice(replace(CONFIG, own_direction=own_direction)).eval()
+    model = Rice(config).eval()
     pixels, frames, frame_mask = views()
     patch_mask = torch.rand(2, 3, CONFIG.encoder.patches) < 0.6
     pictures = model.encode_pictures(pixels)
@@ -42,7 +54,7 @@ def test_the_shortcut_equals_the_whole_decoder_for_padded_and_masked_clips(
             clips.tokens[clip].expand(3, -1, -1),
             clips.token_mask[clip].expand(3, -1),
         )
-        assert torch.allclose(short[clip], whole.logits, atol=1e-5)
+        assert torch.allclose(short[clip], whole.logits, rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -108,6 +120,101 @@ def test_impossible_sizes_are_refused(wrong: dict[str, object]) -> None:
         EncoderConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_impossible_matching_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="matching_heads"):
-        RiceConfig(matching_heads=7)
+@torch.inference_mode()
+def test_paper_style_tokens_are_normed_and_projected() -> None:
+    model = Rice(PAPER_STYLE).eval()
+    pixels, _, _ = views()
+    _, last = model.encoder(pixels)
+    pictures = model.encode_pictures(pixels)
+    expected = model.encoder.projection(model.encoder.norm_after(last))
+    assert torch.allclose(pictures.tokens, expected, atol=1e-6)
+    assert pictures.tokens.shape[-1] == CONFIG.encoder.embedding
+    assert model.decoder.match_state(pictures.tokens).shape == (3, CONFIG.encoder.embedding)
+    first = F.normalize(pictures.tokens[:, 0], dim=-1)
+    assert torch.allclose(pictures.embedding, first, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_paper_style_frames_are_of_unit_length_before_the_mean() -> None:
+    model = Rice(PAPER_STYLE).eval()
+    _, frames, frame_mask = views(clips=1)
+    each, _ = model.encoder(frames[0])
+    patches = torch.ones(1, 3, CONFIG.encoder.patches, dtype=torch.bool)
+    clips = model.encode_clips(frames, frame_mask, patches)
+    expected = F.normalize(F.normalize(each, dim=-1).mean(0), dim=-1)
+    assert torch.allclose(clips.embedding[0], expected, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_paper_style_logits_are_100_times_a_linear_layer() -> None:
+    decoder = Rice(PAPER_STYLE).eval().decoder
+    decoded = torch.randn(5, CONFIG.encoder.embedding)
+    assert isinstance(decoder.direction, torch.nn.Linear)
+    expected = 100 * decoder.direction(decoder.pooled(decoded)).squeeze(-1)
+    assert torch.allclose(decoder.logit(decoded, decoded), expected)
+
+
+def test_icls_scale_is_learned_from_4_or_stays_at_10() -> None:
+    learned, fixed = Rice(CONFIG), Rice(PAPER_STYLE)
+    assert learned.temperature.item() == 4 and learned.temperature.requires_grad
+    assert fixed.temperature.item() == 10 and not fixed.temperature.requires_grad
+    assert "temperature" in dict(learned.named_parameters())
+    assert "temperature" not in dict(fixed.named_parameters())
+    assert "temperature" in fixed.state_dict()
+
+
+def test_attention_is_dropped_in_the_cross_block_in_training_alone() -> None:
+    model = Rice(replace(CONFIG, encoder=replace(CONFIG.encoder, drop_path=0.0)))
+    without = Rice(replace(model.config, attention_dropout=0.0))
+    without.load_state_dict(model.state_dict())
+    states, clip = torch.randn(2, 32), torch.randn(1, 51, 32)
+
+    def match(rice: Rice) -> torch.Tensor:
+        torch.manual_seed(0)
+        return rice.decoder.match(states, *rice.decoder.keys_values(clip))
+
+    model.train()
+    without.train()
+    assert model.decoder.cross_block.attention_dropout == 0.1
+    assert not torch.allclose(match(model), match(without))
+    tokens = torch.randn(2, 17, 32)
+    torch.manual_seed(0)
+    dropped = model.decoder.self_block(tokens)
+    assert torch.equal(dropped, without.decoder.self_block(tokens)), "the self block drops nothing"
+    assert torch.allclose(match(model.eval()), match(without.eval()))
+
+
+def test_activations_are_told_apart() -> None:
+    exact = EncoderConfig(image_size=32, patch_size=8, width=32, layers=1, heads=2, embedding=16)
+    exact = replace(exact, activation="gelu")
+    x = torch.linspace(-3, 3, 7)
+    found = [m for m in Rice(RiceConfig(exact)).modules() if isinstance(m, torch.nn.GELU)]
+    assert len(found) == 3, "in the encoder's block and in both of the decoder's"
+    assert torch.equal(found[0](x), F.gelu(x))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"matching_heads": 7}, "matching_heads"),
+        ({"matching_heads": 0}, "matching_heads"),
+        ({"tokens": "projected", "matching_heads": 3}, "512 is no multiple of matching_heads"),
+        ({"frames": 0}, "frames"),
+        ({"attention_dropout": 1.0}, "attention_dropout"),
+        ({"attention_dropout": -0.1}, "attention_dropout"),
+        ({"matching_head": "linear", "own_direction": True}, "own_direction"),
+        ({"self_block_from": "text"}, "projected"),
+    ],
+)
+def test_impossible_models_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RiceConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["tokens", "frame_pooling", "icl_scale", "matching_head", "self_block_from", "reconstruction"],
+)
+def test_words_that_name_no_variant_are_refused(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        TypeAdapter(RiceConfig).validate_python({field: "nonsense"})

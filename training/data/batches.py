@@ -23,6 +23,7 @@ class Batch:
     frames: Tensor  # float [N,F,3,S,S], zeros where padded
     frame_mask: Tensor  # bool [N,F]
     product: Tensor  # int64 [N], each clip's row in `pictures`
+    patch_mask: Tensor | None = None  # bool [N,F,P]; None: all patches take part
 
 
 class BatchDrawer:

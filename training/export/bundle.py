@@ -178,7 +178,7 @@ def _dims(model: Rice) -> dict[str, int]:
         "frames": model.config.frames,
         "patches": encoder.patches,
         "embedding": encoder.embedding,
-        "match_state": encoder.width,
+        "match_state": model.config.token_width,
     }
 
 

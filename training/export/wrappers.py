@@ -104,7 +104,7 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
     """The four graphs of a bundle."""
     config: RiceConfig = model.config
     size, patches = config.encoder.image_size, config.encoder.patches
-    embedding, width = config.encoder.embedding, config.encoder.width
+    embedding, width = config.encoder.embedding, config.token_width
     pictures = TensorSpec("pictures", "uint8", ("batch", size, size, 3))
     keys = TensorSpec("keys", "float32", ("tokens", width))
     values = TensorSpec("values", "float32", ("tokens", width))

@@ -19,6 +19,8 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's constants, RGB, of pi
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+Activation = Literal["quick_gelu", "gelu"]
+
 STRICT: Final[ConfigDict] = {"extra": "forbid"}  # a field that is not known is refused, not lost
 
 
@@ -42,6 +44,9 @@ class EncoderConfig:
     """Convolutions a stage of the `conv` stem; those after a stage's first are residual."""
     drop_path: float = 0.0
     """Share of residual branches dropped in training, growing linearly to this with depth."""
+    activation: Activation = "quick_gelu"
+    """OpenAI's weights and Chinese-CLIP's are trained with `quick_gelu`, most of OpenCLIP's own
+    with `gelu`; a state dict does not tell."""
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
@@ -100,33 +105,48 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.attend(self.query(queries), self.key(context), self.value(context), mask)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of projected queries [B,Q,D] over projected keys and values [B,L,D]."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0
+    ) -> Tensor:
+        """Attention of projected queries [B,Q,D] over projected keys and values [B,L,D].
+
+        `dropout` is the share of attention weights dropped in training.
+        """
         attended = F.scaled_dot_product_attention(
             self.split(query),
             self.split(key),
             self.split(value),
             attn_mask=None if mask is None else mask[:, None, None, :],
+            dropout_p=dropout if self.training else 0.0,
         )
         return self.out(attended.transpose(-2, -3).flatten(-2))
 
 
 class FeedForward(nn.Sequential):
-    """Two linear layers with QuickGELU between, four times as wide inside."""
+    """Two linear layers with the activation between, four times as wide inside."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width))
+    def __init__(self, width: int, activation: Activation) -> None:
+        between = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        super().__init__(nn.Linear(width, 4 * width), between, nn.Linear(4 * width, width))
 
 
 class Block(nn.Module):
     """Pre-LayerNorm transformer block of self-attention over tokens [B,T,D]."""
 
-    def __init__(self, width: int, heads: int, drop_path: float = 0.0, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        activation: Activation = "quick_gelu",
+        drop_path: float = 0.0,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads)
         self.norm_feedforward = nn.LayerNorm(width, eps=eps)
-        self.feedforward = FeedForward(width)
+        self.feedforward = FeedForward(width, activation)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -186,7 +206,10 @@ class ImageEncoder(nn.Module):
         self.positions = nn.Parameter(width**-0.5 * torch.randn(1 + config.patches, width))
         self.norm_before = nn.LayerNorm(width)
         rates = [config.drop_path * i / max(config.layers - 1, 1) for i in range(config.layers)]
-        self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, activation=config.activation, drop_path=rate)
+            for rate in rates
+        )
         self.norm_after = nn.LayerNorm(width)
         self.projection = nn.Linear(width, config.embedding, bias=False)
 
@@ -201,7 +224,11 @@ class ImageEncoder(nn.Module):
         mask = None if patch_mask is None else with_class_token(patch_mask)
         for block in self.blocks:
             tokens = block(tokens, mask)
-        return self.projection(self.norm_after(tokens[:, 0])), tokens
+        return self.project(tokens[:, 0]), tokens
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens [...,D] into the space of the embeddings, [...,E]."""
+        return self.projection(self.norm_after(tokens))
 
 
 def with_class_token(patch_mask: Tensor) -> Tensor:

@@ -14,15 +14,17 @@ token. Therefore, exactly:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import Attention, Block, FeedForward
+from training.models.encoder import Activation, Attention, Block, FeedForward
 
-MATCH_SCALE = 10.0  # the released code's factor on the cosine
+Head = Literal["cosine", "linear"]
+
+LOGIT_SCALE: dict[Head, float] = {"cosine": 10.0, "linear": 100.0}  # released, paper-style
 
 
 class Decoded(NamedTuple):
@@ -31,19 +33,25 @@ class Decoded(NamedTuple):
 
 
 class CrossBlock(nn.Module):
-    """Pre-LayerNorm cross-attention block; the context is taken as it is."""
+    """Pre-LayerNorm cross-attention block; the context is taken as it is.
 
-    def __init__(self, width: int, heads: int) -> None:
+    `attention_dropout` is the share of attention weights dropped in training.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, activation: Activation, attention_dropout: float
+    ) -> None:
         super().__init__()
+        self.attention_dropout = attention_dropout
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm_feedforward = nn.LayerNorm(width)
-        self.feedforward = FeedForward(width)
+        self.feedforward = FeedForward(width, activation)
 
     def forward(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens [B,T,D] over projected keys and values [B,L,D], `mask` bool [B,L]."""
         query = self.attention.query(self.norm_attention(tokens))
-        tokens = tokens + self.attention.attend(query, key, value, mask)
+        tokens = tokens + self.attention.attend(query, key, value, mask, self.attention_dropout)
         return tokens + self.feedforward(self.norm_feedforward(tokens))
 
     def attention_map(self, tokens: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
@@ -56,7 +64,10 @@ class CrossBlock(nn.Module):
 
 
 class PairwiseMatchingDecoder(nn.Module):
-    """Scores how well a picture's product is the one in a clip; logits are 10 cos(pooled, w).
+    """Scores how well a picture's product is the one in a clip.
+
+    Logits are 10 cos(pooled, w) with the `cosine` head (released), 100 (w pooled + b) with the
+    `linear` one (paper-style).
 
     In the released code w is one learned vector: telling same from different is left to the
     feed-forward, which starts from CLIP's last block. From nothing it did not learn that
@@ -64,17 +75,31 @@ class PairwiseMatchingDecoder(nn.Module):
     cosine compares the two.
     """
 
-    def __init__(self, width: int, heads: int, *, own_direction: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        head: Head = "cosine",
+        own_direction: bool = False,
+        activation: Activation = "quick_gelu",
+        attention_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.self_block = Block(width, heads, eps=1e-12)
-        self.cross_block = CrossBlock(width, heads)
+        self.head = head
+        self.self_block = Block(width, heads, activation=activation, eps=1e-12)
+        self.cross_block = CrossBlock(
+            width, heads, activation=activation, attention_dropout=attention_dropout
+        )
         self.norm_pool = nn.LayerNorm(width)
         self.pool = nn.Linear(width, width, bias=False)
-        self.direction = (
-            nn.Linear(width, width, bias=False)
-            if own_direction
-            else nn.Parameter(width**-0.5 * torch.randn(width))
-        )
+        self.direction: nn.Linear | nn.Parameter
+        if head == "linear":
+            self.direction = nn.Linear(width, 1)
+        elif own_direction:
+            self.direction = nn.Linear(width, width, bias=False)
+        else:
+            self.direction = nn.Parameter(width**-0.5 * torch.randn(width))
 
     def forward(
         self, picture_tokens: Tensor, clip_tokens: Tensor, token_mask: Tensor | None = None
@@ -105,8 +130,14 @@ class PairwiseMatchingDecoder(nn.Module):
 
     def logit(self, decoded: Tensor, state: Tensor) -> Tensor:
         """Decoded token 0 and the match state it came from, [...,D] -> [...]."""
-        pooled = F.relu(self.pool(self.norm_pool(decoded)))
+        pooled, scale = self.pooled(decoded), LOGIT_SCALE[self.head]
         direction = self.direction
-        if isinstance(direction, nn.Module):
-            direction = direction(state)
-        return MATCH_SCALE * F.cosine_similarity(pooled, direction, dim=-1)
+        if not isinstance(direction, nn.Module):
+            return scale * F.cosine_similarity(pooled, direction, dim=-1)
+        if self.head == "linear":
+            return scale * direction(pooled)[..., 0]
+        return scale * F.cosine_similarity(pooled, direction(state), dim=-1)
+
+    def pooled(self, decoded: Tensor) -> Tensor:
+        """Decoded token 0, [...,D] -> [...,D]."""
+        return F.relu(self.pool(self.norm_pool(decoded)))

@@ -1,20 +1,24 @@
 """RICE: one encoder for shop pictures and clip frames, and the matching decoder on their tokens.
 
-Source: "Cross-view Semantic Alignment for Livestreaming Product Recognition" (ICCV 2023), in the
-released code's variant. Knows nothing of losses or data.
+Source: "Cross-view Semantic Alignment for Livestreaming Product Recognition" (ICCV 2023). Defaults
+are the released code's variant; fields say what an older revision of it did ("paper-style").
+Knows nothing of losses or data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.models.encoder import STRICT, EncoderConfig, ImageEncoder, with_class_token
-from training.models.matching_decoder import PairwiseMatchingDecoder
+from training.models.matching_decoder import Head, PairwiseMatchingDecoder
+from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
+
+LEARNED_SCALE, FIXED_SCALE = 4.0, 10.0  # ICL's s: where it starts, and where it stays
 
 
 @dataclass(frozen=True)
@@ -24,81 +28,149 @@ class RiceConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     frames: int = 10
     """Frames a clip is looked at with, at most."""
+    tokens: Literal["last_block", "projected"] = "last_block"
+    """What the decoder reads. `last_block`: the encoder's last block before the final LayerNorm,
+    D wide. `projected` (paper-style): LayerNormed and projected, E wide."""
+    frame_pooling: Literal["mean", "mean_of_unit"] = "mean"
+    """A clip's embedding: the mean of its frames' embeddings as they are, or (paper-style) each
+    brought to unit length first."""
+    icl_scale: Literal["learned", "fixed"] = "learned"
+    """ICL's logits: s^2 cos with a learned s that starts at 4, or (paper-style) 100 cos."""
     matching_heads: int = 8
+    matching_head: Head = "cosine"
+    """PMD's logits: 10 cos(pooled, w), or (paper-style) 100 times a linear layer."""
     own_direction: bool = False
     """Compares the decoded token with the product's own state instead of one learned vector."""
+    self_block_from: Literal["vision", "text"] = "vision"
+    """The CLIP tower whose last blocks PMD's self block starts from; `text` is paper-style. The
+    cross block starts from the vision tower's."""
+    attention_dropout: float = 0.1
+    """Share of the cross block's attention weights dropped in training."""
+    reconstruction: Reconstruction | None = "softmax"
+    """PFR's variant; `plain` is paper-style, None leaves PFR out."""
+
+    @property
+    def token_width(self) -> int:
+        """Width of the decoder's tokens: D or, projected, E."""
+        return self.encoder.width if self.tokens == "last_block" else self.encoder.embedding
 
     def __post_init__(self) -> None:
-        if self.encoder.width % self.matching_heads:
+        if self.frames < 1:
+            raise ValueError(f"frames must be positive, not {self.frames}")
+        if self.matching_heads < 1 or self.token_width % self.matching_heads:
             raise ValueError(
-                f"width {self.encoder.width} is no multiple of matching_heads {self.matching_heads}"
+                f"width {self.token_width} is no multiple of matching_heads {self.matching_heads}"
+            )
+        if not 0 <= self.attention_dropout < 1:
+            raise ValueError(f"attention_dropout is a share, not {self.attention_dropout}")
+        if self.own_direction and self.matching_head != "cosine":
+            raise ValueError("own_direction compares by a cosine: matching_head must be cosine")
+        if self.self_block_from == "text" and self.tokens != "projected":
+            raise ValueError(
+                "CLIP's text tower is as wide as its embedding: self_block_from text needs "
+                "projected tokens"
             )
 
 
 class Pictures(NamedTuple):
     embedding: Tensor  # [B,E], L2
-    tokens: Tensor  # [B,1+P,D]
+    tokens: Tensor  # [B,1+P,W]
 
 
 class Clips(NamedTuple):
     embedding: Tensor  # [N,E], L2
-    tokens: Tensor  # [N,F*(1+P),D]
+    tokens: Tensor  # [N,F*(1+P),W]
     token_mask: Tensor  # bool [N,F*(1+P)], False for padded frames and masked patches
 
 
 class Rice(nn.Module):
-    """The model that a bundle is exported from."""
+    """The model that a bundle is exported from. W is `RiceConfig.token_width`."""
 
     def __init__(self, config: RiceConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = ImageEncoder(config.encoder)
         self.decoder = PairwiseMatchingDecoder(
-            config.encoder.width, config.matching_heads, own_direction=config.own_direction
+            config.token_width,
+            config.matching_heads,
+            head=config.matching_head,
+            own_direction=config.own_direction,
+            activation=config.encoder.activation,
+            attention_dropout=config.attention_dropout,
         )
-        self.temperature = nn.Parameter(torch.tensor(4.0))  # ICL's s: logits are s^2 cos
+        self.reconstruction = (
+            None
+            if config.reconstruction is None
+            else PatchReconstruction(
+                config.token_width, config.matching_heads, config.reconstruction
+            )
+        )
+        self.temperature: Tensor  # ICL's s: logits are s^2 cos
+        if config.icl_scale == "learned":
+            self.temperature = nn.Parameter(torch.tensor(LEARNED_SCALE))
+        else:
+            self.register_buffer("temperature", torch.tensor(FIXED_SCALE))
 
     def encode_pictures(self, pixels: Tensor) -> Pictures:
         """Normalised pixels [B,3,S,S]."""
-        embedding, tokens = self.encoder(pixels)
+        embedding, tokens = self._encode(pixels)
         return Pictures(F.normalize(embedding, dim=-1), tokens)
 
     def encode_clips(self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor) -> Clips:
         """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
-        embedding, tokens = self.encoder(frames.flatten(0, 1), patch_mask.flatten(0, 1))
+        embedding, tokens = self._encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
         return self.pool_frames(embedding, tokens, frame_mask, patch_mask)
 
     def encode_together(
-        self, pictures: Tensor, frames: Tensor, frame_mask: Tensor
+        self,
+        pictures: Tensor,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor | None = None,
     ) -> tuple[Pictures, Clips]:
         """Both views in one pass of the encoder, so that they share batch statistics.
 
         Pictures [B,3,S,S], frames [N,F,3,S,S], frame_mask [N,F]; padded frames are not encoded.
+        `patch_mask` is bool [N,F,P]; without it all patches take part.
         """
         count = pictures.shape[0]
-        embedding, tokens = self.encoder(torch.cat([pictures, frames[frame_mask]]))
+        every_patch = frame_mask.new_ones(*frame_mask.shape, self.config.encoder.patches)
+        attended = None
+        if patch_mask is not None:
+            whole = frame_mask.new_ones(count, self.config.encoder.patches)
+            attended = torch.cat([whole, patch_mask[frame_mask]])
+        embedding, tokens = self._encode(torch.cat([pictures, frames[frame_mask]]), attended)
         clip_embedding = embedding.new_zeros(*frame_mask.shape, embedding.shape[-1])
         clip_tokens = tokens.new_zeros(*frame_mask.shape, *tokens.shape[1:])
         clip_embedding[frame_mask] = embedding[count:]
         clip_tokens[frame_mask] = tokens[count:]
-        every_patch = frame_mask.new_ones(*frame_mask.shape, self.config.encoder.patches)
         return (
             Pictures(F.normalize(embedding[:count], dim=-1), tokens[:count]),
             self.pool_frames(
-                clip_embedding.flatten(0, 1), clip_tokens.flatten(0, 1), frame_mask, every_patch
+                clip_embedding.flatten(0, 1),
+                clip_tokens.flatten(0, 1),
+                frame_mask,
+                every_patch if patch_mask is None else patch_mask,
             ),
         )
 
-    @staticmethod
-    def pool_frames(
-        embedding: Tensor, tokens: Tensor, frame_mask: Tensor, patch_mask: Tensor
-    ) -> Clips:
-        """Frame embeddings [N*F,E] and tokens [N*F,1+P,D] -> clips.
+    def _encode(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pixels [B,3,S,S], bool [B,P] -> embedding [B,E], tokens [B,1+P,W]."""
+        embedding, tokens = self.encoder(pixels, patch_mask)
+        if self.config.tokens == "projected":
+            tokens = self.encoder.project(tokens)
+        return embedding, tokens
 
-        A clip's embedding is the mean over its real frames of the *unnormalised* embeddings, then
-        L2 (released code).
+    def pool_frames(
+        self, embedding: Tensor, tokens: Tensor, frame_mask: Tensor, patch_mask: Tensor
+    ) -> Clips:
+        """Frame embeddings [N*F,E] and tokens [N*F,1+P,W] -> clips.
+
+        A clip's embedding is the mean over its real frames, then L2.
         """
         clips, frames = frame_mask.shape
+        if self.config.frame_pooling == "mean_of_unit":
+            embedding = F.normalize(embedding, dim=-1)
         weight = frame_mask.to(embedding.dtype)[..., None]
         summed = (embedding.unflatten(0, (clips, frames)) * weight).sum(dim=1)
         token_mask = with_class_token(patch_mask) & frame_mask[..., None]

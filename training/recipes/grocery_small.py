@@ -27,6 +27,8 @@ GROCERY_SMALL = Recipe(
         ),
         matching_heads=6,
         own_direction=True,
+        attention_dropout=0.0,
+        reconstruction=None,
     ),
     sources=(
         Source("grocery", "photographs", products=48, clips_per_product=2, frames=2),
@@ -46,4 +48,6 @@ GROCERY_SMALL = Recipe(
     picture_view=View(scale=(0.7, 1.2), rotation=15.0, erase=0.1),
     frame_view=View(scale=(0.4, 1.0), rotation=20.0, erase=0.3),
     hard_negatives=63,  # nearly the whole batch: shops are matched whole, easy ones included
+    contest="both",
+    reconstruction_weight=0.0,
 )
