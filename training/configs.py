@@ -15,6 +15,8 @@ from training.losses import Contest
 from training.models.encoder import STRICT
 from training.models.rice import RiceConfig
 
+Layout = Literal["photographs", "pictures", "lpr4m", "lpr750k", "movingfashion"]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -24,9 +26,10 @@ class Source:
 
     name: str
     """Named on the command line: `--data NAME=FOLDER`."""
-    layout: Literal["photographs", "pictures"]
+    layout: Layout
     """`photographs`: classes.csv, iconic pictures, photographs by clip (training.data.photographs).
-    `pictures`: images.csv; every picture is a product of its own and both of its views."""
+    `pictures`: images.csv; every picture is a product of its own and both of its views.
+    `lpr4m`, `lpr750k`, `movingfashion`: as these data sets come."""
     products: int
     """Different products drawn for one batch."""
     clips_per_product: int = 1
@@ -127,7 +130,7 @@ class Recipe:
         by_name = {source.name: source for source in self.sources}
         if self.validate_on not in by_name:
             raise ValueError(f"validate_on {self.validate_on!r} is none of the sources {names}")
-        if by_name[self.validate_on].layout != "photographs":
+        if by_name[self.validate_on].layout == "pictures":
             raise ValueError(f"source {self.validate_on} has no val split")
         if self.hard_negatives < 1:
             raise ValueError("hard_negatives must be positive")

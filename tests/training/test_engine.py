@@ -18,7 +18,7 @@ from training.checkpoint import Checkpoint, CheckpointError, load, save
 from training.configs import Recipe, Schedule, Source, recipe_from_dict
 from training.data.batches import BatchDrawer
 from training.engine import learning_rate_share
-from training.models.rice import Rice
+from training.models.rice import Rice, RiceConfig
 from training.recipes import RECIPES
 
 
@@ -160,6 +160,25 @@ def test_a_checkpoint_from_before_a_field_existed_means_what_was_done_then(tmp_p
 def test_every_recipe_is_valid_and_survives_json(name: str) -> None:
     assert RECIPES[name].name == name
     assert recipe_from_dict(RECIPES[name].to_dict()) == RECIPES[name]
+
+
+@pytest.mark.parametrize("data", ["lpr4m", "lpr750k", "movingfashion"])
+def test_the_published_recipes_are_the_released_codes(data: str) -> None:
+    recipe = RECIPES[f"rice_vitb32_{data}"]
+    schedule, encoder = recipe.schedule, recipe.model.encoder
+    assert (schedule.encoder_rate, schedule.matching_rate) == (1e-6, 1e-4)
+    assert (schedule.weight_decay, schedule.eps) == (0.2, 1e-6)
+    assert (schedule.warmup, schedule.steps) == (500, 5000)
+    assert (encoder.patch_size, encoder.image_size, encoder.width, encoder.layers) == (
+        32, 224, 768, 12,
+    )  # fmt: skip
+    assert recipe.model == RiceConfig()
+    assert (recipe.hard_negatives, recipe.contest, recipe.tail_cut) == (3, "clips", 0.5)
+    assert (recipe.matching_weight, recipe.reconstruction_weight) == (1, 1)
+    [source] = recipe.sources
+    assert source.name == source.layout == data
+    assert 96 <= source.products * source.clips_per_product <= 128
+    assert source.frames == recipe.model.frames == 10
 
 
 @pytest.mark.parametrize(

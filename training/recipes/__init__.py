@@ -1,8 +1,9 @@
-"""Recipes: each module is one complete run, found by its name."""
+"""Recipes: each is one complete run, found by its name."""
 
 from __future__ import annotations
 
 from training.configs import Recipe
 from training.recipes.grocery_small import GROCERY_SMALL
+from training.recipes.rice_vitb32 import RICE_VITB32
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (GROCERY_SMALL,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (GROCERY_SMALL, *RICE_VITB32)}
