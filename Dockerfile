@@ -1,6 +1,9 @@
 # The serving image: no torch, no compiler, not root, and nothing written outside /data.
 #   docker build --target cpu -t lpr:cpu .
 #   docker build --target gpu -t lpr:gpu .
+# It listens beyond its own machine, so it starts once there is a key (or LPR_ALLOW_ANONYMOUS=true):
+#   docker run --rm -v lpr:/data lpr:cpu keys create --name me --all-shops --right recognize --right index
+#   docker run -v lpr:/data -p 127.0.0.1:8000:8000 lpr:cpu
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from service.api import gallery, health, problems, recognize
+from service.api.access import Authenticate
 from service.api.middleware import LimitBody, Observe
 from service.errors import StartupError
 from service.parts import Service
@@ -28,7 +29,8 @@ Every error is `application/problem+json`: a stable `type`, a `detail` that says
 def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) -> FastAPI:
     """The ASGI application; `app.state.service` is its `Service`.
 
-    It answers from the start and is ready later; `on_failure` is told if it never will be.
+    It answers from the start and is ready later; `on_failure` is told if it never will be. Raises
+    KeysError.
     """
     service = Service(settings)
 
@@ -67,6 +69,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     app.state.service = service
     problems.install(app)
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Authenticate, keys=service.keys)
     app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
     for router in (recognize.router, gallery.router, health.router):
         app.include_router(router)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from service import key_commands
 from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ProductFiles, read_products
-from service.server import address
 from service.server import serve as run_server
-from service.settings import Settings, complaints
 from service.telemetry import log_to_stderr
+from service.terminal import KeySecret, Url, complain, err, out, ready_client, settings_with, stop
 
 _UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive
 
@@ -32,16 +28,12 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Livestreaming product recognition: which of the shop's products is in this clip?",
 )
-_out = Console()
-_err = Console(stderr=True)
 
 app.command()(demo)
 app.command()(made)
+app.add_typer(key_commands.app, name="keys")
 
 Shop = Annotated[str, typer.Option("--shop", help="Id of the shop.")]
-Url = Annotated[
-    str | None, typer.Option(help="Address of the service [default: as LPR_HOST and LPR_PORT say]")
-]
 
 
 @app.command()
@@ -58,11 +50,11 @@ def serve(
     """Run the service until it is asked to stop. Its log is one JSON object a line, on stderr."""
     log_to_stderr()
     given = {"host": host, "port": port, "data_dir": data_dir, "bundle": bundle}
-    settings = _settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(**{name: value for name, value in given.items() if value is not None})
     try:
         run_server(settings)
     except StartupError as error:
-        raise _stop(f"The service cannot start: {error.detail}") from error
+        raise stop(f"The service cannot start: {error.detail}") from error
 
 
 @app.command()
@@ -72,6 +64,7 @@ def index(
     ],
     shop: Shop,
     url: Url = None,
+    key: KeySecret = None,
 ) -> None:
     """Index a folder of product pictures as a shop, through a running service.
 
@@ -81,10 +74,10 @@ def index(
     try:
         items = read_products(folder)
     except FolderError as error:
-        raise _stop(str(error)) from error
-    with _client(url) as client:
+        raise stop(str(error)) from error
+    with ready_client(url, key) as client:
         failed = _upload(client, shop, items)
-    _out.print(f"{len(items) - failed} of {len(items)} products indexed in shop {shop!r}.")
+    out.print(f"{len(items) - failed} of {len(items)} products indexed in shop {shop!r}.")
     if failed:
         raise typer.Exit(1)
 
@@ -92,8 +85,10 @@ def index(
 @app.command()
 def recognize(
     clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    *,
     shop: Shop,
     url: Url = None,
+    key: KeySecret = None,
     top_k: Annotated[int, typer.Option(help="Candidates shown.", min=1, max=100)] = 5,
     as_json: Annotated[
         bool, typer.Option("--json", help="One answer a line, as the service gave it.")
@@ -101,17 +96,17 @@ def recognize(
 ) -> None:
     """Say which of a shop's products is shown in each clip."""
     failed = 0
-    with _client(url) as client:
+    with ready_client(url, key) as client:
         for clip in clips:
             try:
                 answer = client.recognize(shop, clip, top_k)
             except ServiceUnreachableError as error:
-                raise _stop(str(error)) from error
+                raise stop(str(error)) from error
             except (ClientError, OSError) as error:
                 failed += 1
-                _complain(clip, error)
+                complain(clip, error)
                 continue
-            _out.print_json(json.dumps(answer), indent=None) if as_json else _show(clip, answer)
+            out.print_json(json.dumps(answer), indent=None) if as_json else _show(clip, answer)
     if failed:
         raise typer.Exit(1)
 
@@ -126,7 +121,7 @@ def _upload(client: Client, shop: str, items: list[ProductFiles]) -> int:
         TimeRemainingColumn(),
     )
     with (
-        Progress(*columns, console=_err) as progress,
+        Progress(*columns, console=err) as progress,
         ThreadPoolExecutor(_UPLOADS) as uploads,
     ):
         task = progress.add_task("", total=len(items))
@@ -139,10 +134,10 @@ def _upload(client: Client, shop: str, items: list[ProductFiles]) -> int:
                 future.result()
             except ServiceUnreachableError as error:
                 uploads.shutdown(cancel_futures=True)
-                raise _stop(str(error)) from error
+                raise stop(str(error)) from error
             except (ClientError, OSError) as error:
                 failed += 1
-                _complain(waiting[future].product_id, error)
+                complain(waiting[future].product_id, error)
             progress.advance(task)
     return failed
 
@@ -155,7 +150,7 @@ def _show(clip: Path, answer: dict[str, Any]) -> None:
         else "[bold yellow]not sure enough to name a product[/]"
     )
     damaged = " [yellow](a damaged clip)[/]" if answer.get("partial") else ""
-    _out.print(f"{escape(str(clip))}: {verdict} in {timings['total']:.0f} ms{damaged}")
+    out.print(f"{escape(str(clip))}: {verdict} in {timings['total']:.0f} ms{damaged}")
     table = Table("", "product", "title", "confidence", "score")
     for place, candidate in enumerate(answer["candidates"], start=1):
         table.add_row(
@@ -165,36 +160,4 @@ def _show(clip: Path, answer: dict[str, Any]) -> None:
             f"{candidate['confidence']:.1%}",
             f"{candidate['score']:.3f}",
         )
-    _out.print(table)
-
-
-@contextmanager
-def _client(url: str | None) -> Iterator[Client]:
-    """A client of a service that answers and is ready."""
-    if url is None:
-        settings = _settings()
-        url = address(settings.host, settings.port)
-    with Client(url) as client:
-        try:
-            client.wait_ready(0)
-        except ClientError as error:
-            raise _stop(str(error)) from error
-        yield client
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        raise _stop(f"The settings are not valid: {complaints(error)}") from error
-
-
-def _complain(what: object, error: Exception) -> None:
-    _err.print(
-        f"[red]{escape(str(what))}[/]: {escape(str(error))}", highlight=False, soft_wrap=True
-    )
-
-
-def _stop(message: str) -> typer.Exit:
-    _err.print(f"[red]{escape(message)}[/]", highlight=False, soft_wrap=True)
-    return typer.Exit(1)
+    out.print(table)

@@ -50,11 +50,20 @@ class Client:
     A busy service (429, 503) is asked again as its `Retry-After` says, for `patience_s` in all.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = 60.0, patience_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 60.0,
+        patience_s: float = 30.0,
+    ) -> None:
+        """`key`: the secret of a key, where the service asks for one."""
         self.base_url = base_url.rstrip("/")
         self._patience_s = patience_s
         self._http = httpx.Client(
             base_url=self.base_url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=5.0),
             # A proxy of the environment never leads to this machine itself.
             trust_env=not _is_loopback(httpx.URL(self.base_url).host),

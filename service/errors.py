@@ -130,6 +130,14 @@ class BodyTooLargeError(BadInputError):
     slug, status, title = "body-too-large", 413, "The request body is too large"
 
 
+class UnauthorizedError(BadInputError):
+    slug, status, title = "unauthorized", 401, "No valid key"
+
+
+class ForbiddenError(BadInputError):
+    slug, status, title = "forbidden", 403, "The key does not allow this"
+
+
 class NotFoundError(BadInputError):
     slug, status, title = "not-found", 404, "Not found"
 
@@ -139,7 +147,14 @@ class ProductNotFoundError(NotFoundError):
 
 
 class ShopNotFoundError(NotFoundError):
+    """The same words whether the shop is absent or another's: nobody can tell which."""
+
     slug, title = "shop-not-found", "No such shop"
+
+    def __init__(self, shop_id: str) -> None:
+        super().__init__(
+            f"there is no shop {shop_id!r}; POST /gallery of a first product makes one"
+        )
 
 
 class IdempotencyKeyInvalidError(BadInputError):
@@ -203,6 +218,10 @@ class StartupError(LPRError):
     """The service cannot start as configured; shown to the operator, never to a caller."""
 
     slug, title = "startup", "The service cannot start"
+
+
+class KeysError(StartupError):
+    slug, title = "keys-invalid", "The file of keys cannot be used"
 
 
 class BundleError(StartupError):

@@ -129,7 +129,7 @@ class Indexer:
             was_there = self._catalogue.delete_shop(shop_id)
             self._index.delete(sorted(self._index.row_ids(shop_id)))
         if not was_there:
-            raise ShopNotFoundError(f"there is no shop {shop_id!r}")
+            raise ShopNotFoundError(shop_id)
 
     def reconcile(self) -> None:
         """Bring the whole index into agreement with the catalogue."""

@@ -92,15 +92,18 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(data_dir: Path, port: int = 0, **env: object) -> Iterator[Client]:
+def running_service(
+    data_dir: Path, port: int = 0, *, key: str | None = None, **env: object
+) -> Iterator[Client]:
     """A ready service on `data_dir`, stopped cleanly at the end.
 
     `env` are further environment variables, e.g. `LPR_BUNDLE=path`. Port 0 takes a free one; the
-    client's `base_url` tells which. Raises StartupError with the end of its log if it cannot start.
+    client's `base_url` tells which. `key` is what the client sends. Raises StartupError with the
+    end of its log if it cannot start.
     """
     service = ServiceProcess(data_dir, port, **env)
     try:
-        with Client(service.wait_address()) as client:
+        with Client(service.wait_address(), key=key) as client:
             service.wait_ready(client)
             yield client
     finally:

@@ -26,6 +26,7 @@ from service.indexing import Indexer
 from service.inference.bundle import Bundle
 from service.inference.model import Model
 from service.inference.session import cores
+from service.keys import KeyRing
 from service.media.clips import ClipDecoder
 from service.recognition import Recognizer
 from service.settings import Settings
@@ -50,8 +51,10 @@ class Service:
     """One service: its settings, its telemetry, and its parts once they are open."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises KeysError."""
         self.settings = settings
         self.telemetry = Telemetry(settings.metrics.shop_groups)
+        self.keys = KeyRing(settings.keys_file, expected=settings.keys.file is not None)
         threads = max(2, cores())
         self.recognitions = Admission("recognize", settings.max_in_flight, threads, self.telemetry)
         self.posts = Admission("gallery", settings.max_in_flight, threads, self.telemetry)

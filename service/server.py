@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import time
+from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
@@ -27,7 +28,6 @@ _FINISH_S = 25  # for requests in flight, when asked to stop
 
 def serve(settings: Settings) -> None:
     """Run until asked to stop. Raises StartupError if it cannot start, or not become ready."""
-    listener = _listen(settings.host, settings.port)
     failures: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
@@ -35,6 +35,8 @@ def serve(settings: Settings) -> None:
         server.should_exit = True
 
     app = create_app(settings, fail)
+    guarded = app.state.service.keys.required or settings.allow_anonymous
+    listener = _listen(settings.host, settings.port, beyond_this_machine=guarded)
     config = uvicorn.Config(
         app,
         lifespan="on",
@@ -65,7 +67,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        logger.info("listening", extra={"address": self._address})
+        logger.info(
+            "listening", extra={"address": self._address, "keys": self._service.keys.required}
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self._service.draining.is_set()
@@ -82,12 +86,18 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, beyond_this_machine: bool) -> socket.socket:
     listener: socket.socket | None = None
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
             0
         ]
+        if not (beyond_this_machine or ip_address(where[0]).is_loopback):
+            raise StartupError(
+                f"without keys it listens on this machine only, and {host} is reached from others;"
+                " make a key with `lpr keys create`, or say LPR_ALLOW_ANONYMOUS=true to let"
+                " everybody who reaches it do everything"
+            )
         # With its protocol by name: asyncio turns Nagle's algorithm off for such sockets only, and
         # with it on each answer waits 40 ms for the client's delayed acknowledgement.
         listener = socket.socket(family, kind, protocol)

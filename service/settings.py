@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -73,6 +73,10 @@ class SearchSettings(_Part):
     hot_shops_bytes: int = Field(default=256_000_000, gt=0, description="memory for shops kept hot")
 
 
+class KeySettings(_Part):
+    file: Path | None = Field(default=None, description="None: keys.json in the data directory")
+
+
 class InferenceSettings(_Part):
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     threads: int | None = Field(default=None, gt=0, description="None: one for each core")
@@ -128,6 +132,15 @@ class Settings(BaseSettings):
         description="seconds of being unready before a stopping service stops listening",
     )
 
+    allow_anonymous: bool = Field(
+        default=False,
+        description="listen beyond this machine without keys: whoever reaches it may do everything",
+    )
+    key: SecretStr | None = Field(
+        default=None, description="the key that `lpr index`, `lpr recognize` and others send"
+    )
+
+    keys: KeySettings = Field(default_factory=KeySettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
     milvus: MilvusSettings = Field(default_factory=MilvusSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
@@ -135,6 +148,10 @@ class Settings(BaseSettings):
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
+
+    @property
+    def keys_file(self) -> Path:
+        return self.keys.file or self.data_dir / "keys.json"
 
     @classmethod
     def settings_customise_sources(

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from service.api.access import Reader, Writer, audited
 from service.api.forms import (
     MAX_FILES,
     Form,
@@ -43,7 +44,7 @@ class ProductFields(BaseModel):
     status_code=201,
     summary="Store or replace a product",
     response_model=Product,
-    responses=documented(400, 408, 409, 413, 415, 422, 429, 503, 507),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507),
     openapi_extra={
         "requestBody": multipart_schema(
             ProductFields, {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
@@ -52,6 +53,7 @@ class ProductFields(BaseModel):
 )
 async def put_product(
     request: Request,
+    key: Writer,
     idempotency_key: Annotated[
         str | None,
         Header(description="send a post again under its key, and it has one effect and one answer"),
@@ -70,6 +72,7 @@ async def put_product(
         form = await read_form(
             request, ProductFields, {"images": MAX_FILES}, service.settings.body_timeout_s
         )
+        key.check_shop(form.fields.shop_id)
         product = _new_product(form)
 
         def store() -> str:
@@ -89,7 +92,10 @@ async def put_product(
             )
             return answer.body, answer.replayed
 
-        body, replayed = await service.posts.run(work)
+        with audited(request, key, "put-product", product.shop_id, product.product_id) as write:
+            body, replayed = await service.posts.run(work)
+            if replayed:
+                write.result = "replayed"
     headers = {"x-queue-time": f"{queue_ms:.3f}"}
     if replayed:
         headers["idempotency-replayed"] = "true"
@@ -99,10 +105,11 @@ async def put_product(
 @router.get(
     "/{shop_id}",
     summary="List a shop's products, page by page",
-    responses=documented(404, 422, 503),
+    responses=documented(401, 403, 404, 422, 503),
 )
 def list_products(
     request: Request,
+    key: Reader,
     shop_id: Identifier,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="`next` of the page before")] = None,
@@ -114,8 +121,14 @@ def list_products(
     )
 
 
-@router.get("/{shop_id}/{product_id}", summary="Get a product", responses=documented(404, 422, 503))
-def get_product(request: Request, shop_id: Identifier, product_id: Identifier) -> Product:
+@router.get(
+    "/{shop_id}/{product_id}",
+    summary="Get a product",
+    responses=documented(401, 403, 404, 422, 503),
+)
+def get_product(
+    request: Request, key: Reader, shop_id: Identifier, product_id: Identifier
+) -> Product:
     return Product.of(service_of(request).parts.catalogue.get(shop_id, product_id))
 
 
@@ -123,10 +136,10 @@ def get_product(request: Request, shop_id: Identifier, product_id: Identifier) -
     "/{shop_id}/{product_id}/images/{image_id}",
     summary="Get a picture as it was posted",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **documented(404, 422, 503)},
+    responses={200: {"content": {"image/*": {}}}, **documented(401, 403, 404, 422, 503)},
 )
 def get_image(
-    request: Request, shop_id: Identifier, product_id: Identifier, image_id: str
+    request: Request, key: Reader, shop_id: Identifier, product_id: Identifier, image_id: str
 ) -> Response:
     record, data = service_of(request).parts.catalogue.picture(shop_id, product_id, image_id)
     headers = {
@@ -141,13 +154,15 @@ def get_image(
     "/{shop_id}/{product_id}",
     status_code=204,
     summary="Delete a product",
-    responses=documented(404, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503),
 )
-async def delete_product(request: Request, shop_id: Identifier, product_id: Identifier) -> None:
+async def delete_product(
+    request: Request, key: Writer, shop_id: Identifier, product_id: Identifier
+) -> None:
     """When this is answered, nobody finds the product any more. The shop stays, even empty."""
     service = service_of(request)
     indexer = service.parts.indexer
-    with service.posts.admit():
+    with service.posts.admit(), audited(request, key, "delete-product", shop_id, product_id):
         await service.posts.run(lambda: indexer.delete(shop_id, product_id))
 
 
@@ -155,12 +170,12 @@ async def delete_product(request: Request, shop_id: Identifier, product_id: Iden
     "/{shop_id}",
     status_code=204,
     summary="Delete a shop and all its products",
-    responses=documented(404, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503),
 )
-async def delete_shop(request: Request, shop_id: Identifier) -> None:
+async def delete_shop(request: Request, key: Writer, shop_id: Identifier) -> None:
     service = service_of(request)
     indexer = service.parts.indexer
-    with service.posts.admit():
+    with service.posts.admit(), audited(request, key, "delete-shop", shop_id):
         await service.posts.run(lambda: indexer.delete_shop(shop_id))
 
 

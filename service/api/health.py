@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from service.api.access import Caller
 from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
@@ -33,8 +34,8 @@ async def readyz(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/info", summary="What runs here", responses=documented(503))
-async def info(request: Request) -> Info:
+@router.get("/info", summary="What runs here", responses=documented(401, 503))
+async def info(request: Request, key: Caller) -> Info:
     service = service_of(request)
     parts, settings = service.parts, service.settings
     manifest = parts.model.manifest

@@ -71,6 +71,8 @@ class Observe:
             "status": status,
             "ms": round(1e3 * seconds, 3),
         }
+        if "grant" in state:
+            fields["key_id"] = state["grant"].key_id
         logger.info("request", extra=fields if problem is None else fields | {"problem": problem})
 
 

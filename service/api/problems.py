@@ -42,6 +42,8 @@ def problem_response(error: LPRError, scope: Scope) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
+    if error.status == http.HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = 'Bearer realm="lpr"'
     if error.status == http.HTTPStatus.REQUEST_TIMEOUT:
         headers["connection"] = "close"  # or the rest of the body would keep it open
     return _response(_problem(error, scope), headers, scope)

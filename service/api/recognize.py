@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from service.api.access import Recognizing
 from service.api.forms import (
     MAX_FILES,
     Form,
@@ -48,10 +49,10 @@ _FILES = {
     "/recognize",
     summary="Recognise the product shown in a clip",
     response_model=RecognizeAnswer,
-    responses=documented(400, 404, 408, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra={"requestBody": multipart_schema(RecognizeFields, _FILES)},
 )
-async def recognize(request: Request) -> Response:
+async def recognize(request: Request, key: Recognizing) -> Response:
     """The decision names the best candidate if its calibrated confidence is high enough, else it
     is null. Scores and confidences of the best `top_k` candidates come with it in any case.
 
@@ -66,6 +67,7 @@ async def recognize(request: Request) -> Response:
             {"clip": 1, "frames": MAX_FILES},
             service.settings.body_timeout_s,
         )
+        key.check_shop(form.fields.shop_id)
         query = _query(form)
         watch = Stopwatch()
         admitted = time.perf_counter()

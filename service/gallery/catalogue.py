@@ -161,9 +161,7 @@ class Catalogue:
     def check_shop(self, shop_id: str) -> None:
         """Raises ShopNotFoundError."""
         if not self.has_shop(shop_id):
-            raise ShopNotFoundError(
-                f"there is no shop {shop_id!r}; POST /gallery of a first product makes one"
-            )
+            raise ShopNotFoundError(shop_id)
 
     def page(
         self, shop_id: str, *, limit: int, after: str | None = None
