@@ -138,6 +138,34 @@ class ForbiddenError(BadInputError):
     slug, status, title = "forbidden", 403, "The key does not allow this"
 
 
+class BatchError(BadInputError):
+    slug, title = "batch-unreadable", "The batch could not be read"
+
+
+class BatchEmptyError(BatchError):
+    slug, title = "batch-empty", "The batch is empty"
+
+
+class BatchTooLargeError(BatchError):
+    slug, status, title = "batch-too-large", 413, "The batch is too large"
+
+
+class DuplicateInBatchError(BatchError):
+    slug, title = "duplicate-in-batch", "The batch has a product twice"
+
+
+class ArchiveUnreadableError(BatchError):
+    slug, title = "archive-unreadable", "The archive could not be read"
+
+
+class ArchiveUnsafeError(BatchError):
+    slug, title = "archive-unsafe", "The archive is not what a batch of pictures looks like"
+
+
+class MalformedJsonError(MalformedRequestError):
+    slug, title = "malformed-json", "The JSON body could not be read"
+
+
 class NotFoundError(BadInputError):
     slug, status, title = "not-found", 404, "Not found"
 
@@ -155,6 +183,10 @@ class ShopNotFoundError(NotFoundError):
         super().__init__(
             f"there is no shop {shop_id!r}; POST /gallery of a first product makes one"
         )
+
+
+class JobNotFoundError(NotFoundError):
+    slug, title = "job-not-found", "No such job"
 
 
 class IdempotencyKeyInvalidError(BadInputError):

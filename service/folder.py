@@ -8,12 +8,11 @@ product_id, title and image, one row a picture, paths relative to itself. Knows 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+from service.media.names import PICTURES, is_picture, product_of
 
 
 class FolderError(Exception):
@@ -43,13 +42,14 @@ def read_products(path: Path) -> list[ProductFiles]:
 
 
 def _from_folder(folder: Path) -> list[ProductFiles]:
-    rows: list[tuple[str, str, Path]] = []
+    pictures: list[Path] = []
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            rows += [(path.name, "", picture) for picture in _pictures(path)]
-        elif _is_picture(path):
-            rows.append((re.sub(r"__\d+$", "", path.stem), "", path))
-    return _items(rows)
+        pictures += sorted(path.iterdir()) if path.is_dir() else [path]
+    return _items(
+        (product_of(path.relative_to(folder)), "", path)
+        for path in pictures
+        if is_picture(path) and path.is_file()
+    )
 
 
 def _from_csv(file: Path) -> list[ProductFiles]:
@@ -83,11 +83,3 @@ def _items(rows: Iterable[tuple[str, str, Path]]) -> list[ProductFiles]:
         ProductFiles(product_id, titles[product_id] or None, tuple(paths))
         for product_id, paths in images.items()
     ]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_picture(path))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in PICTURES and not path.name.startswith(".")

@@ -1,0 +1,299 @@
+"""A batch of products as it was sent: items in order, each read when it is its turn.
+
+Three ways to write one, told apart by their first bytes:
+
+- JSON lines, one product a line: {shop_id?, product_id, title?, metadata?, images: [base64]};
+- an archive of pictures and a `products.jsonl` of such lines, whose `images` are names in it;
+- an archive of pictures alone, named by product as `service.media.names` says.
+
+A batch is gone through twice: `check_batch` refuses it whole, before anything is stored; `items`
+then hands out one product after the other. What is wrong with an item is that item's affair alone.
+Nothing here stores, decodes a picture, or keeps more than one item in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO, Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import (
+    ArchiveUnreadableError,
+    BadInputError,
+    BatchEmptyError,
+    BatchTooLargeError,
+    BodyTooLargeError,
+    DuplicateInBatchError,
+    MalformedJsonError,
+    UnsupportedMediaTypeError,
+)
+from service.fields import MAX_IMAGES, Identifier, Metadata, Title, no_constant, validation_error
+from service.indexing import NewProduct
+from service.jobs.archives import CHUNK, Archive, kind_of, open_archive
+from service.media.names import is_picture, product_of
+
+MAX_ITEMS = 10_000
+PRODUCTS = "products.jsonl"
+
+
+class Line(BaseModel):
+    """One product of JSON lines."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shop_id: Identifier | None = None
+    product_id: Identifier
+    title: Title | None = None
+    metadata: Metadata | None = None
+    images: Annotated[list[str], Field(min_length=1, max_length=MAX_IMAGES)]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One product of a batch; ids are None where they could not be read."""
+
+    place: int  # in the batch, from 0
+    shop_id: str | None
+    product_id: str | None
+    product: Callable[[], NewProduct]  # raises BadInputError, with a pointer into the item's line
+
+
+class Batch(Protocol):
+    """A way to write one."""
+
+    def lines(self) -> Iterator[Callable[[], Line]]:
+        """Each raises BadInputError if it is not a product's line."""
+        ...
+
+    def picture(self, reference: str) -> bytes:
+        """What an entry of a line's `images` stands for. Raises BadInputError."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    batch_bytes: int  # of all pictures together, unpacked
+    item_bytes: int  # of one product's line, and of its pictures together
+
+
+@contextmanager
+def open_batch(file: IO[bytes], limits: BatchLimits) -> Iterator[Batch]:
+    """The batch in a seekable file, which stays the caller's.
+
+    Raises UnsupportedMediaTypeError, and what `open_archive` raises.
+    """
+    kind = kind_of(file)
+    if kind is None:
+        _check_lines(file)
+        yield _JsonLines(file, limits.item_bytes)
+        return
+    with open_archive(file, kind, limits.batch_bytes) as archive:
+        folder = _folder_of_products(archive)
+        if folder is None:
+            yield _Pictures(archive, limits.item_bytes)
+        else:
+            yield _Described(archive, folder, limits.item_bytes)
+
+
+def check_batch(batch: Batch, shop_id: str | None) -> int:
+    """How many items it has; `shop_id` is of those that name none.
+
+    Raises BatchEmptyError, BatchTooLargeError, DuplicateInBatchError.
+    """
+    places: dict[tuple[str, str], int] = {}
+    count = 0
+    for item in items(batch, shop_id):
+        count += 1
+        if count > MAX_ITEMS:
+            raise BatchTooLargeError(f"a batch has at most {MAX_ITEMS} items; send several")
+        if item.shop_id is None or item.product_id is None:
+            continue
+        first = places.setdefault((item.shop_id, item.product_id), item.place)
+        if first != item.place:
+            raise DuplicateInBatchError(
+                f"items {first} and {item.place} (counted from 0) are both product "
+                f"{item.product_id!r} of shop {item.shop_id!r}; send each product once",
+                pointer=f"/{item.place}/product_id",
+            )
+    if not count:
+        raise BatchEmptyError("the batch has no items")
+    return count
+
+
+def items(batch: Batch, shop_id: str | None) -> Iterator[Item]:
+    """The batch's items in order; `shop_id` is of those that name none."""
+    for place, read in enumerate(batch.lines()):
+        try:
+            line = read()
+        except BadInputError as error:
+            yield Item(place, None, None, partial(_refuse, error))
+            continue
+        shop = line.shop_id or shop_id
+        yield Item(place, shop, line.product_id, partial(_product, batch, line, shop))
+
+
+def _refuse(error: BadInputError) -> NewProduct:
+    raise error
+
+
+def _product(batch: Batch, line: Line, shop_id: str | None) -> NewProduct:
+    if shop_id is None:
+        raise BadInputError(
+            "/shop_id: neither the item nor the batch names a shop", pointer="/shop_id"
+        )
+    pictures = []
+    for place, reference in enumerate(line.images):
+        try:
+            pictures.append(batch.picture(reference))
+        except BadInputError as error:
+            error.pointer = f"/images/{place}"
+            raise
+    return NewProduct(shop_id, line.product_id, line.title or None, line.metadata, tuple(pictures))
+
+
+class _JsonLines:
+    def __init__(self, file: IO[bytes], item_bytes: int) -> None:
+        self._file = file
+        self._item_bytes = item_bytes
+
+    def lines(self) -> Iterator[Callable[[], Line]]:
+        self._file.seek(0)
+        return _lines(self._file, self._item_bytes)
+
+    def picture(self, reference: str) -> bytes:
+        try:
+            return base64.b64decode(reference, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadInputError("the picture is not base64") from error
+
+
+class _Described:
+    """An archive with a `products.jsonl`; names are relative to the folder that is in."""
+
+    def __init__(self, archive: Archive, folder: PurePosixPath, item_bytes: int) -> None:
+        self._archive = archive
+        self._folder = folder
+        self._item_bytes = item_bytes
+
+    def lines(self) -> Iterator[Callable[[], Line]]:
+        with self._archive.open(str(self._folder / PRODUCTS)) as file:
+            for read in _lines(file, self._item_bytes):
+                yield partial(self._within_bounds, read)
+
+    def picture(self, reference: str) -> bytes:
+        name = self._name(reference)
+        if name not in self._archive.sizes:
+            raise BadInputError(f"there is no {reference[:200]!r} in the archive")
+        return _read(self._archive, name)
+
+    def _within_bounds(self, read: Callable[[], Line]) -> Line:
+        line = read()
+        _check_bytes(self._archive, map(self._name, line.images), self._item_bytes)
+        return line
+
+    def _name(self, reference: str) -> str:
+        return str(self._folder / reference)
+
+
+class _Pictures:
+    """An archive of pictures alone, named by product; it says nothing but their ids."""
+
+    def __init__(self, archive: Archive, item_bytes: int) -> None:
+        self._archive = archive
+        self._item_bytes = item_bytes
+        self._products: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(archive.sizes):
+            path = PurePosixPath(name)
+            if not is_picture(path):
+                raise ArchiveUnreadableError(
+                    f"{name[:200]!r} is no picture by its name, and there is no {PRODUCTS}"
+                )
+            self._products[product_of(path)].append(name)
+
+    def lines(self) -> Iterator[Callable[[], Line]]:
+        for product_id, names in self._products.items():
+            yield partial(self._line, product_id, names)
+
+    def picture(self, reference: str) -> bytes:
+        return _read(self._archive, reference)
+
+    def _line(self, product_id: str, names: list[str]) -> Line:
+        _check_bytes(self._archive, names, self._item_bytes)
+        return _validated({"product_id": product_id, "images": names})
+
+
+def _check_bytes(archive: Archive, names: Iterator[str] | list[str], most: int) -> None:
+    if sum(archive.sizes.get(name, 0) for name in names) > most:
+        raise BodyTooLargeError(
+            f"/images: a product's pictures have at most {most} bytes together", pointer="/images"
+        )
+
+
+def _read(archive: Archive, name: str) -> bytes:
+    with archive.open(name) as file:
+        return b"".join(iter(lambda: file.read(CHUNK), b""))
+
+
+def _folder_of_products(archive: Archive) -> PurePosixPath | None:
+    """Where `products.jsonl` is: at the top, or in the one folder that everything is in."""
+    paths = [PurePosixPath(name) for name in archive.sizes]
+    if PRODUCTS in archive.sizes:
+        return PurePosixPath()
+    tops = {path.parts[0] for path in paths}
+    if len(tops) == 1:
+        (top,) = tops
+        if f"{top}/{PRODUCTS}" in archive.sizes:
+            return PurePosixPath(top)
+    return None
+
+
+def _check_lines(file: IO[bytes]) -> None:
+    head = file.read(CHUNK).lstrip()
+    file.seek(0)
+    if not head.startswith(b"{"):
+        raise UnsupportedMediaTypeError(
+            "send the batch as JSON lines, or as a zip, tar or tar.gz archive"
+        )
+
+
+def _lines(file: IO[bytes], most: int) -> Iterator[Callable[[], Line]]:
+    for text in _raw_lines(file, most):
+        if text is None or text.strip():
+            yield partial(_parse, text, most)
+
+
+def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes | None]:
+    """Lines without their ends; None for one that is longer than `most` bytes."""
+    while line := file.readline(most + 1):
+        if len(line) <= most or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(CHUNK)
+        yield None
+
+
+def _parse(text: bytes | None, most: int) -> Line:
+    if text is None:
+        raise BodyTooLargeError(f"a line of a batch has at most {most} bytes")
+    try:
+        value = json.loads(text, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedJsonError(f"the line is not JSON: {error}") from error
+    return _validated(value)
+
+
+def _validated(value: object) -> Line:
+    try:
+        return Line.model_validate(value)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False, include_input=False)) from error
