@@ -22,6 +22,7 @@ from service.errors import CoordinationError, NotReadyError, StartupError
 from service.gallery.catalogue import Catalogue
 from service.gallery.index import VectorIndex
 from service.gallery.shops import HotShops
+from service.gallery.storage import LocalStorage, open_storage
 from service.indexing import Indexer
 from service.inference.bundle import Bundle
 from service.inference.model import Model
@@ -101,7 +102,10 @@ class Service:
         decoder = ClipDecoder(settings.media)
         sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
         logger.info("decoder", extra=sandbox)
-        catalogue = Catalogue(settings.data_dir / "catalogue")
+        storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
+        if isinstance(storage, LocalStorage):  # the data directory is this service's alone
+            storage.sweep()
+        catalogue = Catalogue(storage)
         dims = model.manifest.dims
         index = VectorIndex(
             settings.milvus,

@@ -41,6 +41,21 @@ class MediaSettings(_Part):
     decode_threads: int = Field(default=2, gt=0, description="its decoding threads")
 
 
+class CatalogueSettings(_Part):
+    url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/]+(/.*)?$",
+        description="s3://bucket/folder, for several services; None: in the data directory",
+    )
+    endpoint: str | None = Field(
+        default=None, description="http://minio:9000, of a store that speaks S3; None: AWS itself"
+    )
+    region: str = "us-east-1"
+    access_key_id: str | None = Field(default=None, description="None: as AWS's own tools find it")
+    secret_access_key: SecretStr | None = None
+    timeout_s: float = Field(default=5.0, gt=0, description="of every call")
+
+
 class MilvusSettings(_Part):
     uri: str | None = Field(default=None, description="None: Milvus Lite in the data directory")
     token: str | None = Field(default=None, description="credentials of a Milvus server")
@@ -142,6 +157,7 @@ class Settings(BaseSettings):
 
     keys: KeySettings = Field(default_factory=KeySettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
+    catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
     milvus: MilvusSettings = Field(default_factory=MilvusSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)

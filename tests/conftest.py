@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from service.settings import CatalogueSettings
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,20 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.contract.models import export_tiny, tiny_rice
 
     return export_tiny(tiny_rice(), tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an object store."""
+    from tests.service.object_store import object_store
+
+    with object_store() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_settings(s3_endpoint: str) -> CatalogueSettings:
+    """A place of the test's own in the object store."""
+    from tests.service.object_store import bucket_settings
+
+    return bucket_settings(s3_endpoint)

@@ -1,52 +1,47 @@
-"""The durable truth: every product's record and pictures, as files.
+"""The durable truth: every product's record and pictures, as files of a `Storage`.
 
 A product is acknowledged only after `put` returned, and everything else (the index, the hot shops,
-Redis) can be made again from here. Each file is written under a temporary name, synced and renamed,
-then its folder is synced; `record.json` comes last, so a product is there exactly when its record
-is, whatever the moment of a crash. Pictures are named by their content, so a new record's never
-overwrite different ones; those that only the old record had are removed after it, and who read the
-old record a moment ago may miss one. A record that cannot be read is logged and counts as none: it
-hides no other product, and can be replaced or deleted.
+Redis) can be made again from here. `record.json` comes last, so a product is there exactly when its
+record is, whatever the moment of a crash. Pictures are named by their content, so a new record's
+never overwrite different ones; those that only the old record had are removed after it, and who
+read the old record a moment ago may miss one. A record that cannot be read is logged and counts as
+none: it hides no other product, and can be replaced or deleted.
 
     shops/<shop>/shop.json
     shops/<shop>/<product>/record.json
     shops/<shop>/<product>/<image_id>
-    trash/                                 shops on their way out
 
-Knows nothing of vectors. Any number of readers, one writer at a time (`service.indexing`).
+Knows nothing of vectors. Any number of readers, one writer a product at a time
+(`service.indexing`); a writer that is not sure to be alone removes no picture, for another's record
+may need it.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.errors import (
-    CatalogueUnavailableError,
-    NotFoundError,
-    ProductNotFoundError,
-    ShopNotFoundError,
-    StorageFullError,
-)
+from service.errors import NotFoundError, ProductNotFoundError, ShopNotFoundError
+from service.gallery.storage import Storage
 
 logger = logging.getLogger(__name__)
 
 _RECORD = "record.json"
 _SHOP = "shop.json"
-_TEMPORARY = ".tmp"
+_SHOPS = "shops"
+_LAST = "~"  # comes after every name in a product's folder
+_DELETERS = 8  # products of a shop that are deleted at once
+
+Hold = Callable[[str], AbstractContextManager[bool]]
 
 
 class PictureRecord(BaseModel):
@@ -73,40 +68,41 @@ def image_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
+def _alone(_: str) -> AbstractContextManager[bool]:
+    return nullcontext(True)
+
+
 class Catalogue:
-    """The catalogue in one local folder.
+    """Every method may raise StorageFullError or CatalogueUnavailableError."""
 
-    Every method may raise StorageFullError or CatalogueUnavailableError.
-    """
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
-    def __init__(self, root: Path) -> None:
-        self._shops = root / "shops"
-        self._trash = root / "trash"
-        with _storage_errors():
-            for folder in (self._shops, self._trash):
-                folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(root)
+    def put(
+        self, record: ProductRecord, pictures: Mapping[str, bytes], *, alone: bool = True
+    ) -> None:
+        """Store a product and its pictures by image id; durable when this returns.
 
-    def put(self, record: ProductRecord, pictures: Mapping[str, bytes]) -> None:
-        """Store a product and its pictures by image id; durable when this returns."""
-        with _storage_errors():
-            folder = self._make_product_folder(record.shop_id, record.product_id)
-            for name, data in pictures.items():
-                _write(folder / name, data)  # also one that is there: it may be damaged
-            _sync_folder(folder)
-            _write(folder / _RECORD, record.model_dump_json().encode())
-            _sync_folder(folder)
-            _remove_all_but(folder, {_RECORD, *pictures})
+        Not `alone`: what only the record before had stays there.
+        """
+        shop = shop_folder(record.shop_id)
+        folder = product_folder(record.shop_id, record.product_id)
+        files = {f"{folder}/{name}": data for name, data in pictures.items()}
+        if not self.has_shop(record.shop_id):
+            files[f"{shop}/{_SHOP}"] = json.dumps({"shop_id": record.shop_id}).encode()
+        self._storage.put_many(files)  # also pictures that are there: they may be damaged
+        self._storage.put(f"{folder}/{_RECORD}", record.model_dump_json().encode())
+        if alone:
+            self._remove_all_but(folder, {_RECORD, *pictures})
 
     def find(self, shop_id: str, product_id: str) -> ProductRecord | None:
         """None too where the product's record is damaged; `holds` tells."""
-        with _storage_errors():
-            return _read_record(self._product_folder(shop_id, product_id))
+        return self._read_record(product_folder(shop_id, product_id))
 
     def holds(self, shop_id: str, product_id: str) -> bool:
         """Whether there is a record of the product, readable or not."""
-        with _storage_errors():
-            return (self._product_folder(shop_id, product_id) / _RECORD).is_file()
+        record = f"{product_folder(shop_id, product_id)}/{_RECORD}"
+        return self._storage.get(record) is not None
 
     def get(self, shop_id: str, product_id: str) -> ProductRecord:
         """Raises ShopNotFoundError, ProductNotFoundError."""
@@ -121,42 +117,34 @@ class Catalogue:
         record = self.get(shop_id, product_id)
         for picture in record.images:
             if picture.image_id == name:
-                with _storage_errors():
-                    path = self._product_folder(shop_id, product_id) / name
-                    try:
-                        return picture, path.read_bytes()
-                    except FileNotFoundError:  # replaced since the record was read
-                        break
+                data = self._storage.get(f"{product_folder(shop_id, product_id)}/{name}")
+                if data is not None:  # else: replaced since the record was read
+                    return picture, data
         raise NotFoundError(f"product {product_id!r} has no image {name!r}")
 
-    def delete(self, shop_id: str, product_id: str) -> bool:
+    def delete(self, shop_id: str, product_id: str, *, alone: bool = True) -> bool:
         """Whether it was there; durably gone when this returns. The shop stays, even empty."""
-        with _storage_errors():
-            folder = self._product_folder(shop_id, product_id)
-            try:
-                (folder / _RECORD).unlink()
-            except FileNotFoundError:
-                return False
-            _sync_folder(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            return True
+        return self._delete(product_folder(shop_id, product_id), alone)
 
-    def delete_shop(self, shop_id: str) -> bool:
-        """Whether it was there; durably gone, products and all, when this returns."""
-        with _storage_errors():
-            waste = self._trash / uuid.uuid4().hex
-            try:
-                self._shop_folder(shop_id).rename(waste)
-            except FileNotFoundError:
-                return False
-            _sync_folder(self._shops)
-            _sync_folder(self._trash)
-            shutil.rmtree(waste, ignore_errors=True)
-            return True
+    def delete_shop(self, shop_id: str, hold: Hold = _alone) -> bool:
+        """Whether it was there; durably gone, products and all, when this returns.
+
+        Product after product, so a crash leaves the shop with some of them. `hold` is entered with
+        a product's folder for its deletion, and tells whether that is done alone.
+        """
+
+        def delete(folder: str) -> None:
+            with hold(folder) as alone:
+                self._delete(folder, alone)
+
+        was_there = self.has_shop(shop_id)
+        with ThreadPoolExecutor(_DELETERS) as deleters:
+            list(deleters.map(delete, list(self._product_folders(shop_folder(shop_id)))))
+        self._storage.delete([f"{shop_folder(shop_id)}/{_SHOP}"])
+        return was_there
 
     def has_shop(self, shop_id: str) -> bool:
-        with _storage_errors():
-            return (self._shop_folder(shop_id) / _SHOP).is_file()
+        return self._storage.get(f"{shop_folder(shop_id)}/{_SHOP}") is not None
 
     def check_shop(self, shop_id: str) -> None:
         """Raises ShopNotFoundError."""
@@ -172,121 +160,85 @@ class Catalogue:
         ShopNotFoundError.
         """
         self.check_shop(shop_id)
+        shop = shop_folder(shop_id)
         records: list[ProductRecord] = []
         last: str | None = None
-        with _storage_errors():
-            for folder in _folders(self._shop_folder(shop_id)):
-                if after is not None and folder.name <= after:
-                    continue
-                record = _read_record(folder)
-                if record is None:
-                    continue
-                if len(records) == limit:
-                    return records, last
-                records.append(record)
-                last = folder.name
+        for folder in self._record_folders(shop, f"{shop}/{after}/{_LAST}" if after else None):
+            record = self._read_record(folder)
+            if record is None:
+                continue
+            if len(records) == limit:
+                return records, last
+            records.append(record)
+            last = folder.rpartition("/")[2]
         return records, None
 
     def products(self, shop_id: str | None = None) -> Iterator[ProductRecord]:
         """Every product, or every one of a shop, shop after shop."""
-        with _storage_errors():
-            shops = [self._shop_folder(shop_id)] if shop_id is not None else _folders(self._shops)
-            for shop in shops:
-                for folder in _folders(shop):
-                    record = _read_record(folder)
-                    if record is not None:
-                        yield record
+        for folder in self._record_folders(_SHOPS if shop_id is None else shop_folder(shop_id)):
+            record = self._read_record(folder)
+            if record is not None:
+                yield record
 
     def sweep(self) -> None:
         """Remove what crashes left behind; only while nobody writes."""
-        with _storage_errors():
-            for waste in _folders(self._trash):
-                shutil.rmtree(waste, ignore_errors=True)
-            for shop in _folders(self._shops):
-                for folder in _folders(shop):
-                    if not (folder / _RECORD).exists():
-                        shutil.rmtree(folder, ignore_errors=True)
-            for record in self.products():
-                folder = self._product_folder(record.shop_id, record.product_id)
-                _remove_all_but(folder, {_RECORD, *(image.image_id for image in record.images)})
+        for folder in list(self._product_folders(_SHOPS)):
+            record = self._read_record(folder)
+            if record is not None:
+                self._remove_all_but(
+                    folder, {_RECORD, *(image.image_id for image in record.images)}
+                )
+            elif self._storage.get(f"{folder}/{_RECORD}") is None:
+                self._remove_all_but(folder, ())
 
-    def _make_product_folder(self, shop_id: str, product_id: str) -> Path:
-        shop = self._shop_folder(shop_id)
-        if not (shop / _SHOP).is_file():
-            shop.mkdir(exist_ok=True)
-            _sync_folder(self._shops)
-            _write(shop / _SHOP, json.dumps({"shop_id": shop_id}).encode())
-        folder = self._product_folder(shop_id, product_id)
-        if not folder.is_dir():
-            folder.mkdir()
-            _sync_folder(shop)
-        return folder
+    def _record_folders(self, within: str, after: str | None = None) -> Iterator[str]:
+        """Folders of all products that have a record."""
+        for key in self._storage.keys(within, after):
+            folder, _, name = key.rpartition("/")
+            if name == _RECORD:
+                yield folder
 
-    def _shop_folder(self, shop_id: str) -> Path:
-        return self._shops / _folder_name(shop_id)
+    def _product_folders(self, within: str) -> Iterator[str]:
+        """Folders of all products, with those that a crash left without a record."""
+        last = ""
+        for key in self._storage.keys(within):
+            folder = key.rpartition("/")[0]
+            if folder != last and folder.count("/") == 2:
+                yield folder
+            last = folder
 
-    def _product_folder(self, shop_id: str, product_id: str) -> Path:
-        return self._shop_folder(shop_id) / _folder_name(product_id)
+    def _read_record(self, folder: str) -> ProductRecord | None:
+        data = self._storage.get(f"{folder}/{_RECORD}")
+        if data is None:
+            return None
+        try:
+            return ProductRecord.model_validate_json(data)
+        except ValueError as error:
+            logger.error("a record of the catalogue is damaged: %s: %s", folder, error)
+            return None
+
+    def _delete(self, folder: str, alone: bool) -> bool:
+        record = f"{folder}/{_RECORD}"
+        files = set(self._storage.keys(folder))
+        self._storage.delete([record])
+        if alone:
+            self._storage.delete(files - {record})
+        return record in files
+
+    def _remove_all_but(self, folder: str, keep: Iterable[str]) -> None:
+        gone = set(self._storage.keys(folder)) - {f"{folder}/{name}" for name in keep}
+        self._storage.delete(gone)
+
+
+def shop_folder(shop_id: str) -> str:
+    return f"{_SHOPS}/{_folder_name(shop_id)}"
+
+
+def product_folder(shop_id: str, product_id: str) -> str:
+    return f"{shop_folder(shop_id)}/{_folder_name(product_id)}"
 
 
 def _folder_name(identifier: str) -> str:
     """Readable where the id is, safe and its own for any id on any file system."""
     readable = re.sub(r"[^a-z0-9]+", "-", identifier.lower()).strip("-")[:40]
     return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:24]}"
-
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        return sorted(path for path in parent.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        return []
-
-
-def _read_record(folder: Path) -> ProductRecord | None:
-    try:
-        return ProductRecord.model_validate_json((folder / _RECORD).read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        logger.error("a record of the catalogue is damaged: %s: %s", folder, error)
-        return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_all_but(folder: Path, keep: Iterable[str]) -> None:
-    for path in set(folder.iterdir()) - {folder / name for name in keep}:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError(
-                "no space is left for the catalogue; free some and send this again"
-            ) from error
-        raise CatalogueUnavailableError(
-            f"the catalogue cannot be used: {error.strerror or error}"
-        ) from error

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from service.errors import (
     ShopNotFoundError,
     StorageFullError,
 )
-from service.gallery.catalogue import Catalogue, PictureRecord, ProductRecord, image_id
+from service.gallery.catalogue import (
+    Catalogue,
+    PictureRecord,
+    ProductRecord,
+    image_id,
+    product_folder,
+)
+from service.gallery.storage import LocalStorage, S3Storage, Storage
 
 ODD_IDS = ['x" or id!="', "../../etc/passwd", "-", "a b", "A", "ünï/côdé", "人" * 128, "%2F", "."]
 
@@ -38,9 +45,22 @@ def product(
     return record, named
 
 
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A place of the test's own, on this disk and in an object store."""
+    if request.param == "local":
+        return LocalStorage(tmp_path)
+    return S3Storage(request.getfixturevalue("s3_settings"))
+
+
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path)
+def catalogue(storage: Storage) -> Catalogue:
+    return Catalogue(storage)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Catalogue:
+    return Catalogue(LocalStorage(tmp_path))
 
 
 def stored_pictures(catalogue: Catalogue, shop_id: str, product_id: str) -> list[bytes]:
@@ -49,7 +69,8 @@ def stored_pictures(catalogue: Catalogue, shop_id: str, product_id: str) -> list
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)
-def test_any_id_keeps_its_product_apart(catalogue: Catalogue, odd: str, tmp_path: Path) -> None:
+def test_any_id_keeps_its_product_apart(local: Catalogue, odd: str, tmp_path: Path) -> None:
+    catalogue = local
     catalogue.put(*product("plain", b"1", shop_id=odd))
     catalogue.put(*product(odd, b"2", shop_id=odd, title="T"))
     assert stored_pictures(catalogue, odd, odd) == [b"2"]
@@ -63,17 +84,19 @@ def test_ids_that_differ_in_case_only_are_two(catalogue: Catalogue) -> None:
     assert stored_pictures(catalogue, "shop", "A") == [b"1"]
 
 
-def test_replacing_removes_the_pictures_that_are_gone(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_replacing_removes_the_pictures_that_are_gone(
+    catalogue: Catalogue, storage: Storage
+) -> None:
     catalogue.put(*product("p", b"old", b"both"))
     catalogue.put(*product("p", b"new", b"both", title="now"))
     assert stored_pictures(catalogue, "shop", "p") == [b"new", b"both"]
     assert catalogue.get("shop", "p").title == "now"
-    assert not [path for path in tmp_path.rglob("*") if path.name == image_id(b"old")]
+    assert not [key for key in storage.keys("") if key.endswith(image_id(b"old"))]
 
 
-def test_a_reopened_catalogue_has_everything(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_reopened_catalogue_has_everything(catalogue: Catalogue, storage: Storage) -> None:
     catalogue.put(*product("p", b"1", title="T"))
-    assert list(Catalogue(tmp_path).products()) == [catalogue.get("shop", "p")]
+    assert list(Catalogue(storage).products()) == [catalogue.get("shop", "p")]
 
 
 def test_what_is_not_there_is_said_precisely(catalogue: Catalogue) -> None:
@@ -148,14 +171,23 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
     return lambda: count
 
 
+def swept(root: Path) -> Catalogue:
+    """As a service that starts after a crash has it."""
+    storage = LocalStorage(root)
+    storage.sweep()
+    catalogue = Catalogue(storage)
+    catalogue.sweep()
+    return catalogue
+
+
 def test_a_crash_at_any_step_leaves_the_old_product_or_the_new_one_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, finished = 1, False
     while not finished:
         root = tmp_path / str(step)
-        Catalogue(root).put(*product("p", b"old", title="old"))
-        catalogue = Catalogue(root)
+        Catalogue(LocalStorage(root)).put(*product("p", b"old", title="old"))
+        catalogue = Catalogue(LocalStorage(root))
         with monkeypatch.context() as patch:
             steps = crash_at(patch, step)
             try:
@@ -163,8 +195,7 @@ def test_a_crash_at_any_step_leaves_the_old_product_or_the_new_one_whole(
                 finished = True
             except Crash:
                 pass
-        after = Catalogue(root)
-        after.sweep()
+        after = swept(root)
         title = after.get("shop", "p").title
         assert stored_pictures(after, "shop", "p") == [str(title).encode()]
         files = [path for path in root.rglob("*") if path.is_file()]
@@ -182,14 +213,13 @@ def test_a_crash_at_any_step_of_a_delete_leaves_no_half_product(
 ) -> None:
     for step in range(1, 6):
         root = tmp_path / str(step)
-        catalogue = Catalogue(root)
+        catalogue = Catalogue(LocalStorage(root))
         catalogue.put(*product("p", b"1"))
         with monkeypatch.context() as patch:
             crash_at(patch, step)
             with contextlib.suppress(Crash):
                 getattr(catalogue, operation)(*ids)
-        after = Catalogue(root)
-        after.sweep()
+        after = swept(root)
         assert [stored_pictures(after, r.shop_id, r.product_id) for r in after.products()] in (
             [],
             [[b"1"]],
@@ -205,7 +235,7 @@ def test_a_crash_at_any_step_of_a_delete_leaves_no_half_product(
     ],
 )
 def test_a_failing_disk_is_said_and_leaves_nothing(
-    catalogue: Catalogue,
+    local: Catalogue,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     code: int,
@@ -214,20 +244,20 @@ def test_a_failing_disk_is_said_and_leaves_nothing(
     def fail(_: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    catalogue.put(*product("p", b"old"))
+    local.put(*product("p", b"old"))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(ours):
-            catalogue.put(*product("p", b"new"))
-    assert stored_pictures(catalogue, "shop", "p") == [b"old"]
+            local.put(*product("p", b"new"))
+    assert stored_pictures(local, "shop", "p") == [b"old"]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_damaged_record_hides_no_other_product(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_damaged_record_hides_no_other_product(catalogue: Catalogue, storage: Storage) -> None:
     for name in ("a", "b"):
         catalogue.put(*product(name, b"1"))
-    (damaged,) = (path for path in tmp_path.rglob("record.json") if path.parent.name[0] == "a")
-    damaged.write_text("{")
+    damaged = f"{product_folder('shop', 'a')}/record.json"
+    storage.put(damaged, b"{")
     assert [record.product_id for record in catalogue.products()] == ["b"]
     records, cursor = catalogue.page("shop", limit=10)
     assert ([record.product_id for record in records], cursor) == (["b"], None)
@@ -235,13 +265,43 @@ def test_a_damaged_record_hides_no_other_product(catalogue: Catalogue, tmp_path:
         catalogue.get("shop", "a")
     assert catalogue.holds("shop", "a")
     catalogue.sweep()
-    assert damaged.exists(), "what cannot be read is not ours to throw away"
+    assert storage.get(damaged) == b"{", "what cannot be read is not ours to throw away"
     catalogue.put(*product("a", b"2"))
     assert stored_pictures(catalogue, "shop", "a") == [b"2"]
 
 
-def test_a_damaged_picture_heals_by_posting_it_again(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_damaged_picture_heals_by_posting_it_again(
+    catalogue: Catalogue, storage: Storage
+) -> None:
     catalogue.put(*product("p", b"1"))
-    next(tmp_path.rglob(image_id(b"1"))).write_bytes(b"damaged")
+    storage.put(f"{product_folder('shop', 'p')}/{image_id(b'1')}", b"damaged")
     catalogue.put(*product("p", b"1"))
     assert stored_pictures(catalogue, "shop", "p") == [b"1"]
+
+
+def test_who_is_not_alone_removes_no_picture(catalogue: Catalogue, storage: Storage) -> None:
+    """Another writer of the product may be about to store a record that names it."""
+    catalogue.put(*product("p", b"old"))
+    catalogue.put(*product("p", b"new"), alone=False)
+    assert stored_pictures(catalogue, "shop", "p") == [b"new"]
+    kept = f"{product_folder('shop', 'p')}/{image_id(b'old')}"
+    assert storage.get(kept) == b"old"
+    assert catalogue.delete("shop", "p", alone=False)
+    assert catalogue.find("shop", "p") is None
+    assert storage.get(kept) == b"old"
+    catalogue.sweep()
+    assert list(storage.keys("")) == [f"{product_folder('shop', 'p').rpartition('/')[0]}/shop.json"]
+
+
+def test_a_shop_is_deleted_product_after_product_under_its_lock(catalogue: Catalogue) -> None:
+    held: list[str] = []
+
+    @contextlib.contextmanager
+    def hold(folder: str) -> Iterator[bool]:
+        held.append(folder)
+        yield True
+
+    for name in ("a", "b"):
+        catalogue.put(*product(name, b"1"))
+    assert catalogue.delete_shop("shop", hold)
+    assert sorted(held) == [product_folder("shop", name) for name in ("a", "b")]

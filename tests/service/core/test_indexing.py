@@ -14,6 +14,7 @@ from service.errors import (
     ShopNotFoundError,
 )
 from service.gallery.catalogue import Catalogue, image_id
+from service.gallery.storage import LocalStorage
 from service.indexing import Indexer, NewProduct
 from service.settings import MediaSettings
 from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel
@@ -24,7 +25,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.catalogue = Catalogue(root)
+        self.catalogue = Catalogue(LocalStorage(root))
         self.index = FakeIndex()
         self.epochs = FakeEpochs()
         self.indexer = self.new_indexer()

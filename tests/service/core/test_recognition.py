@@ -10,6 +10,7 @@ from service.errors import ImageError, InferenceError, ShopNotFoundError
 from service.gallery.catalogue import Catalogue, image_id
 from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
+from service.gallery.storage import LocalStorage
 from service.indexing import Indexer, NewProduct
 from service.recognition import Query, Recognizer, Stopwatch, evenly, rank
 from service.settings import MediaSettings, SearchSettings
@@ -29,7 +30,7 @@ from tests.service.fakes import (
 @pytest.fixture
 def recognizer(tmp_path: Path) -> Recognizer:
     model, index, epochs = FakeModel(), FakeIndex(), FakeEpochs()
-    catalogue = Catalogue(tmp_path)
+    catalogue = Catalogue(LocalStorage(tmp_path))
     indexer = Indexer(model, catalogue, index, epochs, MediaSettings())
     for name, images in {"red": (RED,), "green": (BLUE, GREEN)}.items():
         indexer.put(NewProduct("shop", name, name.title(), None, images))
