@@ -1,20 +1,27 @@
 """How many requests of a kind are let in, and the threads that do their blocking work.
 
 A full house refuses at once, before the body is read; who was let in waits for a thread in a queue
-that cannot grow beyond the house.
+that cannot grow beyond the house. Work that nobody waits for any more is dropped before it begins;
+what has begun finds out by `deadlines.check`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from service.deadlines import current
 from service.errors import OverloadedError
 from service.telemetry import Telemetry
+
+_LONGEST_RETRY_S = 30
+_SMOOTHING = 0.1  # the weight of the latest work in the mean of their times
 
 T = TypeVar("T")
 
@@ -22,9 +29,27 @@ T = TypeVar("T")
 class Admission:
     """Entered and left on the event loop only, so that counting needs no lock."""
 
-    def __init__(self, kind: str, most: int, threads: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        kind: str,
+        telemetry: Telemetry,
+        *,
+        most: int,
+        threads: int,
+        waiting: int,
+        finishes: bool = False,
+    ) -> None:
+        """`most` are inside, their bodies still arriving or not; of those up to `waiting` wait for
+        one of the `threads`. `finishes`: what has begun goes on though its client has left.
+        """
         self._most = most
+        self._threads = threads
+        self._most_working = threads + waiting
+        self._finishes = finishes
         self._inside = 0
+        self._working = 0  # on a thread, or waiting for one
+        self._mean_s = 0.0
+        self._free = asyncio.Semaphore(threads)
         self._in_flight = telemetry.in_flight.labels(kind)
         self._queue_size = telemetry.queue_size.labels(kind)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lpr-{kind}")
@@ -33,7 +58,8 @@ class Admission:
     def admit(self) -> Iterator[None]:
         """Raises OverloadedError when the house is full."""
         if self._inside >= self._most:
-            raise OverloadedError(f"{self._most} requests are in flight; try again in a moment")
+            raise self._overloaded(self._inside)
+        self._check_queue()
         self._inside += 1
         self._in_flight.inc()
         try:
@@ -43,15 +69,64 @@ class Admission:
             self._in_flight.dec()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """`work` on a thread of this kind."""
-        self._queue_size.inc()
+        """`work` on a thread of this kind, for as long as the request has and its client waits.
 
-        def begin() -> T:
-            self._queue_size.dec()
-            return work()
-
-        context = contextvars.copy_context()  # of the request, for its trace
-        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, begin)
+        Raises OverloadedError, DeadlineExceededError, ClientLeftError, and what `work` raises.
+        """
+        self._check_queue()
+        deadline = current()
+        if deadline is None:
+            return await self._on_thread(work)
+        working = asyncio.ensure_future(self._on_thread(work))
+        leaving = asyncio.ensure_future(deadline.client_left())
+        try:
+            await asyncio.wait(
+                (working, leaving), timeout=deadline.left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if working.done():
+                return working.result()
+            raise deadline.over(left=leaving.done())
+        finally:
+            leaving.cancel()
+            if working.cancel() and not self._finishes:
+                deadline.abandon()
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        self._working += 1
+        self._queue_size.inc()
+        try:
+            await self._free.acquire()
+        except asyncio.CancelledError:
+            self._working -= 1
+            raise
+        finally:
+            self._queue_size.dec()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+        context = contextvars.copy_context()  # of the request: its trace and its deadline
+        running = self._pool.submit(context.run, work)
+
+        def ended(_: Future[T]) -> None:  # on the thread; the work may have outlived its request
+            loop.call_soon_threadsafe(self._leave_thread, time.monotonic() - began)
+
+        running.add_done_callback(ended)
+        return await asyncio.wrap_future(running)
+
+    def _leave_thread(self, took_s: float) -> None:
+        self._free.release()
+        self._working -= 1
+        self._mean_s += _SMOOTHING * (took_s - self._mean_s)
+
+    def _check_queue(self) -> None:
+        if self._working >= self._most_working:
+            raise self._overloaded(self._working)
+
+    def _overloaded(self, ahead: int) -> OverloadedError:
+        """It tells to come again when those who are ahead will be done, as times are."""
+        error = OverloadedError(f"{ahead} requests are in flight; try again in a moment")
+        error.retry_after_s = min(
+            _LONGEST_RETRY_S, max(1, math.ceil(self._working * self._mean_s / self._threads))
+        )
+        return error

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from service.api import gallery, health, problems, recognize
 from service.api.access import Authenticate
-from service.api.middleware import LimitBody, Observe
+from service.api.middleware import Attend, LimitBody, Observe
 from service.errors import StartupError
 from service.parts import Service
 from service.settings import Settings
@@ -68,6 +68,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     )
     app.state.service = service
     problems.install(app)
+    app.add_middleware(Attend, within_s=settings.deadline_s)
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(Authenticate, keys=service.keys)
     app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last

@@ -1,55 +1,66 @@
 """How long the work in hand may still take, and whether anybody still waits for it.
 
-A deadline belongs to one request and goes with the thread that works on it, as a context variable:
-each stage can ask without being handed it. Work in the background has none and is never stopped.
+A deadline belongs to one request and goes with the work on it, as a context variable: each stage
+can ask without being handed it. Work in the background has none and is never stopped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from service.errors import ClientLeftError, DeadlineExceededError
+from service.errors import ClientLeftError, DeadlineExceededError, LPRError
+
+_SHORTEST_S = 0.001  # a timeout of 0 means "none" to some libraries
 
 
 class Deadline:
-    """Made on one thread, asked on another."""
+    """Made on the event loop, asked on any thread."""
 
-    def __init__(self, within_s: float) -> None:
+    def __init__(self, within_s: float, client_left: Callable[[], Awaitable[None]]) -> None:
+        """`client_left` returns once nobody waits for the answer any more."""
+        self.client_left = client_left
         self._within_s = within_s
-        self._at = time.monotonic() + within_s
         self._abandoned = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Time is counted from now."""
+        self._at = time.monotonic() + self._within_s
 
     @property
     def left_s(self) -> float:
         return max(0.0, self._at - time.monotonic())
 
     def abandon(self) -> None:
-        """Nobody waits any more: let the next `check` end the work."""
+        """The next `check` ends the work."""
         self._abandoned = True
 
     def check(self) -> None:
         """Raises ClientLeftError, DeadlineExceededError."""
-        if self._abandoned:
-            raise ClientLeftError("the client left before its answer was ready")
-        if self.left_s <= 0:
-            raise self.exceeded()
+        if self._abandoned or self.left_s <= 0:
+            raise self.over(left=self._abandoned)
 
-    def exceeded(self) -> DeadlineExceededError:
-        return DeadlineExceededError(
-            f"there was no answer within {self._within_s:g} s; try again, with a smaller request "
-            "if that repeats itself"
-        )
+    def over(self, *, left: bool) -> LPRError:
+        """The request's end: its client has `left`, or waited long enough."""
+        if left:
+            return ClientLeftError("the client left before its answer was ready")
+        return DeadlineExceededError(f"there was no answer within {self._within_s:g} s; try again")
 
 
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
+def current() -> Deadline | None:
+    """That of the request that is worked on here; None in the background."""
+    return _current.get()
+
+
 @contextmanager
-def working_under(deadline: Deadline | None) -> Iterator[None]:
-    """What is called within keeps to `deadline`; None lets it take its time."""
+def working_under(deadline: Deadline) -> Iterator[None]:
+    """All that is called within keeps to `deadline`."""
     token = _current.set(deadline)
     try:
         yield
@@ -59,13 +70,13 @@ def working_under(deadline: Deadline | None) -> Iterator[None]:
 
 def check() -> None:
     """To be called between stages. Raises ClientLeftError, DeadlineExceededError."""
-    deadline = _current.get()
+    deadline = current()
     if deadline is not None:
         deadline.check()
 
 
 def timeout_s(at_most: float) -> float:
-    """For one call to another part: `at_most`, or what is left. Raises as `check`."""
+    """For one call to another part: `at_most`, or what is left. Raises as `check` does."""
     check()
-    deadline = _current.get()
-    return at_most if deadline is None else min(at_most, max(0.001, deadline.left_s))
+    deadline = current()
+    return at_most if deadline is None else min(at_most, max(_SHORTEST_S, deadline.left_s))

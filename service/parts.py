@@ -56,9 +56,23 @@ class Service:
         self.settings = settings
         self.telemetry = Telemetry(settings.metrics.shop_groups)
         self.keys = KeyRing(settings.keys_file, expected=settings.keys.file is not None)
-        threads = max(2, cores())
-        self.recognitions = Admission("recognize", settings.max_in_flight, threads, self.telemetry)
-        self.posts = Admission("gallery", settings.max_in_flight, threads, self.telemetry)
+        most = settings.max_in_flight
+        # More at once than this would only make each slower: every one uses several cores itself.
+        self.recognitions = Admission(
+            "recognize",
+            self.telemetry,
+            most=most,
+            threads=max(1, cores() // 2),
+            waiting=settings.max_waiting,
+        )
+        self.posts = Admission(
+            "gallery",
+            self.telemetry,
+            most=most,
+            threads=max(2, cores()),
+            waiting=most,
+            finishes=True,
+        )
         self.store: Store | None = None
         self.draining = threading.Event()
         self._parts: Parts | None = None

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service import deadlines
 from service.confidence import confidences, decides
 from service.errors import BadInputError, InferenceError
 from service.gallery.catalogue import Catalogue
@@ -108,6 +109,8 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Not begun once the request is over: raises as `deadlines.check` does."""
+        deadlines.check()
         start = time.perf_counter()
         try:
             with stage_span(name):
@@ -171,6 +174,7 @@ class Recognizer:
         return Frames(np.stack(pixels), duration_s=0.0, partial=False)
 
     def _frame(self, data: bytes, place: int) -> Pixels:
+        deadlines.check()
         try:
             picture = decode_image(data, self._limits)
         except BadInputError as error:

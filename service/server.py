@@ -1,21 +1,27 @@
 """`lpr serve`: the application under uvicorn, its address announced, its end an orderly one.
 
 uvicorn stops listening at once when it is asked to stop; here the service first says that it is
-unready for a while, so that a load balancer sends nobody to a closed door.
+unready for a while, so that a load balancer sends nobody to a closed door. Whatever hangs, it is
+gone in time: what was acknowledged is durable, so there is nothing that a hard end could lose.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import signal
 import socket
+import threading
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
 
 from service.app import create_app
+from service.connections import Config
 from service.errors import LPRError, StartupError
 from service.parts import Service
 from service.settings import Settings
@@ -23,11 +29,16 @@ from service.tracing import export_spans
 
 logger = logging.getLogger(__name__)
 
-_FINISH_S = 25  # for requests in flight, when asked to stop
+# When asked to stop: for requests in flight, and then for the parts to close.
+_FINISH_S = 18
+_CLOSE_S = 6
+# Idle connections. Longer than usual clients keep theirs, or they would send into a closed one.
+_KEEP_ALIVE_S = 20
 
 
 def serve(settings: Settings) -> None:
     """Run until asked to stop. Raises StartupError if it cannot start, or not become ready."""
+    _allow_many_connections()
     failures: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
@@ -37,12 +48,14 @@ def serve(settings: Settings) -> None:
     app = create_app(settings, fail)
     guarded = app.state.service.keys.required or settings.allow_anonymous
     listener = _listen(settings.host, settings.port, beyond_this_machine=guarded)
-    config = uvicorn.Config(
+    config = Config(
         app,
+        settings.head_timeout_s,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FINISH_S,
     )
     server = _Server(config, app.state.service, address(*listener.getsockname()[:2]))
@@ -59,7 +72,9 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: Service, address: str) -> None:
+    config: Config
+
+    def __init__(self, config: Config, service: Service, address: str) -> None:
         super().__init__(config)
         self._service = service
         self._address = address
@@ -74,16 +89,28 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self._service.draining.is_set()
         self._service.drain()
-        if sig == signal.SIGTERM and not again:
-            self._stop_at = time.monotonic() + self._service.settings.drain_s
+        if again or sig != signal.SIGTERM:
+            self.force_exit = self.should_exit and again
+            self.should_exit = True
             return
-        self.force_exit = self.should_exit and again
-        self.should_exit = True
+        drain_s = self._service.settings.drain_s
+        self._stop_at = time.monotonic() + drain_s
+        self.config.ask_to_close()
+        end = threading.Timer(drain_s + _FINISH_S + _CLOSE_S, os._exit, (1,))
+        end.daemon = True
+        end.start()
 
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _allow_many_connections() -> None:
+    """As many as the machine allows: a crowd of slow clients must not shut out the probes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(host: str, port: int, *, beyond_this_machine: bool) -> socket.socket:

@@ -140,7 +140,14 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         default=16, gt=0, description="recognitions admitted at once, and as many posts of products"
     )
+    max_waiting: int = Field(
+        default=1, ge=0, description="recognitions that wait for one of the threads"
+    )
+    head_timeout_s: float = Field(default=8.0, gt=0, description="for a request's head to arrive")
     body_timeout_s: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
+    deadline_s: float = Field(
+        default=15.0, gt=0, description="for the answer, once a request's body has arrived"
+    )
     drain_s: float = Field(
         default=1.0,
         ge=0,

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem_response
+from service.deadlines import Deadline, working_under
 from service.errors import BodyTooLargeError, EncodingUnsupportedError, LPRError
 from service.telemetry import Telemetry
 from service.tracing import callers_trace, traceparent
@@ -74,6 +75,35 @@ class Observe:
         if "grant" in state:
             fields["key_id"] = state["grant"].key_id
         logger.info("request", extra=fields if problem is None else fields | {"problem": problem})
+
+
+class Attend:
+    """Gives each request its deadline, counted from when its body is here, and a way to see its
+    client leave: `Admission.run` ends the work on it then.
+    """
+
+    def __init__(self, app: ASGIApp, within_s: float) -> None:
+        self._app = app
+        self._within_s = within_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def client_left() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass  # what nobody reads of the body
+
+        deadline = Deadline(self._within_s, client_left)
+
+        async def timed() -> Message:
+            message = await receive()
+            deadline.restart()
+            return message
+
+        with working_under(deadline):
+            await self._app(scope, timed, send)
 
 
 class LimitBody:

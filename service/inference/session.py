@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service import deadlines
 from service.errors import BundleError, InferenceError, StartupError
 from service.inference.bundle import Graph, Tensor
 from service.settings import InferenceSettings
@@ -73,7 +74,9 @@ class Session:
         """Outputs in the manifest's order.
 
         Raises InferenceError; onnxruntime's own words are its cause, for the log and no caller.
+        Not begun once the request is over: raises as `deadlines.check` does.
         """
+        deadlines.check()
         names = [output.name for output in self._graph.outputs]
         try:
             outputs: list[Array] = self._session.run(names, inputs)

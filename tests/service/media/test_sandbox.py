@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.server
 import shutil
@@ -184,7 +185,7 @@ def test_a_machine_without_any_means_says_so_and_still_decodes(
 
 def test_a_child_ends_with_the_request_that_nobody_waits_for(tmp_path: Path) -> None:
     decoder = ClipDecoder(MediaSettings(decode_wall_s=60), executable=stub(tmp_path, "sleep 600"))
-    deadline = Deadline(60)
+    deadline = Deadline(60, nobody_leaves)
     timer = threading.Timer(0.3, deadline.abandon)
     timer.start()
     with deadlines.working_under(deadline), pytest.raises(ClientLeftError):
@@ -196,10 +197,17 @@ def test_a_child_ends_with_the_request_that_nobody_waits_for(tmp_path: Path) -> 
 def test_a_child_ends_at_the_requests_deadline(tmp_path: Path) -> None:
     decoder = ClipDecoder(MediaSettings(decode_wall_s=60), executable=stub(tmp_path, "sleep 600"))
     began = time.monotonic()
-    with deadlines.working_under(Deadline(0.3)), pytest.raises(DeadlineExceededError):
+    with (
+        deadlines.working_under(Deadline(0.3, nobody_leaves)),
+        pytest.raises(DeadlineExceededError),
+    ):
         decoder.decode(b"clip", size=32, frames=10)
     assert time.monotonic() - began < 10, "not at the decoder's own limit"
     assert not _running(tmp_path)
+
+
+async def nobody_leaves() -> None:
+    await asyncio.Event().wait()
 
 
 def _running(folder: Path) -> list[str]:

@@ -1,0 +1,71 @@
+"""HTTP connections that nobody can hold open by being slow: uvicorn's, with one more clock.
+
+uvicorn waits for ever for the rest of a request's head, and for the rest of a body whose answer was
+already given. Knows nothing of requests; a body that is wanted has a deadline of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class Connection(H11Protocol):
+    """Made by uvicorn, which hands it the `Config` below."""
+
+    config: Config
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._clock is None and not self._at_work:
+            self._expect_head()
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._at_work:
+            self._stop_clock()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        begun, _ = self.conn.trailing_data
+        if begun and not self._at_work:  # the next head came in part, with this request
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    @property
+    def _at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        self._stop_clock()
+        self._clock = self.loop.call_later(self.config.head_timeout_s, self.transport.close)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+
+class Config(uvicorn.Config):
+    """uvicorn's configuration, with seconds for a request's head to arrive."""
+
+    def __init__(self, app: Any, head_timeout_s: float, **options: Any) -> None:
+        super().__init__(app, http=Connection, **options)
+        self.head_timeout_s = head_timeout_s
+
+    def ask_to_close(self) -> None:
+        """From now on every answer tells its client to open a new connection for the next one."""
+        self.headers.append(("connection", "close"))
+        if self.loaded:  # and its headers were encoded
+            self.encoded_headers.append((b"connection", b"close"))

@@ -1,0 +1,177 @@
+"""Clients that are slow, or leave: what they hold is given back, and others are served."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from service.client import Client
+from service.launch import ServiceProcess
+from tests.integration.material import Shop
+from tests.service.media.material import ffmpeg
+
+HEAD_S = 1.0
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Served:
+    def __init__(self, process: ServiceProcess, client: Client) -> None:
+        self.process = process
+        self.client = client
+        self.http = httpx.Client(base_url=client.base_url, trust_env=False, timeout=30)
+
+    def connect(self) -> socket.socket:
+        address = urlsplit(self.client.base_url)
+        return socket.create_connection((address.hostname, address.port), timeout=20)
+
+    def metric(self, line: str) -> bool:
+        return line in self.http.get("/metrics").text
+
+    def decoders(self) -> int:
+        """Children of the service that decode a clip."""
+        tasks = Path(f"/proc/{self.process.process.pid}/task").glob("*/children")
+        return sum("-nostdin" in _command(pid) for file in tasks for pid in _words(file))
+
+
+@pytest.fixture(scope="module")
+def served(
+    tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, shop: Shop
+) -> Iterator[Served]:
+    process = ServiceProcess(
+        tmp_path_factory.mktemp("slow"),
+        LPR_BUNDLE=tiny_bundle,
+        LPR_DRAIN_S=0,
+        LPR_HEAD_TIMEOUT_S=HEAD_S,
+        LPR_DEADLINE_S=3,
+    )
+    try:
+        with Client(process.wait_address()) as client:
+            process.wait_ready(client)
+            client.put_product("shop", "p", [shop.pictures["product-0"]])
+            yield Served(process, client)
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def heavy_clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """One large key frame many times over: little to send, long to decode."""
+    folder = tmp_path_factory.mktemp("heavy")
+    frame = ("-f", "lavfi", "-i", "color=black:s=4096x4096:r=25", "-frames:v", "1")
+    ffmpeg(*frame, "-c:v", "libx264", "-preset", "ultrafast", str(folder / "one.ts"))
+    loop = ("-stream_loop", "1200", "-i", str(folder / "one.ts"), "-c", "copy")
+    ffmpeg(*loop, str(folder / "many.mkv"))
+    return (folder / "many.mkv").read_bytes()
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def until(condition: Callable[[], bool], within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def request_of(served: Served, clip: bytes) -> bytes:
+    request = httpx.Request(
+        "POST",
+        f"{served.client.base_url}/recognize",
+        data={"shop_id": "shop"},
+        files={"clip": clip},
+    )
+    body = request.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    return f"POST /recognize HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with RST, as a client that died does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nG",
+    ],
+    ids=["nothing", "half a head", "half a second head"],
+)
+def test_half_a_head_is_not_waited_for(served: Served, beginning: bytes) -> None:
+    with served.connect() as connection:
+        connection.settimeout(10)
+        connection.sendall(beginning)
+        while connection.recv(65_536):
+            pass
+
+
+def test_a_body_that_is_refused_is_not_taken_in_for_ever(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(
+            b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            b"Content-Encoding: gzip\r\n\r\n"
+        )
+        assert b" 415 " in connection.recv(65_536)
+        with pytest.raises(OSError):
+            for _ in range(1_000):
+                connection.sendall(b"x")
+                time.sleep(0.02)
+
+
+def test_a_client_with_a_whole_head_may_take_its_time(served: Served, shop: Shop) -> None:
+    request = request_of(served, shop.clips["product-0"])
+    with served.connect() as connection:
+        connection.sendall(request[:-100])
+        time.sleep(1.5 * HEAD_S)  # what is tried is that nothing happens meanwhile
+        connection.sendall(request[-100:])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_leaves_takes_its_decoder_along(served: Served, heavy_clip: bytes) -> None:
+    connection = served.connect()
+    connection.sendall(request_of(served, heavy_clip))
+    until(lambda: served.decoders() > 0)
+    reset(connection)
+    until(lambda: served.decoders() == 0, within_s=2.5)
+    until(lambda: served.metric('lpr_in_flight{kind="recognize"} 0.0'))
+    until(lambda: served.metric('lpr_failures_total{reason="client-left"}'))
+
+
+def test_the_deadline_is_answered_as_such(served: Served, heavy_clip: bytes) -> None:
+    answer = served.http.post("/recognize", data={"shop_id": "shop"}, files={"clip": heavy_clip})
+    assert answer.status_code == 504
+    assert answer.json()["type"] == "/problems/deadline-exceeded"
+    assert answer.headers["retry-after"]
+    until(lambda: served.decoders() == 0)
+
+
+def test_a_crowd_of_slow_clients_shuts_nobody_out_of_the_probes(served: Served) -> None:
+    with ExitStack() as crowd:
+        for place in range(300):
+            connection = crowd.enter_context(served.connect())
+            connection.sendall((b"GET / HT", b"POST /recognize HTTP/1.1\r\nHost: x\r\n")[place % 2])
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert served.http.get(path).status_code == 200

@@ -1,0 +1,185 @@
+"""Who is let in, who waits, and whose work is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from service import deadlines
+from service.admission import Admission
+from service.deadlines import Deadline, working_under
+from service.errors import ClientLeftError, DeadlineExceededError, OverloadedError
+from service.telemetry import Telemetry
+
+
+def admission(**bounds: int) -> Admission:
+    return Admission("recognize", Telemetry(), **{"most": 8, "threads": 1, "waiting": 8} | bounds)
+
+
+class Client:
+    """Waits until it `leaves`; its deadline is `within_s` away."""
+
+    def __init__(self, within_s: float = 60) -> None:
+        self._gone = asyncio.Event()
+        self.deadline = Deadline(within_s, self._left)
+
+    async def _left(self) -> None:
+        await self._gone.wait()
+
+    def leaves(self) -> None:
+        self._gone.set()
+
+    async def asks(self, house: Admission, work: Callable[[], str]) -> str:
+        with working_under(self.deadline), house.admit():
+            return await house.run(work)
+
+
+class Work:
+    """Goes on until it is told to end; looks at its deadline then, as the next stage would."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.end = threading.Event()
+        self.error: Exception | None = None
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.end.wait(30)
+        try:
+            deadlines.check()
+        except Exception as error:
+            self.error = error
+            raise
+        return "done"
+
+
+async def begun(work: Work) -> None:
+    assert await asyncio.to_thread(work.begun.wait, 30)
+
+
+def test_a_full_house_refuses() -> None:
+    async def story() -> None:
+        house, work = admission(most=1), Work()
+        first = asyncio.create_task(Client().asks(house, work))
+        await begun(work)
+        with pytest.raises(OverloadedError):
+            await Client().asks(house, work)
+        work.end.set()
+        assert await first == "done"
+        assert await Client().asks(house, work) == "done"
+
+    asyncio.run(story())
+
+
+def test_whose_body_came_to_a_full_queue_is_refused() -> None:
+    """It was let in while there was room, and others were faster."""
+
+    async def story() -> None:
+        house, work = admission(waiting=0), Work()
+        with house.admit():
+            first = asyncio.create_task(Client().asks(house, work))
+            await begun(work)
+            with pytest.raises(OverloadedError):
+                await house.run(work)
+        with pytest.raises(OverloadedError), house.admit():
+            pass
+        work.end.set()
+        await first
+
+    asyncio.run(story())
+
+
+def test_told_to_come_again_when_those_ahead_will_be_done() -> None:
+    async def story() -> None:
+        house = admission(threads=1, waiting=1)
+        for _ in range(60):  # what has been takes two seconds each, as far as it knows
+            house._working += 1
+            await house._free.acquire()
+            house._leave_thread(2.0)
+        house._working = 2
+        with pytest.raises(OverloadedError) as caught, house.admit():
+            pass
+        assert caught.value.retry_after_s == 4
+
+    asyncio.run(story())
+
+
+def test_work_that_waits_is_dropped_with_its_client() -> None:
+    async def story() -> None:
+        house, work, never = admission(waiting=1), Work(), Work()
+        first = asyncio.create_task(Client().asks(house, work))
+        await begun(work)
+        client = Client()
+        second = asyncio.create_task(client.asks(house, never))
+        await asyncio.sleep(0)
+        client.leaves()
+        with pytest.raises(ClientLeftError):
+            await second
+        third = asyncio.create_task(Client().asks(house, lambda: "there is room again"))
+        await asyncio.sleep(0)
+        work.end.set()
+        assert (await first, await third) == ("done", "there is room again")
+        assert not never.begun.is_set()
+
+    asyncio.run(story())
+
+
+def test_work_that_has_begun_ends_at_its_next_look() -> None:
+    async def story() -> None:
+        house, work, client = admission(), Work(), Client()
+        asked = asyncio.create_task(client.asks(house, work))
+        await begun(work)
+        client.leaves()
+        with pytest.raises(ClientLeftError):
+            await asked
+        work.end.set()
+        assert await Client().asks(house, lambda: "its thread is free") == "its thread is free"
+        assert isinstance(work.error, ClientLeftError)
+
+    asyncio.run(story())
+
+
+def test_accepted_indexing_goes_on_without_its_client() -> None:
+    async def story() -> None:
+        house = Admission("gallery", Telemetry(), most=8, threads=1, waiting=8, finishes=True)
+        work, client = Work(), Client()
+        asked = asyncio.create_task(client.asks(house, work))
+        await begun(work)
+        client.leaves()
+        with pytest.raises(ClientLeftError):
+            await asked
+        work.end.set()
+        await Client().asks(house, lambda: "next")
+        assert work.error is None
+
+    asyncio.run(story())
+
+
+def test_at_its_deadline_a_request_is_answered_though_its_work_still_hangs() -> None:
+    async def story() -> None:
+        house, work = admission(waiting=0), Work()
+        with pytest.raises(DeadlineExceededError):
+            await Client(within_s=0.1).asks(house, work)
+        with pytest.raises(OverloadedError):
+            await Client().asks(house, work)
+        work.end.set()
+        house.close()
+        assert isinstance(work.error, ClientLeftError)
+
+    asyncio.run(story())
+
+
+def test_a_call_gets_what_is_left_of_its_request() -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    assert deadlines.timeout_s(5) == 5, "the background is in no hurry"
+    with working_under(Deadline(60, never)):
+        assert deadlines.timeout_s(5) == 5
+    with working_under(Deadline(2, never)):
+        assert 0 < deadlines.timeout_s(5) <= 2
+    with working_under(Deadline(0, never)), pytest.raises(DeadlineExceededError):
+        deadlines.timeout_s(5)
