@@ -241,6 +241,12 @@ class InferenceError(UnavailableError):
     slug, title = "inference-failed", "The model could not be run"
 
 
+class GivenUpError(LPRError):
+    """Told of an item of a job, never a request's answer."""
+
+    slug, title = "given-up", "Given up after several attempts"
+
+
 class StorageFullError(LPRError):
     slug, status, title = "storage-full", 507, "The catalogue's storage is full"
     retry_after_s = 30

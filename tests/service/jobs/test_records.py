@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.errors import ImageError, JobNotFoundError
+from service.gallery.storage import Storage
+from service.jobs import records
+from service.jobs.records import (
+    PIECE_ITEMS,
+    Counts,
+    ItemResult,
+    ItemStatus,
+    Job,
+    Jobs,
+    JobState,
+)
+
+BAD = ImageError("damaged", pointer="/images/1")
+
+
+def results(count: int, *failed: int) -> list[ItemResult]:
+    return [
+        ItemResult(item=i, shop_id="shop", product_id=f"p{i}", status=ItemStatus.QUEUED).turned(
+            *((ItemStatus.FAILED, BAD) if i in failed else (ItemStatus.QUEUED, None))
+        )
+        for i in range(count)
+    ]
+
+
+def finish(jobs: Jobs, job: Job, *numbers: int) -> None:
+    for number in numbers:
+        piece = jobs.piece(job.job_id, number)
+        items = tuple(
+            item.turned(ItemStatus.DONE, None) if item.status is ItemStatus.QUEUED else item
+            for item in piece.items
+        )
+        changed = piece.model_copy(update={"items": items, "attempts": piece.attempts + 1})
+        jobs.save(job.job_id, number, changed)
+
+
+def test_a_job_is_kept_with_every_item(jobs: Jobs, storage: Storage) -> None:
+    job = jobs.create(results(3, 1))
+    there = Jobs(storage).get(job.job_id)
+    assert there == job
+    assert there.counts == Counts(items=3, queued=2, done=0, failed=1)
+    assert (there.state, there.shops, there.ended_at) == (JobState.QUEUED, ("shop",), None)
+    items = jobs.items(job, limit=10)
+    assert items == results(3, 1)
+    assert items[1].error is not None
+    assert items[1].error.model_dump() == {
+        "type": "/problems/image-undecodable",
+        "title": "The image could not be decoded",
+        "detail": "damaged",
+        "pointer": "/images/1",
+    }
+
+
+def test_items_come_in_pages(jobs: Jobs) -> None:
+    count = 2 * PIECE_ITEMS + 3
+    job = jobs.create(results(count))
+    found: list[int] = []
+    while page := jobs.items(job, limit=50, after=found[-1] if found else None):
+        assert len(page) == min(50, count - len(found))
+        found += [item.item for item in page]
+    assert found == list(range(count))
+
+
+def test_its_state_follows_its_pieces(jobs: Jobs) -> None:
+    job = jobs.create(results(PIECE_ITEMS + 2, PIECE_ITEMS))
+    assert list(jobs.unfinished()) == [(job.job_id, 0), (job.job_id, 1)]
+    finish(jobs, job, 1)
+    assert jobs.get(job.job_id).state is JobState.RUNNING
+    assert list(jobs.unfinished()) == [(job.job_id, 0)]
+    assert not jobs.end(job.job_id)
+    finish(jobs, job, 0)
+    assert jobs.end(job.job_id)
+    ended = jobs.get(job.job_id)
+    assert ended.state is JobState.DONE
+    assert ended.ended_at is not None
+    assert ended.counts == Counts(items=PIECE_ITEMS + 2, queued=0, done=PIECE_ITEMS + 1, failed=1)
+    assert list(jobs.unfinished()) == []
+
+
+def test_a_job_of_failures_alone_has_ended_at_once(jobs: Jobs) -> None:
+    job = jobs.create(results(2, 0, 1))
+    assert job.ended_at is not None
+    assert jobs.get(job.job_id).state is JobState.DONE
+    assert list(jobs.unfinished()) == []
+
+
+def test_what_another_replica_ended_is_seen(jobs: Jobs, storage: Storage) -> None:
+    job = jobs.create(results(1))
+    assert list(jobs.unfinished()) == [(job.job_id, 0)]
+    there = Jobs(storage)
+    finish(there, job, 0)
+    there.end(job.job_id)
+    assert jobs.get(job.job_id).state is JobState.DONE
+    assert list(jobs.unfinished()) == []
+
+
+def test_a_job_whose_last_worker_was_killed_is_ended_by_the_next_look(
+    jobs: Jobs, storage: Storage
+) -> None:
+    job = jobs.create(results(1))
+    finish(jobs, job, 0)
+    assert list(jobs.unfinished()) == []
+    assert jobs.get(job.job_id).ended_at is not None
+    assert list(storage.keys("open-jobs")) == []
+
+
+def test_a_job_that_is_written_this_moment_is_left_alone(
+    jobs: Jobs, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.create(results(1))
+    storage.delete([f"jobs/{job.job_id}/job.json"])
+    assert list(jobs.unfinished()) == []
+    assert len(list(storage.keys("open-jobs"))) == 1
+    monkeypatch.setattr(records, "_CREATION", timedelta(0))
+    assert list(jobs.unfinished()) == []
+    assert list(storage.keys("open-jobs")) == []
+
+
+@pytest.mark.parametrize(
+    "job_id", ["", "x", "../record", "20260101T000000-" + "0" * 32, "20260101T000000-" + "0" * 33]
+)
+def test_a_job_that_is_not_there_is_told(jobs: Jobs, job_id: str) -> None:
+    with pytest.raises(JobNotFoundError):
+        jobs.get(job_id)
+
+
+def test_the_given_up_ones_are_found_latest_first(jobs: Jobs) -> None:
+    made = [jobs.create(results(1)) for _ in range(4)]
+    for job in made[:3]:
+        finish(jobs, job, 0)
+        if job is not made[1]:
+            piece = jobs.piece(job.job_id, 0).model_copy(update={"dead": True})
+            jobs.save(job.job_id, 0, piece)
+        jobs.end(job.job_id)
+    expected = sorted((made[0].job_id, made[2].job_id), reverse=True)
+    assert [job.job_id for job in jobs.dead(10)] == expected
+    assert [job.job_id for job in jobs.dead(1)] == expected[:1]
+
+
+def test_old_jobs_are_forgotten(jobs: Jobs, storage: Storage) -> None:
+    young = jobs.create(results(1))
+    then = datetime.now(UTC) - timedelta(days=8)
+    old = f"{then:%Y%m%dT%H%M%S}-{'0' * 32}"
+    for key in list(storage.keys("jobs")):
+        data = storage.get(key)
+        assert data is not None
+        storage.put(
+            key.replace(young.job_id, old), data.replace(young.job_id.encode(), old.encode())
+        )
+    assert jobs.get(old).job_id == old
+    jobs.forget_old()
+    assert jobs.get(young.job_id) == young
+    with pytest.raises(JobNotFoundError):
+        jobs.get(old)
