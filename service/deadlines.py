@@ -13,7 +13,9 @@ from contextvars import ContextVar
 
 from service.errors import ClientLeftError, DeadlineExceededError, LPRError
 
-_SHORTEST_S = 0.001  # a timeout of 0 means "none" to some libraries
+# A request ends by its own deadline, with the answer that says so, rather than by a call's timeout.
+# And there is no timeout of 0, which means "none" to some libraries.
+_GRACE_S = 0.1
 
 
 class Deadline:
@@ -79,4 +81,4 @@ def timeout_s(at_most: float) -> float:
     """For one call to another part: `at_most`, or what is left. Raises as `check` does."""
     check()
     deadline = current()
-    return at_most if deadline is None else min(at_most, max(_SHORTEST_S, deadline.left_s))
+    return at_most if deadline is None else min(at_most, deadline.left_s + _GRACE_S)

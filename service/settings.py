@@ -53,13 +53,13 @@ class CatalogueSettings(_Part):
     region: str = "us-east-1"
     access_key_id: str | None = Field(default=None, description="None: as AWS's own tools find it")
     secret_access_key: SecretStr | None = None
-    timeout_s: float = Field(default=5.0, gt=0, description="of every call")
+    timeout_s: float = Field(default=4.0, gt=0, description="of every call")
 
 
 class MilvusSettings(_Part):
     uri: str | None = Field(default=None, description="None: Milvus Lite in the data directory")
     token: str | None = Field(default=None, description="credentials of a Milvus server")
-    timeout_s: float = Field(default=5.0, gt=0, description="of every call")
+    timeout_s: float = Field(default=4.0, gt=0, description="of every call")
 
 
 class RedisSettings(_Part):

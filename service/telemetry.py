@@ -152,6 +152,7 @@ class Telemetry:
             ("bundle", "precision", "provider"),
             registry=registry,
         )
+        self.index_up = Gauge("lpr_index_up", "1 while Milvus answers", registry=registry)
         self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
         self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
         for kind in ("recognize", "gallery"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from service.api.access import Caller
@@ -15,6 +16,8 @@ from service.parts import Service
 
 router = APIRouter(tags=["health"])
 
+_probes = CapacityLimiter(4)  # threads of their own: however busy the others are, this answers
+
 
 @router.get("/healthz", summary="Alive?")
 async def healthz() -> Status:
@@ -25,7 +28,10 @@ async def healthz() -> Status:
 @router.get("/readyz", summary="Ready for requests?", responses=documented(503))
 async def readyz(request: Request) -> Status:
     """200 once the model is warm and the index agrees with the catalogue; 503 before that, and
-    again as soon as the service is asked to stop."""
+    again as soon as the service is asked to stop.
+
+    It stays 200 while Milvus or Redis are away: they are away for every replica, and hot shops are
+    still served. `/info` and `/metrics` tell."""
     service = service_of(request)
     if service.draining.is_set():
         raise NotReadyError("the service is stopping")
@@ -54,7 +60,11 @@ async def info(request: Request, key: Caller) -> Info:
             "providers": parts.model.providers,
             "threads": settings.inference.threads,
         },
-        index={"embedded": parts.index.embedded, "collection": parts.index.collection},
+        index={
+            "embedded": parts.index.embedded,
+            "collection": parts.index.collection,
+            "up": not parts.index.breaker.is_open,
+        },
         coordination={
             "embedded": settings.redis.url is None,
             "up": await _redis_is_up(service),
@@ -79,6 +89,7 @@ async def metrics(request: Request) -> Response:
     telemetry.ready.set(service.is_ready)
     telemetry.redis_up.set(await _redis_is_up(service))
     if service.is_ready:
+        telemetry.index_up.set(not service.parts.index.breaker.is_open)
         shops = service.parts.shops
         telemetry.hot_shops_bytes.set(shops.bytes)
         telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
@@ -87,4 +98,5 @@ async def metrics(request: Request) -> Response:
 
 
 async def _redis_is_up(service: Service) -> bool:
-    return service.store is not None and await run_in_threadpool(service.store.is_up)
+    store = service.store
+    return store is not None and await anyio.to_thread.run_sync(store.is_up, limiter=_probes)

@@ -17,6 +17,7 @@ from redis.retry import Retry
 from service.errors import CoordinationError
 
 _REST_S = 1.0
+_TRIAL_S = 5.0
 
 T = TypeVar("T")
 
@@ -46,11 +47,15 @@ class Store:
         """Do something with Redis. Raises CoordinationError, at once if it was silent just now."""
         if time.monotonic() < self._rest_until:
             raise CoordinationError("Redis did not answer a moment ago")
+        if self._rest_until:  # one tries for all, and the others go on without it
+            self._rest_until = time.monotonic() + _TRIAL_S
         try:
-            return operation(self._client)
+            answer = operation(self._client)
         except (RedisError, OSError) as error:
             self._rest_until = time.monotonic() + _REST_S
             raise CoordinationError(f"Redis does not answer: {error}") from error
+        self._rest_until = 0.0
+        return answer
 
     def is_up(self) -> bool:
         try:

@@ -14,17 +14,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
+from service import deadlines
+from service.breaker import Breaker
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Candidates, Entries, Picture, Vectors
 from service.settings import MilvusSettings
@@ -32,9 +35,22 @@ from service.settings import MilvusSettings
 _WRITE_ROWS = 500
 _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
+_SLOW_S = 3.0  # a call to a server that takes longer hangs
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _PICTURE_FIELDS = ["product_id", "title", "image_id", "state"]
+
+
+def _guarded(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., T]:
+    """Refused at once with IndexUnavailableError while Milvus does not answer."""
+
+    @wraps(method)
+    def guarded(index: VectorIndex, *args: P.args, **kwargs: P.kwargs) -> T:
+        with index.breaker.call():
+            return method(index, *args, **kwargs)
+
+    return guarded
 
 
 def row_id(shop_id: str, picture: Picture) -> str:
@@ -60,7 +76,14 @@ class VectorIndex:
         """
         self.embedded = settings.uri is None
         self.collection = "pictures_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
-        self._timeout_s = settings.timeout_s
+        self._longest_s = settings.timeout_s
+        # Lite is no server: it does not hang, and its large reads take long.
+        self.breaker = Breaker(
+            "Milvus",
+            self._reconnect,
+            IndexUnavailableError,
+            slow_s=None if self.embedded else _SLOW_S,
+        )
         self._unflushed = 0
         self._embedding = embedding
         self._match_state = match_state
@@ -77,9 +100,16 @@ class VectorIndex:
             raise StartupError(f"the vector index at {where} cannot be used: {error}") from error
 
     def close(self) -> None:
+        self.breaker.close()
         with _index_errors():
             self._client.close()
 
+    @property
+    def _timeout_s(self) -> float:
+        """Of the next call: no longer than the request that it is made for may take."""
+        return deadlines.timeout_s(self._longest_s)
+
+    @_guarded
     def upsert(self, entries: Entries) -> None:
         """Add or overwrite rows; searchable when this returns. Raises InferenceError on NaN."""
         rows = _rows(entries)
@@ -88,6 +118,7 @@ class VectorIndex:
                 self._client.upsert(self.collection, batch, timeout=self._timeout_s)
                 self._flush_after(len(batch))
 
+    @_guarded
     def delete(self, row_ids: Iterable[str]) -> None:
         with _index_errors():
             for batch in _batches(row_ids, _WRITE_ROWS):
@@ -109,6 +140,7 @@ class VectorIndex:
             pages.close()
         return found
 
+    @_guarded
     def load(self, shop_id: str, limit: int) -> Entries:
         """Up to `limit` pictures of a shop, in no order, in one query."""
         with _index_errors():
@@ -127,6 +159,7 @@ class VectorIndex:
                 self._states(rows),
             )
 
+    @_guarded
     def search(self, shop_id: str, embedding: Vectors, limit: int) -> Candidates:
         """The shop's pictures nearest to a clip's embedding [E], best first."""
         with _index_errors():
@@ -148,6 +181,11 @@ class VectorIndex:
                 self._states(rows),
                 exact=False,
             )
+
+    def _reconnect(self) -> None:
+        """A server that was started again has the collection, and has not loaded it."""
+        with _index_errors():
+            self._create()
 
     def _create(self) -> None:
         if not self._client.has_collection(self.collection, timeout=self._timeout_s):

@@ -1,0 +1,127 @@
+"""A part that fails or hangs is left alone, tried in the background, and used again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from service import breaker as module
+from service.breaker import Breaker
+from service.errors import BadInputError, IndexUnavailableError
+
+REFUSED = "tried again meanwhile"
+
+
+class Part:
+    def __init__(self) -> None:
+        self.works = False
+        self.probed = threading.Semaphore(0)
+
+    def probe(self) -> None:
+        self.probed.release()
+        if not self.works:
+            raise IndexUnavailableError("down")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REST_S", 0.01)
+
+
+@pytest.fixture
+def part() -> Part:
+    return Part()
+
+
+@pytest.fixture
+def breaker(part: Part) -> Iterator[Breaker]:
+    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=0.2)
+    yield breaker
+    breaker.close()
+
+
+def fail(breaker: Breaker, error: Exception | None = None) -> None:
+    error = error or IndexUnavailableError("down")
+    with pytest.raises(type(error), match=str(error)), breaker.call():
+        raise error
+
+
+def is_refused(breaker: Breaker) -> bool:
+    try:
+        with breaker.call():
+            return False
+    except IndexUnavailableError as error:
+        assert REFUSED in error.detail
+        return True
+
+
+def wait_closed(breaker: Breaker) -> None:
+    for _ in range(3_000):
+        if not breaker.is_open:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not close")
+
+
+def test_failures_in_a_row_open_it_and_an_answer_closes_it(breaker: Breaker, part: Part) -> None:
+    for _ in range(3):
+        assert not breaker.is_open
+        fail(breaker)
+    assert is_refused(breaker)
+    for _ in range(3):
+        assert part.probed.acquire(timeout=30), "it is tried without any request"
+    assert is_refused(breaker)
+    part.works = True
+    wait_closed(breaker)
+    assert not is_refused(breaker)
+
+
+def test_failures_among_successes_and_other_errors_do_not_open_it(breaker: Breaker) -> None:
+    for _ in range(5):
+        fail(breaker)
+        fail(breaker)
+        assert not is_refused(breaker)
+    for _ in range(5):
+        fail(breaker, BadInputError("not the part's fault"))
+    assert not breaker.is_open
+
+
+def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Part) -> None:
+    entered, end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with pytest.raises(IndexUnavailableError, match="timeout"), breaker.call():
+            entered.set()
+            end.wait(30)
+            raise IndexUnavailableError("timeout")
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    assert entered.wait(30)
+    assert not is_refused(breaker), "it may still be only slow"
+    threading.Event().wait(0.3)
+    assert is_refused(breaker)
+    part.works = True
+    wait_closed(breaker)
+    end.set()
+    hanging.join()
+    assert not breaker.is_open, "what hung before says nothing of today"
+    assert not is_refused(breaker)
+
+
+def test_one_call_that_hung_is_enough(breaker: Breaker) -> None:
+    with pytest.raises(IndexUnavailableError, match="timeout"), breaker.call():
+        threading.Event().wait(0.3)
+        raise IndexUnavailableError("timeout")
+    assert is_refused(breaker)
+
+
+def test_where_calls_may_take_their_time_they_do(part: Part) -> None:
+    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=None)
+    with pytest.raises(IndexUnavailableError, match="at last"), breaker.call():
+        threading.Event().wait(0.3)
+        assert not is_refused(breaker)
+        raise IndexUnavailableError("at last")
+    assert not breaker.is_open
