@@ -1,16 +1,22 @@
 """HTTP connections that nobody can hold open by being slow: uvicorn's, with one more clock.
 
 uvicorn waits for ever for the rest of a request's head, and for the rest of a body whose answer was
-already given. Knows nothing of requests; a body that is wanted has a deadline of its own.
+already given. Bytes that are no request at all get a problem document like any other mistake. Knows
+nothing of requests; a body that is wanted has a deadline of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.api.problems import MEDIA_TYPE, Problem
+from service.errors import MalformedRequestError
 
 
 class Connection(H11Protocol):
@@ -43,6 +49,19 @@ class Connection(H11Protocol):
         self._stop_clock()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to bytes that are not HTTP."""
+        body = _not_http(msg).model_dump_json(exclude_none=True).encode()
+        headers = [
+            ("content-type", MEDIA_TYPE),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     @property
     def _at_work(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -69,3 +88,15 @@ class Config(uvicorn.Config):
         self.headers.append(("connection", "close"))
         if self.loaded:  # and its headers were encoded
             self.encoded_headers.append((b"connection", b"close"))
+
+
+def _not_http(detail: str) -> Problem:
+    error = MalformedRequestError
+    return Problem(
+        type=f"/problems/{error.slug}",
+        title=error.title,
+        status=error.status,
+        detail=detail,
+        instance="",
+        request_id=uuid.uuid4().hex,
+    )

@@ -92,12 +92,24 @@ class MetadataTooLargeError(BadInputError):
     slug, title = "metadata-too-large", "The metadata is too large"
 
 
+class UrlNotAllowedError(BadInputError):
+    slug, title = "url-not-allowed", "This address is not fetched"
+
+
+class UrlFetchError(BadInputError):
+    slug, title = "url-not-fetched", "The address gave no picture"
+
+
 class TextUnsupportedError(BadInputError):
     slug, title = "text-unsupported-by-bundle", "The bundle has no text encoder"
 
 
 class MalformedRequestError(BadInputError):
     slug, status, title = "malformed-request", 400, "The request could not be read"
+
+
+class MalformedJsonError(MalformedRequestError):
+    slug, title = "malformed-json", "The JSON body could not be read"
 
 
 class MalformedMultipartError(MalformedRequestError):
@@ -160,10 +172,6 @@ class ArchiveUnreadableError(BatchError):
 
 class ArchiveUnsafeError(BatchError):
     slug, title = "archive-unsafe", "The archive is not what a batch of pictures looks like"
-
-
-class MalformedJsonError(MalformedRequestError):
-    slug, title = "malformed-json", "The JSON body could not be read"
 
 
 class NotFoundError(BadInputError):

@@ -29,36 +29,48 @@ def _addressable(identifier: str) -> str:
     return identifier
 
 
-def _from_text(text: object) -> object:
-    if not isinstance(text, str):
-        return text
-    _check_length(text)
-    try:
-        return json.loads(text, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object ({error})") from error
+def parse_json(text: str | bytes | bytearray) -> object:
+    """As the standard has it: NaN and Infinity are Python's, not JSON's.
+
+    Raises ValueError, and RecursionError for what is nested too deeply to read.
+    """
+    return json.loads(text, parse_constant=no_constant)
 
 
-def _writable(value: object) -> object:
-    """Neither a number that became infinite nor a lone surrogate can be written again."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        _check_length(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object ({error})") from error
-    return value
+def check_writable(value: object) -> int:
+    """Bytes of `value` as JSON.
 
-
-def _check_length(text: str) -> None:
-    if len(text.encode()) > MAX_METADATA_BYTES:
-        raise MetadataTooLargeError(
-            f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
-        )
+    Raises ValueError for what can be read but not written again: a number that became infinite, a
+    lone surrogate; and RecursionError.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return len(text.encode())
 
 
 def no_constant(name: str) -> None:
-    """For `json.loads(parse_constant=...)`: NaN and Infinity are Python's, not JSON's."""
+    """For `json.loads(parse_constant=...)`."""
     raise ValueError(f"{name} is not JSON")
+
+
+def _from_text(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object ({error})") from error
+
+
+def _keepable(metadata: object) -> object:
+    try:
+        length = check_writable(metadata)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object ({error})") from error
+    if length > MAX_METADATA_BYTES:
+        raise MetadataTooLargeError(
+            f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
+        )
+    return metadata
 
 
 Identifier = Annotated[
@@ -70,7 +82,7 @@ Identifier = Annotated[
 Title = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
 Metadata = Annotated[
     dict[str, Any],
-    BeforeValidator(_writable),
+    BeforeValidator(_keepable),  # before, for pydantic points at keys, and a key may be at fault
     Field(description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes"),
 ]
 MetadataText = Annotated[Metadata, BeforeValidator(_from_text)]  # as a form has it

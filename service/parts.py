@@ -29,6 +29,7 @@ from service.inference.model import Model
 from service.inference.session import cores
 from service.keys import KeyRing
 from service.media.clips import ClipDecoder
+from service.media.remote_images import RemoteImages
 from service.recognition import Recognizer
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -46,6 +47,7 @@ class Parts:
     indexer: Indexer
     recognizer: Recognizer
     idempotency: Idempotency
+    remote_images: RemoteImages
 
 
 class Service:
@@ -148,6 +150,7 @@ class Service:
             indexer=indexer,
             recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
             idempotency=Idempotency(self.store),
+            remote_images=RemoteImages(settings.image_urls),
         )
         self.telemetry.model.labels(
             model.manifest.bundle_id, model.manifest.precision, model.providers[0]

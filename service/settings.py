@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -54,6 +54,20 @@ class CatalogueSettings(_Part):
     access_key_id: str | None = Field(default=None, description="None: as AWS's own tools find it")
     secret_access_key: SecretStr | None = None
     timeout_s: float = Field(default=4.0, gt=0, description="of every call")
+
+
+class ImageUrlSettings(_Part):
+    """Which addresses of pictures are fetched: none, unless their hosts are listed."""
+
+    hosts: frozenset[str] = Field(
+        default=frozenset(),
+        description="`images.example.com`, or with a port of its own: `images.example.com:8443`",
+    )
+    networks: tuple[IPvAnyNetwork, ...] = Field(
+        default=(), description="private networks that listed hosts may lie in, besides public ones"
+    )
+    timeout_s: float = Field(default=10.0, gt=0, description="for all pictures of one post")
+    max_bytes: int = Field(default=64_000_000, gt=0, description="of all pictures of one post")
 
 
 class MilvusSettings(_Part):
@@ -165,6 +179,7 @@ class Settings(BaseSettings):
     keys: KeySettings = Field(default_factory=KeySettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
     catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
+    image_urls: ImageUrlSettings = Field(default_factory=ImageUrlSettings)
     milvus: MilvusSettings = Field(default_factory=MilvusSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)

@@ -6,7 +6,6 @@ files are handed on as bytes; their names and content types are the client's and
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,15 +14,15 @@ from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from service.api.bodies import arriving, media_type
 from service.errors import (
     BadInputError,
-    ClientLeftError,
     MalformedMultipartError,
-    RequestTimeoutError,
     TooManyPartsError,
     UnsupportedMediaTypeError,
+    UrlNotAllowedError,
 )
 from service.fields import MAX_IMAGES, validation_error
 
@@ -48,13 +47,8 @@ async def read_form(
     Raises UnsupportedMediaTypeError, MalformedMultipartError, TooManyPartsError, BadInputError,
     RequestTimeoutError where the body takes longer than `within_s`, ClientLeftError.
     """
-    try:
-        async with asyncio.timeout(within_s):
-            form = await _parse(request)
-    except TimeoutError as error:
-        raise RequestTimeoutError(
-            f"the body did not arrive within {within_s:g} s; send less, or over a faster line"
-        ) from error
+    async with arriving(within_s):
+        form = await _parse(request)
     try:
         return Form(_fields(form, fields, files), await _files(form, files))
     finally:
@@ -62,8 +56,7 @@ async def read_form(
 
 
 async def _parse(request: Request) -> FormData:
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+    if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaTypeError("send the body as multipart/form-data")
     # The parser itself, for `Request.form` tells all its errors apart by prose alone.
     parser = _Parser(
@@ -83,8 +76,6 @@ async def _parse(request: Request) -> FormData:
         raise MalformedMultipartError(
             f"the multipart body is malformed: {error.message}"
         ) from error
-    except ClientDisconnect as error:
-        raise ClientLeftError("the client left while its body was read") from error
     except (FormParserError, UnicodeError, LookupError, ValueError) as error:
         raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
     if not parser.ended:
@@ -131,11 +122,18 @@ async def _read_files(name: str, parts: Sequence[UploadFile | str], most: int) -
     contents = []
     for part in parts:
         if isinstance(part, str):
-            raise BadInputError(
-                f"/{name}: must be sent as a file (with a filename)", pointer=f"/{name}"
-            )
+            raise _no_file(name, part)
         contents.append(await part.read())
     return tuple(contents)
+
+
+def _no_file(name: str, text: str) -> BadInputError:
+    pointer = f"/{name}"
+    if "://" in text:
+        return UrlNotAllowedError(
+            f"{pointer}: an address is not fetched here; send the file", pointer=pointer
+        )
+    return BadInputError(f"{pointer}: must be sent as a file (with a filename)", pointer=pointer)
 
 
 def multipart_schema(

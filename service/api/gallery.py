@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.api.access import Reader, Writer, audited
+from service.api.bodies import media_type, read_json
 from service.api.forms import (
     MAX_FILES,
-    Form,
     files_schema,
     multipart_schema,
     read_form,
@@ -24,19 +26,50 @@ from service.api.schemas import Product, ProductPage
 from service.api.state import service_of
 from service.coordination.idempotency import check_key
 from service.errors import BadInputError
-from service.fields import Identifier, MetadataText, Title
+from service.fields import Identifier, Metadata, MetadataText, Title
 from service.indexing import NewProduct
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
 
-class ProductFields(BaseModel):
+class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     shop_id: Identifier
     product_id: Identifier
     title: Annotated[Title | None, Field(description="shown with answers")] = None
+
+
+class ProductForm(_Fields):
     metadata: MetadataText | None = None
+
+
+class ProductByUrl(_Fields):
+    metadata: Metadata | None = None
+    images: Annotated[
+        list[Annotated[str, Field(max_length=2_048)]],
+        Field(
+            min_length=1,
+            max_length=MAX_FILES,
+            description="addresses of the pictures, of hosts that the operator has listed",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Posted:
+    """A product as it was posted: its pictures are here, or at addresses."""
+
+    fields: ProductForm | ProductByUrl
+    images: tuple[bytes, ...] = ()
+    image_urls: tuple[str, ...] = ()
+
+
+def _request_body() -> dict[str, Any]:
+    files = {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
+    body = multipart_schema(ProductForm, files)
+    body["content"]["application/json"] = {"schema": ProductByUrl.model_json_schema()}
+    return body
 
 
 @router.post(
@@ -45,11 +78,7 @@ class ProductFields(BaseModel):
     summary="Store or replace a product",
     response_model=Product,
     responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507),
-    openapi_extra={
-        "requestBody": multipart_schema(
-            ProductFields, {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
-        )
-    },
+    openapi_extra={"requestBody": _request_body()},
 )
 async def put_product(
     request: Request,
@@ -61,7 +90,8 @@ async def put_product(
 ) -> Response:
     """When this is answered, the product is stored durably and `/recognize` finds it.
 
-    The same `shop_id` and `product_id` again replace the product, its pictures and all. A replayed
+    Send the pictures as files of a form, or as JSON with their addresses. The same `shop_id` and
+    `product_id` again replace the product, its pictures and all. A replayed
     answer (Idempotency-Key) carries the header `idempotency-replayed: true`.
     """
     service = service_of(request)
@@ -69,13 +99,12 @@ async def put_product(
     if idempotency_key is not None:
         check_key(idempotency_key)
     with service.posts.admit():
-        form = await read_form(
-            request, ProductFields, {"images": MAX_FILES}, service.settings.body_timeout_s
-        )
-        key.check_shop(form.fields.shop_id)
-        product = _new_product(form)
+        posted = await _read(request, service.settings.body_timeout_s)
+        fields = posted.fields
+        key.check_shop(fields.shop_id)
 
         def store() -> str:
+            product = _new_product(posted, parts.remote_images.fetch)
             with service.telemetry.indexing_seconds.time():
                 record = parts.indexer.put(product)
             service.telemetry.indexed_pictures.inc(len(record.images))
@@ -88,11 +117,11 @@ async def put_product(
             nonlocal queue_ms
             queue_ms = 1e3 * (time.perf_counter() - admitted)
             answer = parts.idempotency.once(
-                product.shop_id, idempotency_key, _fingerprint(form), store
+                fields.shop_id, idempotency_key, _fingerprint(posted), store
             )
             return answer.body, answer.replayed
 
-        with audited(request, key, "put-product", product.shop_id, product.product_id) as write:
+        with audited(request, key, "put-product", fields.shop_id, fields.product_id) as write:
             body, replayed = await service.posts.run(work)
             if replayed:
                 write.result = "replayed"
@@ -179,22 +208,31 @@ async def delete_shop(request: Request, key: Writer, shop_id: Identifier) -> Non
         await service.posts.run(lambda: indexer.delete_shop(shop_id))
 
 
-def _new_product(form: Form[ProductFields]) -> NewProduct:
-    images = form.files["images"]
-    if not images:
+async def _read(request: Request, within_s: float) -> _Posted:
+    if media_type(request) == "application/json":
+        product = await read_json(request, ProductByUrl, within_s)
+        return _Posted(product, image_urls=tuple(product.images))
+    form = await read_form(request, ProductForm, {"images": MAX_FILES}, within_s)
+    if not form.files["images"]:
         raise BadInputError("/images: send at least one picture", pointer="/images")
-    fields = form.fields
+    return _Posted(form.fields, images=form.files["images"])
+
+
+def _new_product(
+    posted: _Posted, fetch: Callable[[Sequence[str]], tuple[bytes, ...]]
+) -> NewProduct:
+    fields = posted.fields
     return NewProduct(
         shop_id=fields.shop_id,
         product_id=fields.product_id,
         title=fields.title or None,
         metadata=fields.metadata,
-        images=images,
+        images=posted.images or fetch(posted.image_urls),
     )
 
 
-def _fingerprint(form: Form[ProductFields]) -> str:
+def _fingerprint(posted: _Posted) -> str:
     """The same for the same content, whatever multipart boundary it came in."""
-    pictures = [hashlib.sha256(data).hexdigest() for data in form.files["images"]]
-    content = json.dumps([form.fields.model_dump(), pictures], sort_keys=True)
+    pictures = [hashlib.sha256(data).hexdigest() for data in posted.images]
+    content = json.dumps([posted.fields.model_dump(), pictures], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -54,10 +54,15 @@ def _problem(error: LPRError, scope: Scope) -> Problem:
         type=f"/problems/{error.slug}",
         title=error.title,
         status=error.status,
-        detail=error.detail,
-        pointer=error.pointer,
+        detail=_sayable(error.detail),
+        pointer=None if error.pointer is None else _sayable(error.pointer),
         **_occurrence(scope),
     )
+
+
+def _sayable(text: str) -> str:
+    """Without the lone surrogates of a name that the client made up, which no UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _occurrence(scope: Scope) -> dict[str, str]:
