@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import struct
 import subprocess
+import threading
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -102,8 +104,72 @@ def png_bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
+def animated_png(frames: int) -> bytes:
+    """A PNG that says it has `frames` frames, and has them: the same picture again and again."""
+    still = encoded(picture(), "PNG")
+    head, pixels = still[:33], still[33:-12]
+    length = struct.unpack(">I", pixels[:4])[0]
+    data = pixels[8 : 8 + length]
+    control = struct.Struct(">IIIIIHHBB")
+
+    def frame(number: int) -> bytes:
+        said = control.pack(2 * number - 1, 64, 48, 0, 0, 1, 25, 0, 0)
+        return png_chunk(b"fcTL", said) + png_chunk(b"fdAT", struct.pack(">I", 2 * number) + data)
+
+    first = png_chunk(b"acTL", struct.pack(">II", frames, 0))
+    first += png_chunk(b"fcTL", control.pack(0, 64, 48, 0, 0, 1, 25, 0, 0)) + pixels
+    return head + first + b"".join(frame(number) for number in range(1, frames)) + still[-12:]
+
+
 def jpeg_with_segments(marker: int, count: int) -> bytes:
     """A JPEG with `count` application segments of 65,533 bytes each."""
     data = encoded(picture(), "JPEG")
     segment = bytes([0xFF, marker]) + struct.pack(">H", 65_535) + b"Exif\0\0" + bytes(65_527)
     return data[:2] + segment * count + data[2:]
+
+
+class Listener:
+    """Counts the connections made to a loopback port."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(0.05)
+        self.port = self._socket.getsockname()[1]
+        self.connections = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._accept)
+
+    def __enter__(self) -> Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._socket.accept()[0].close()
+            except TimeoutError:
+                continue
+            self.connections += 1
+
+
+def playlists(target: str) -> dict[str, bytes]:
+    """Files that name another file or address to be played in their place."""
+    texts = {
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{target}\n#EXT-X-ENDLIST\n",
+        "hls key": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n"
+        f'#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF:4,\n{target}\n#EXT-X-ENDLIST\n',
+        "ffconcat": f"ffconcat version 1.0\nfile '{target}'\n",
+        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT4S"><Period><AdaptationSet mimeType="video/mp4">'
+        f'<Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL><SegmentList>'
+        f'<SegmentURL media="{target}"/></SegmentList></Representation></AdaptationSet></Period>'
+        "</MPD>",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    }
+    return {name: text.encode() for name, text in texts.items()}

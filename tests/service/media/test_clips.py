@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,11 +33,13 @@ from service.media.clips import ClipDecoder
 from service.media.images import fit
 from service.settings import MediaSettings
 from tests.service.media.material import (
+    Listener,
     clock,
     ffmpeg,
     lavfi,
     mkv_with_duration,
     mp4_with_duration,
+    playlists,
     stub,
     times_shown,
 )
@@ -326,6 +326,25 @@ def test_giant_frames_are_refused(decoder: ClipDecoder, tmp_path: Path) -> None:
         decoder.decode(clip, size=S, frames=10)
 
 
+_REFUSE_BOMB = """
+import resource, sys
+from service.errors import ClipTooLargeError
+from service.media.clips import ClipDecoder
+from service.settings import MediaSettings
+try:
+    ClipDecoder(MediaSettings()).decode(sys.stdin.buffer.read(), size=32, frames=10)
+except ClipTooLargeError:
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_giant_frames_are_refused_without_the_memory_they_ask_for(tmp_path: Path) -> None:
+    bomb = lavfi("color=s=16384x8640:d=0.04", tmp_path / "a.mp4", *H264, "-preset", "superfast")
+    command = [sys.executable, "-c", _REFUSE_BOMB]
+    done = subprocess.run(command, input=bomb, capture_output=True, timeout=120, check=True)
+    assert int(done.stdout) * 1024 < 100_000_000
+
+
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi"])
 def test_too_many_streams_are_refused(decoder: ClipDecoder, tmp_path: Path, container: str) -> None:
     path = tmp_path / f"a.{container}"
@@ -359,53 +378,6 @@ def test_encrypted_clips_are_refused(
 
 
 # --- clips that reach out -------------------------------------------------------------------------
-
-
-class Listener:
-    """Counts the connections made to a loopback port."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(0.05)
-        self.port = self._socket.getsockname()[1]
-        self.connections = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._accept)
-
-    def __enter__(self) -> Listener:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._socket.accept()[0].close()
-            except TimeoutError:
-                continue
-            self.connections += 1
-
-
-def playlists(target: str) -> dict[str, bytes]:
-    """Files that name another file or address to be played in their place."""
-    texts = {
-        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{target}\n#EXT-X-ENDLIST\n",
-        "hls key": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n"
-        f'#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF:4,\n{target}\n#EXT-X-ENDLIST\n',
-        "ffconcat": f"ffconcat version 1.0\nfile '{target}'\n",
-        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-        'mediaPresentationDuration="PT4S"><Period><AdaptationSet mimeType="video/mp4">'
-        f'<Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL><SegmentList>'
-        f'<SegmentURL media="{target}"/></SegmentList></Representation></AdaptationSet></Period>'
-        "</MPD>",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
-        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-    }
-    return {name: text.encode() for name, text in texts.items()}
 
 
 @pytest.mark.parametrize("kind", playlists(""))
