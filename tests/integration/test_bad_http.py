@@ -51,7 +51,7 @@ def impatient(
             tmp_path_factory.mktemp("impatient"),
             LPR_BUNDLE=tiny_bundle,
             LPR_DRAIN_S=0,
-            LPR_HEADER_TIMEOUT_S=0.4,
+            LPR_HEAD_TIMEOUT_S=0.4,
             LPR_BODY_TIMEOUT_S=0.4,
             LPR_IMAGE_URLS__HOSTS=json.dumps([host.netloc]),
             LPR_IMAGE_URLS__NETWORKS=json.dumps(["127.0.0.0/8"]),
@@ -228,7 +228,7 @@ def test_half_a_header_behind_a_whole_request_is_hung_up_on(impatient: httpx.Cli
 
 
 def test_half_a_header_is_hung_up_on_within_10_s_by_default() -> None:
-    assert Settings().header_timeout_s <= 10
+    assert Settings().head_timeout_s <= 10
 
 
 @pytest.mark.parametrize(
