@@ -40,6 +40,39 @@ class Answer:
     replayed: bool = False
 
 
+class Lease:
+    """A key that is taken for the request that now runs; whoever runs it ends the lease."""
+
+    def __init__(self, store: Store | None, name: str, word: str, fingerprint: str) -> None:
+        """None: there is no key, or no Redis to keep it."""
+        self._store = store
+        self._name = name
+        self._word = word
+        self._fingerprint = fingerprint
+
+    def hold(self, body: str) -> None:
+        """Keep the answer for whoever sends the request again."""
+        answer = json.dumps({"fingerprint": self._fingerprint, "body": body})
+        self._run(_REPLACE_IF_OURS, answer, _KEEP_S, otherwise="an answer is not kept")
+
+    def renew(self) -> None:
+        """Say that the request still runs."""
+        self._run(_REPLACE_IF_OURS, self._word, _LEASE_S, otherwise="a lease is not renewed")
+
+    def give_back(self) -> None:
+        """Let the request be tried again."""
+        self._run(_DELETE_IF_OURS, otherwise="a key is held until its lease ends")
+
+    def _run(self, script: str, *arguments: str | int, otherwise: str) -> None:
+        if self._store is None:
+            return
+        words = (self._word, *map(str, arguments))
+        try:
+            self._store.call(lambda client: client.eval(script, 1, self._name, *words))
+        except CoordinationError as error:
+            logger.warning("Idempotency-Key: %s: %s", otherwise, error)
+
+
 class Idempotency:
     """Safe to share between threads."""
 
@@ -49,53 +82,49 @@ class Idempotency:
     def once(self, scope: str, key: str | None, fingerprint: str, run: Callable[[], str]) -> Answer:
         """The answer of `run`, or the first answer if this was already done under this key.
 
-        `key` has passed `check_key`, `fingerprint` stands for the request's content. Raises
-        IdempotencyInProgressError, IdempotencyKeyReusedError, and whatever `run` raises.
+        As `begin`, and raises whatever `run` raises.
         """
-        if key is None:
-            return Answer(run())
-        name = "lpr:idempotency:" + hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
-        lease = json.dumps({"fingerprint": fingerprint, "running": secrets.token_hex(8)})
-        try:
-            first = self._take(name, lease)
-        except CoordinationError as error:
-            logger.warning("a post runs without its Idempotency-Key: %s", error)
-            return Answer(run())
-        if first is not None:
-            return _replay(first, fingerprint)
+        begun = self.begin(scope, key, fingerprint)
+        if isinstance(begun, Answer):
+            return begun
         try:
             body = run()
         except BaseException:
-            self._give_back(name, lease)
+            begun.give_back()
             raise
-        self._hold(name, lease, json.dumps({"fingerprint": fingerprint, "body": body}))
+        begun.hold(body)
         return Answer(body)
 
-    def _take(self, name: str, lease: str) -> str | None:
+    def begin(self, scope: str, key: str | None, fingerprint: str) -> Answer | Lease:
+        """The first answer if this was already done under this key, or the key's lease.
+
+        `key` has passed `check_key`, `fingerprint` stands for the request's content. Raises
+        IdempotencyInProgressError, IdempotencyKeyReusedError.
+        """
+        if key is None:
+            return Lease(None, "", "", fingerprint)
+        name = "lpr:idempotency:" + hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
+        word = json.dumps({"fingerprint": fingerprint, "running": secrets.token_hex(8)})
+        try:
+            first = self._take(name, word)
+        except CoordinationError as error:
+            logger.warning("a post runs without its Idempotency-Key: %s", error)
+            return Lease(None, "", "", fingerprint)
+        if first is not None:
+            return _replay(first, fingerprint)
+        return Lease(self._store, name, word, fingerprint)
+
+    def _take(self, name: str, word: str) -> str | None:
         """What the key holds; None if it is now ours."""
         for _ in range(2):
-            if self._store.call(lambda client: client.set(name, lease, nx=True, ex=_LEASE_S)):
+            if self._store.call(lambda client: client.set(name, word, nx=True, ex=_LEASE_S)):
                 return None
             held = self._store.call(lambda client: client.get(name))
-            if held == lease:  # the SET was sent again after a connection broke, and met itself
+            if held == word:  # the SET was sent again after a connection broke, and met itself
                 return None
             if held is not None:
                 return str(held)
         raise IdempotencyInProgressError("another request with this Idempotency-Key just ended")
-
-    def _hold(self, name: str, lease: str, answer: str) -> None:
-        try:
-            self._store.call(
-                lambda client: client.eval(_REPLACE_IF_OURS, 1, name, lease, answer, str(_KEEP_S))
-            )
-        except CoordinationError as error:
-            logger.warning("an answer is not kept for its Idempotency-Key: %s", error)
-
-    def _give_back(self, name: str, lease: str) -> None:
-        try:
-            self._store.call(lambda client: client.eval(_DELETE_IF_OURS, 1, name, lease))
-        except CoordinationError as error:
-            logger.warning("an Idempotency-Key is held until its lease ends: %s", error)
 
 
 def check_key(key: str) -> None:

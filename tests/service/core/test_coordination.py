@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from service.coordination.epochs import Epochs
-from service.coordination.idempotency import Idempotency, check_key
+from service.coordination.idempotency import Answer, Idempotency, Lease, check_key
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.errors import (
@@ -280,3 +280,23 @@ class TestIdempotency:
     def test_a_key_that_is_none_is_refused(self, key: str) -> None:
         with pytest.raises(IdempotencyKeyInvalidError):
             check_key(key)
+
+    def test_a_long_request_keeps_its_key_by_renewing_it(self, store: Store) -> None:
+        lease = Idempotency(store).begin("s", "key", "f")
+        assert isinstance(lease, Lease)
+        (name,) = store.call(lambda client: client.keys("lpr:idempotency:*"))
+        store.call(lambda client: client.expire(name, 5))
+        lease.renew()
+        assert store.call(lambda client: client.ttl(name)) > 50
+        with pytest.raises(IdempotencyInProgressError):
+            Idempotency(store).begin("s", "key", "f")
+        lease.hold("done")
+        assert Idempotency(store).begin("s", "key", "f") == Answer("done", replayed=True)
+
+    def test_a_lease_that_ended_is_not_renewed_over_anothers(self, store: Store) -> None:
+        lease = Idempotency(store).begin("s", "key", "f")
+        assert isinstance(lease, Lease)
+        (name,) = store.call(lambda client: client.keys("lpr:idempotency:*"))
+        store.call(lambda client: client.set(name, "another's"))
+        lease.renew()
+        assert store.call(lambda client: client.get(name)) == "another's"
