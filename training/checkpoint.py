@@ -47,6 +47,12 @@ class Checkpoint:
         return model.eval()
 
 
+def of_model(recipe: Recipe, model: Rice) -> Checkpoint:
+    """A model that no run has trained yet; `model` is the recipe's."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0})
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     metadata = {
         "recipe": json.dumps(checkpoint.recipe.to_dict()),

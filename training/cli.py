@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -18,14 +18,17 @@ from training.data import commands as data_commands
 from training.data.errors import DataError
 from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
 from training.evaluation import protocol
-from training.evaluation.calibration import fit_calibration
+from training.evaluation.calibration import UNFITTED, fit_calibration
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
+from training.models import commands as model_commands
+from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice
 from training.progress import progress_bars
 from training.recipes import RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+app.add_typer(model_commands.app)
 app.add_typer(data_commands.app, name="data", help="Look through data sets, and make one.")
 console = Console(stderr=True)
 
@@ -44,16 +47,26 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint whose weights the run begins with.")
     ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="CLIP's weights that encoder and decoder begin with: a file or a folder."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
 ) -> None:
     """Train a recipe; killed and started again, it goes on where it was."""
     recipe = _recipe(recipe_name)
     if steps is not None:
         recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
+    if start is not None and encoder is not None:
+        raise _fail("--start brings an encoder: give one of --start and --encoder")
     begin = None if start is None else _load(start)
     folders = _folders(data)
     if missing := [source.name for source in recipe.sources if source.name not in folders]:
         raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
+    if encoder is not None:
+        begin = model_commands.begun(recipe, encoder)
     with progress_bars(console) as bars:
         sets = {
             source.name: _read(recipe, folders[source.name], source.layout, "train", bars)
@@ -99,36 +112,49 @@ def evaluate(
 @app.command()
 def export(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
-    data: DataOption,
     out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
     name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
+    data: DataOption = [],  # noqa: B006  typer copies it
 ) -> None:
-    """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test."""
+    """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
+
+    Without data nothing is measured, and the bundle's service ranks products but never decides.
+    """
     kept = _load(path)
     model = kept.model()
-    weight, val, test = _assess(kept, model, data, "test", takes=1)
-    calibration = fit_calibration(val.fused(weight), val.truth)
-    results = protocol.summary(test, weight)
+    judged = _measured(kept, model, data) if data else _unmeasured(model)
     try:
-        bundle = export_bundle(
-            model,
-            out,
-            name=name,
-            recipe=kept.recipe.name,
-            fusion={"coarse": 1.0, "match": weight},
-            calibration=asdict(calibration),
-            metrics={
-                "protocol": f"{kept.recipe.validate_on}, test: photographs of each clip, moved as "
-                "if filmed, against all products",
-                "clips": len(test.truth),
-                "products": test.coarse.shape[1],
-                **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
-                "coarse_r1": round(results["coarse"].r1, 4),
-            },
-        )
+        bundle = export_bundle(model, out, name=name, recipe=kept.recipe.name, **judged)
     except ExportError as error:
         raise _fail(str(error)) from error
-    console.print(f"{results['fused']}\n{bundle}")
+    console.print(f"{judged['metrics']}\n{bundle}", soft_wrap=True)
+
+
+def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict[str, Any]:
+    """Fusion, calibration and metrics of a bundle."""
+    weight, val, test = _assess(kept, model, data, "test", takes=1)
+    results = protocol.summary(test, weight)
+    return {
+        "fusion": {"coarse": 1.0, "match": weight},
+        "calibration": asdict(fit_calibration(val.fused(weight), val.truth)),
+        "metrics": {
+            "protocol": f"{kept.recipe.validate_on}, test: photographs of each clip, moved as "
+            "if filmed, against all products",
+            "clips": len(test.truth),
+            "products": test.coarse.shape[1],
+            **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
+            "coarse_r1": round(results["coarse"].r1, 4),
+        },
+    }
+
+
+def _unmeasured(model: Rice) -> dict[str, Any]:
+    """The same where there is no data: both cosines weigh as much."""
+    return {
+        "fusion": {"coarse": 1.0, "match": 1 / LOGIT_SCALE[model.decoder.head]},
+        "calibration": asdict(UNFITTED),
+        "metrics": {"protocol": "none: exported without data"},
+    }
 
 
 def _assess(

@@ -27,6 +27,9 @@ class Calibration:
     threshold: float = THRESHOLD
 
 
+UNFITTED = Calibration(temperature=1.0, none_logit=0.0, threshold=1.0)  # nothing is sure enough
+
+
 def confidences(scores: Tensor, calibration: Calibration) -> Tensor:
     """Scores [N,P] -> confidences [N,P]; a row sums to less than 1, the rest is "none"."""
     none = scores.new_full((len(scores), 1), calibration.none_logit)

@@ -1,0 +1,131 @@
+"""`lpr-train init`, `import` and `verify`: models that no run of this project has trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from training import checkpoint
+from training.configs import Recipe
+from training.evaluation.reference import TOLERANCE, FixtureError, differences
+from training.models.matching_decoder import Head
+from training.models.pretrained import begin_with
+from training.models.released import read_released
+from training.models.rice import Rice
+from training.models.weights_file import WeightsError
+from training.recipes import RECIPES
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+console = Console(stderr=True)
+
+OutOption = Annotated[Path, typer.Option(help="The checkpoint that is written.")]
+HeadOption = Annotated[
+    Head,
+    typer.Option(help="How the matching weights are used: `cosine` as released, or `linear`."),
+]
+
+
+@app.command()
+def init(
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
+    out: OutOption,
+    encoder: Annotated[
+        Path | None, typer.Option(help="CLIP's weights for the encoder: a file or a folder.")
+    ] = None,
+) -> None:
+    """Write a recipe's model as it is before training, with random weights."""
+    recipe = _recipe(recipe_name)
+    _save(out, begun(recipe, encoder))
+
+
+@app.command(name="import")
+def import_released(
+    path: Annotated[Path, typer.Argument(metavar="RELEASED.pth")],
+    out: OutOption,
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help="The run that the checkpoint stands for.")
+    ] = "rice_vitb32_lpr750k",
+    head: HeadOption = "cosine",
+) -> None:
+    """Turn a checkpoint of RICE's released code into one of ours."""
+    recipe = _recipe(recipe_name)
+    model = _released(path, head)
+    weight = recipe.reconstruction_weight if model.reconstruction else 0.0
+    recipe = replace(recipe, model=model.config, reconstruction_weight=weight)
+    _save(out, checkpoint.of_model(recipe, model))
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Option("--checkpoint", help="A released .pth, or a checkpoint of ours.")
+    ],
+    fixture: Annotated[Path, typer.Option(help="The released code's inputs and outputs, .npz.")],
+    head: HeadOption = "cosine",
+) -> None:
+    """Compare a model's numbers with the released code's; exit 1 where they differ."""
+    model = _ours(path) if path.suffix == ".safetensors" else _released(path, head)
+    try:
+        found = differences(model, fixture)
+    except FixtureError as error:
+        raise _fail(str(error)) from error
+    width = max(map(len, found))
+    for name, difference in found.items():
+        typer.echo(f"{name:{width}}  {difference:.1e}")
+    if wrong := [name for name, difference in found.items() if not difference <= TOLERANCE]:
+        raise _fail(f"more than {TOLERANCE:.0e} off: {', '.join(wrong)}")
+
+
+def begun(recipe: Recipe, encoder: Path | None) -> checkpoint.Checkpoint:
+    """A recipe's model with random weights by its seed, or begun with CLIP's."""
+    torch.manual_seed(recipe.seed)
+    model = Rice(recipe.model)
+    if encoder is not None:
+        try:
+            parts = begin_with(model, encoder)
+        except WeightsError as error:
+            raise _fail(str(error)) from error
+        console.print(f"from {encoder}: {', '.join(parts)}; the rest is random", soft_wrap=True)
+    return checkpoint.of_model(recipe, model)
+
+
+def _ours(path: Path) -> Rice:
+    try:
+        return checkpoint.load(path).model()
+    except checkpoint.CheckpointError as error:
+        raise _fail(str(error)) from error
+
+
+def _released(path: Path, head: Head) -> Rice:
+    try:
+        model, left_out = read_released(path, head)
+    except WeightsError as error:
+        raise _fail(str(error)) from error
+    if left_out:
+        console.print(f"not used: {', '.join(left_out)}", soft_wrap=True)
+    return model
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise _fail(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _save(out: Path, made: checkpoint.Checkpoint) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(out, made)
+    except OSError as error:
+        raise _fail(f"{out}: {error.strerror}") from error
+    console.print(f"{out}", soft_wrap=True)
+
+
+def _fail(message: str) -> typer.Exit:
+    console.print(f"[red]{message}", soft_wrap=True)
+    return typer.Exit(1)
