@@ -90,7 +90,9 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        return self._parts is not None and not self.draining.is_set()
+        """False also while inference, which is this replica's own, is started again."""
+        parts = self._parts
+        return parts is not None and parts.model.runs and not self.draining.is_set()
 
     def open_store(self) -> None:
         """Claim the data directory and open Redis; on the main thread, which outlives both.

@@ -11,7 +11,7 @@ from service.api.access import Caller
 from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
-from service.errors import NotReadyError
+from service.errors import InferenceError, NotReadyError
 from service.parts import Service
 
 router = APIRouter(tags=["health"])
@@ -27,16 +27,16 @@ async def healthz() -> Status:
 
 @router.get("/readyz", summary="Ready for requests?", responses=documented(503))
 async def readyz(request: Request) -> Status:
-    """200 once the model is warm and the index agrees with the catalogue; 503 before that, and
-    again as soon as the service is asked to stop.
+    """200 once the model is warm and the index agrees with the catalogue; 503 before that, while a
+    model that failed is started again, and as soon as the service is asked to stop.
 
     It stays 200 while Milvus or Redis are away: they are away for every replica, and hot shops are
     still served. `/info` and `/metrics` tell."""
     service = service_of(request)
     if service.draining.is_set():
         raise NotReadyError("the service is stopping")
-    if not service.is_ready:
-        raise NotReadyError("the service is starting")
+    if not service.parts.model.runs:
+        raise InferenceError("the model is started again")
     return Status(status="ready")
 
 

@@ -6,14 +6,16 @@ what is done with scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from service.inference.bundle import Bundle, Manifest
 from service.inference.golden import verify_golden
+from service.inference.graphs import Graphs
 from service.inference.session import Session
 from service.settings import InferenceSettings
 
@@ -52,12 +54,13 @@ class Model:
     def __init__(self, bundle: Bundle, settings: InferenceSettings) -> None:
         """Makes the sessions, and trusts them; see `open`."""
         self.manifest: Manifest = bundle.manifest
-        graphs = bundle.manifest.graphs
-        self._images = Session(bundle.path, graphs.image_encoder, settings, shares_weights=True)
-        self._clips = Session(bundle.path, graphs.clip_encoder, settings, shares_weights=True)
-        self._explainer = Session(bundle.path, graphs.explainer, settings, shares_weights=True)
-        self._matcher = Session(bundle.path, graphs.matcher, settings, shares_weights=False)
-        self.providers: list[str] = self._images.providers
+        self._graphs = Graphs(partial(_open_sessions, bundle, settings), self._try)
+        self.providers: list[str] = self._graphs.providers
+
+    @property
+    def runs(self) -> bool:
+        """False while the sessions are opened again, because they failed."""
+        return self._graphs.are_open
 
     @classmethod
     def open(cls, bundle: Bundle, settings: InferenceSettings) -> Model:
@@ -87,7 +90,9 @@ class Model:
         embedding = np.empty((len(pictures), dims.embedding), np.float32)
         match_state = np.empty((len(pictures), dims.match_state), np.float32)
         for part in _parts(len(pictures), PICTURES_A_RUN):
-            embedding[part], match_state[part] = self._images.run(pictures=pictures[part])
+            embedding[part], match_state[part] = self._graphs.run_batch(
+                "image_encoder", {"pictures": pictures[part]}
+            )
         return PictureFeatures(embedding, match_state)
 
     def encode_clip(self, frames: Pixels) -> ClipFeatures:
@@ -97,7 +102,8 @@ class Model:
         count = len(frames)
         if not 1 <= count <= dims.frames:
             raise ValueError(f"a clip has 1 to {dims.frames} frames, not {count}")
-        embedding, keys, values, token_mask = self._clips.run(
+        embedding, keys, values, token_mask = self._graphs.run(
+            "clip_encoder",
             frames=frames[None],
             frame_mask=np.ones((1, count), np.bool_),
             patch_mask=np.ones((1, count, dims.patches), np.bool_),
@@ -109,11 +115,10 @@ class Model:
         _check("states", states, np.float32, (None, self.manifest.dims.match_state))
         logits = np.empty(len(states), np.float32)
         for part in _parts(len(states), STATES_A_RUN):
-            [logits[part]] = self._matcher.run(
-                match_state=states[part],
-                keys=clip.keys,
-                values=clip.values,
-                token_mask=clip.token_mask,
+            [logits[part]] = self._graphs.run_batch(
+                "matcher",
+                {"match_state": states[part]},
+                {"keys": clip.keys, "values": clip.values, "token_mask": clip.token_mask},
             )
         return logits
 
@@ -124,11 +129,32 @@ class Model:
         """
         size = self.manifest.dims.image_size
         _check("picture", picture, np.uint8, (size, size, 3))
-        [attention] = self._explainer.run(
-            pictures=picture[None], keys=clip.keys, token_mask=clip.token_mask
+        [attention] = self._graphs.run(
+            "explainer", pictures=picture[None], keys=clip.keys, token_mask=clip.token_mask
         )
         explanation: Floats = attention[0]
         return explanation
+
+    def _try(self, sessions: Mapping[str, Session]) -> None:
+        """The largest run that serving is made of, and the one that indexing is made of."""
+        dims = self.manifest.dims
+        size, frames = dims.image_size, dims.frames
+        sessions["image_encoder"].run(pictures=np.zeros((1, size, size, 3), np.uint8))
+        sessions["clip_encoder"].run(
+            frames=np.zeros((1, frames, size, size, 3), np.uint8),
+            frame_mask=np.ones((1, frames), np.bool_),
+            patch_mask=np.ones((1, frames, dims.patches), np.bool_),
+        )
+
+
+def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:
+    graphs = bundle.manifest.graphs
+    sharing = ("image_encoder", "clip_encoder", "explainer")  # one network, one weights file
+    alone = ("matcher",)
+    return {
+        name: Session(bundle.path, getattr(graphs, name), settings, shares_weights=name in sharing)
+        for name in (*sharing, *alone)
+    }
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
