@@ -14,6 +14,7 @@ from rich.console import Console
 from training.data.check import Findings, check
 from training.data.contact_sheet import contact_sheet
 from training.data.errors import DataError
+from training.data.synthetic.writer import Shards, Synth, write_synth
 from training.data.wrong_lines import DEFAULT_LIMIT
 from training.progress import progress_bars
 
@@ -54,6 +55,34 @@ def check_data(
             }
         )
     )
+
+
+@app.command()
+def synth(  # noqa: PLR0917 - typer reads the options off the signature
+    out: Annotated[Path, typer.Option(help="Folder of the data set, new or empty.")],
+    clips: Annotated[int, typer.Option(help="Of training and test together.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
+    size: Annotated[int, typer.Option(help="Shorter side of frames, pixels.")] = 224,
+    shop_size: Annotated[int, typer.Option(help="Products of each livestream's shop.")] = 600,
+    shards: Annotated[Shards, typer.Option(help="Tar files or folders.")] = "tar",
+    processes: Annotated[int, typer.Option(help="That make it.")] = os.cpu_count() or 1,
+) -> None:
+    """Make LPR-Synth: livestreams of made products, in LPR4M's layout."""
+    try:
+        with progress_bars(console) as progress:
+            task = progress.add_task("clips", total=clips)
+            write_synth(
+                out,
+                Synth(clips, seed, size=size, shop_size=shop_size),
+                shards=shards,
+                processes=processes,
+                done=lambda made: progress.advance(task, made),
+            )
+            taken = progress.tasks[task].finished_time or progress.tasks[task].elapsed or 0.0
+    except (DataError, OSError) as error:
+        console.print(f"[red]{error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(f"{clips} clips in {taken:.0f} s, {clips / max(taken, 1e-9):.1f} a second: {out}")
 
 
 def _tell(found: Findings) -> None:
