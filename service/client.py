@@ -18,7 +18,11 @@ import httpx
 
 JSON = dict[str, Any]
 
-_BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
+_BUSY = {
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+}
 
 
 class ClientError(Exception):
@@ -47,7 +51,8 @@ class ProblemError(ClientError):
 class Client:
     """One service; safe to share between threads.
 
-    A busy service (429, 503) is asked again as its `Retry-After` says, for `patience_s` in all.
+    A service that is busy (429, 503, 504) is asked again as its `Retry-After` says, for
+    `patience_s` in all.
     """
 
     def __init__(

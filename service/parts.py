@@ -36,6 +36,8 @@ from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+_READS = 64  # of the catalogue at once: short, and of files
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -74,6 +76,9 @@ class Service:
             threads=max(2, cores()),
             waiting=most,
             finishes=True,
+        )
+        self.reads = Admission(
+            "read", self.telemetry, most=_READS, threads=max(2, cores()), waiting=_READS
         )
         self.store: Store | None = None
         self.draining = threading.Event()
@@ -167,8 +172,8 @@ class Service:
 
     def close(self) -> None:
         """Wait for running work, then close what was opened."""
-        self.recognitions.close()
-        self.posts.close()
+        for admission in (self.recognitions, self.posts, self.reads):
+            admission.close()
         self._closing.close()
 
     def _claim(self, data_dir: Path) -> None:

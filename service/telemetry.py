@@ -155,7 +155,7 @@ class Telemetry:
         self.index_up = Gauge("lpr_index_up", "1 while Milvus answers", registry=registry)
         self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
         self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
-        for kind in ("recognize", "gallery"):
+        for kind in ("recognize", "gallery", "read"):
             self.in_flight.labels(kind)
             self.queue_size.labels(kind)
 

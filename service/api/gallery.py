@@ -77,7 +77,7 @@ def _request_body() -> dict[str, Any]:
     status_code=201,
     summary="Store or replace a product",
     response_model=Product,
-    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 504, 507),
     openapi_extra={"requestBody": _request_body()},
 )
 async def put_product(
@@ -134,17 +134,21 @@ async def put_product(
 @router.get(
     "/{shop_id}",
     summary="List a shop's products, page by page",
-    responses=documented(401, 403, 404, 422, 503),
+    responses=documented(401, 403, 404, 422, 429, 503, 504),
 )
-def list_products(
+async def list_products(
     request: Request,
     key: Reader,
     shop_id: Identifier,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> ProductPage:
-    catalogue = service_of(request).parts.catalogue
-    records, following = catalogue.page(shop_id, limit=limit, after=after)
+    service = service_of(request)
+    catalogue = service.parts.catalogue
+    with service.reads.admit():
+        records, following = await service.reads.run(
+            lambda: catalogue.page(shop_id, limit=limit, after=after)
+        )
     return ProductPage(
         shop_id=shop_id, products=[Product.of(record) for record in records], next=following
     )
@@ -153,24 +157,32 @@ def list_products(
 @router.get(
     "/{shop_id}/{product_id}",
     summary="Get a product",
-    responses=documented(401, 403, 404, 422, 503),
+    responses=documented(401, 403, 404, 422, 429, 503, 504),
 )
-def get_product(
+async def get_product(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier
 ) -> Product:
-    return Product.of(service_of(request).parts.catalogue.get(shop_id, product_id))
+    service = service_of(request)
+    catalogue = service.parts.catalogue
+    with service.reads.admit():
+        return Product.of(await service.reads.run(lambda: catalogue.get(shop_id, product_id)))
 
 
 @router.get(
     "/{shop_id}/{product_id}/images/{image_id}",
     summary="Get a picture as it was posted",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, **documented(401, 403, 404, 422, 503)},
+    responses={200: {"content": {"image/*": {}}}, **documented(401, 403, 404, 422, 429, 503, 504)},
 )
-def get_image(
+async def get_image(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier, image_id: str
 ) -> Response:
-    record, data = service_of(request).parts.catalogue.picture(shop_id, product_id, image_id)
+    service = service_of(request)
+    catalogue = service.parts.catalogue
+    with service.reads.admit():
+        record, data = await service.reads.run(
+            lambda: catalogue.picture(shop_id, product_id, image_id)
+        )
     headers = {
         # An image id stands for its bytes.
         "cache-control": "private, max-age=31536000, immutable",
@@ -183,7 +195,7 @@ def get_image(
     "/{shop_id}/{product_id}",
     status_code=204,
     summary="Delete a product",
-    responses=documented(401, 403, 404, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503, 504),
 )
 async def delete_product(
     request: Request, key: Writer, shop_id: Identifier, product_id: Identifier
@@ -199,7 +211,7 @@ async def delete_product(
     "/{shop_id}",
     status_code=204,
     summary="Delete a shop and all its products",
-    responses=documented(401, 403, 404, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503, 504),
 )
 async def delete_shop(request: Request, key: Writer, shop_id: Identifier) -> None:
     service = service_of(request)

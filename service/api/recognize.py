@@ -49,7 +49,7 @@ _FILES = {
     "/recognize",
     summary="Recognise the product shown in a clip",
     response_model=RecognizeAnswer,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={"requestBody": multipart_schema(RecognizeFields, _FILES)},
 )
 async def recognize(request: Request, key: Recognizing) -> Response:
