@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,27 @@ def test_a_run_learns(tmp_path: Path) -> None:
     recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, steps=40, evaluate_every=40))
     seen = losses_of(recipe, tmp_path)
     assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
+
+
+def test_a_paper_style_run_learns_and_keeps_its_scale(tmp_path: Path) -> None:
+    model = replace(
+        RECIPE.model,
+        tokens="projected",
+        frame_pooling="mean_of_unit",
+        icl_scale="fixed",
+        matching_head="linear",
+        self_block_from="text",
+        reconstruction="plain",
+    )
+    recipe = replace(RECIPE, model=model, reconstruction_weight=0.05)
+    seen = losses_of(recipe, tmp_path)
+    assert all(math.isfinite(loss) for loss in seen)
+    first, last = Rice(model).state_dict(), load(tmp_path / "last.safetensors").group("training")
+    assert last["temperature"] == first["temperature"] == 10
+    torch.manual_seed(recipe.seed)
+    begun = Rice(model).state_dict()
+    trained = {name for name, value in begun.items() if not torch.equal(last[name], value)}
+    assert {name.split(".")[0] for name in trained} == {"encoder", "decoder", "reconstruction"}
 
 
 def test_the_best_checkpoint_is_a_model_with_its_recipe(tmp_path: Path) -> None:

@@ -184,6 +184,17 @@ def test_attention_is_dropped_in_the_cross_block_in_training_alone() -> None:
     assert torch.allclose(match(model.eval()), match(without.eval()))
 
 
+def test_layer_norms_have_the_released_codes_eps() -> None:
+    """No tensor tells it: 1e-12 in the self block, 1e-5 everywhere else."""
+    model = tiny_model()
+    found = {name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert {name for name, eps in found.items() if eps == 1e-12} == {
+        "decoder.self_block.norm_attention",
+        "decoder.self_block.norm_feedforward",
+    }
+    assert set(found.values()) == {1e-12, 1e-5}
+
+
 def test_activations_are_told_apart() -> None:
     exact = EncoderConfig(image_size=32, patch_size=8, width=32, layers=1, heads=2, embedding=16)
     exact = replace(exact, activation="gelu")
