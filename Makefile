@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test check format clean
+.PHONY: help demo serve test test-faults milvus-server check format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,11 @@ serve: $(VENV)/.serving  ## run the service, on loopback
 
 test: $(VENV)/.testing  ## run the tests
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs/RELIABILITY.md (about 40 minutes)
+	FAULTS=full $(BIN)/python -m pytest tests/faults
+
+milvus-server: $(VENV)/milvus/bin/milvus-server  ## install a real Milvus server, for the tests that need one
 
 check: $(VENV)/.testing  ## lint, types and the direction of imports
 	$(BIN)/ruff check .
@@ -40,3 +45,8 @@ $(VENV)/.serving: pyproject.toml constraints.txt
 $(VENV)/.testing: $(VENV)/.serving
 	$(PIP) -e '.[training,dev]'
 	touch $@
+
+# In an environment of its own: it pins old packages. Tests that miss it are skipped.
+$(VENV)/milvus/bin/milvus-server:
+	$(PYTHON) -m venv $(VENV)/milvus
+	$(VENV)/milvus/bin/python -m pip install 'milvus==2.3.5' 'setuptools<81' 'marshmallow<4'

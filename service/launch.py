@@ -25,11 +25,13 @@ STOP_S = 30.0
 class ServiceProcess:
     """One `lpr serve` child; its log is `service.log` in the data directory."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "service")
+
     def __init__(self, data_dir: Path, port: int = 0, **env: object) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.log = data_dir / "service.log"
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-m", "service", "serve"]
+        command = [*self.program, "serve"]
         command += ["--port", str(port), "--data-dir", str(data_dir)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own command, no shell

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import CatalogueSettings
+from tests.integration.milvus_server import MilvusServer, started
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,10 @@ def s3_settings(s3_endpoint: str) -> CatalogueSettings:
     from tests.service.object_store import bucket_settings
 
     return bucket_settings(s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real Milvus server for all tests of a run; who breaks it also mends it."""
+    with started(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
