@@ -18,7 +18,7 @@ from training.data import commands as data_commands
 from training.data.errors import DataError
 from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
 from training.evaluation import protocol
-from training.evaluation.calibration import UNFITTED, fit_calibration
+from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
@@ -134,9 +134,10 @@ def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict
     """Fusion, calibration and metrics of a bundle."""
     weight, val, test = _assess(kept, model, data, "test", takes=1)
     results = protocol.summary(test, weight)
+    calibration = fit_calibration(val.fused(weight), val.truth)
     return {
         "fusion": {"coarse": 1.0, "match": weight},
-        "calibration": asdict(fit_calibration(val.fused(weight), val.truth)),
+        "calibration": asdict(calibration),
         "metrics": {
             "protocol": f"{kept.recipe.validate_on}, test: photographs of each clip, moved as "
             "if filmed, against all products",
@@ -144,6 +145,7 @@ def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict
             "products": test.coarse.shape[1],
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
+            "confidence": confidence_shares(val.fused(weight), calibration),
         },
     }
 
