@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training import checkpoint, engine
-from training.configs import Recipe
+from training.configs import Layout, Recipe, Source
 from training.data import commands as data_commands
+from training.data.clip_sets import ClipSet
 from training.data.errors import DataError
-from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
+from training.data.opening import Track, open_judging, open_training
+from training.data.photographs import PhotographSet
+from training.data.queries import QuerySet
 from training.evaluation import protocol
-from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
+from training.evaluation.calibration import UNFITTED, fit_calibration
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
@@ -35,6 +38,12 @@ console = Console(stderr=True)
 DataOption = Annotated[
     list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
 ]
+PROTOCOLS = {
+    "photographs": "photographs of each clip, moved as if filmed, against all products",
+    "lpr4m": "each clip against the pictures of its own livestream's shop",
+    "lpr750k": "each clip against the pictures of its own livestream's shop",
+    "movingfashion": "each video against all products",
+}
 SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
 
 
@@ -69,10 +78,10 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
         begin = model_commands.begun(recipe, encoder)
     with progress_bars(console) as bars:
         sets = {
-            source.name: _read(recipe, folders[source.name], source.layout, "train", bars)
+            source.name: _training(recipe, source, folders[source.name], bars)
             for source in recipe.sources
         }
-        validation = _read(recipe, folders[recipe.validate_on], "photographs", "val", bars)
+        validation = _judging(recipe, folders[recipe.validate_on], "val", bars)
         task = bars.add_task(recipe.name, total=recipe.schedule.steps)
 
         def watch(progress: engine.Progress) -> None:
@@ -87,7 +96,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
             best = engine.fit(
                 recipe, sets, validation, out, device=torch.device(device), start=begin, watch=watch
             )
-        except (checkpoint.CheckpointError, engine.DivergedError) as error:
+        except (checkpoint.CheckpointError, DataError, engine.DivergedError) as error:
             raise _fail(str(error)) from error
     console.print(f"best checkpoint: {best}")
 
@@ -134,18 +143,16 @@ def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict
     """Fusion, calibration and metrics of a bundle."""
     weight, val, test = _assess(kept, model, data, "test", takes=1)
     results = protocol.summary(test, weight)
-    calibration = fit_calibration(val.fused(weight), val.truth)
+    layout = _layout(kept.recipe)
     return {
         "fusion": {"coarse": 1.0, "match": weight},
-        "calibration": asdict(calibration),
+        "calibration": asdict(fit_calibration(val.fused(weight), val.truth)),
         "metrics": {
-            "protocol": f"{kept.recipe.validate_on}, test: photographs of each clip, moved as "
-            "if filmed, against all products",
+            "protocol": f"{kept.recipe.validate_on}, test: {PROTOCOLS[layout]}",
             "clips": len(test.truth),
-            "products": test.coarse.shape[1],
+            "products": test.largest_shop(),
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
-            "confidence": confidence_shares(val.fused(weight), calibration),
         },
     }
 
@@ -168,15 +175,21 @@ def _assess(
     if folder is None:
         raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
     with progress_bars(console) as bars:
-        chosen_on = _read(recipe, folder, "photographs", "val", bars)
-        measured_on = _read(recipe, folder, "photographs", split, bars)
+        chosen_on = _judging(recipe, folder, "val", bars)
+        measured_on = _judging(recipe, folder, split, bars)
         val = _score(model, chosen_on, protocol.VAL_TAKES, bars)
         return protocol.best_match_weight(val), val, _score(model, measured_on, takes, bars)
 
 
-def _score(model: Rice, data: PhotographSet, takes: int, bars: Progress) -> protocol.Scores:
-    task = bars.add_task("clips", total=takes * len(data.clips()))
-    return protocol.score_clips(model, data, takes=takes, done=lambda: bars.advance(task))
+def _score(
+    model: Rice, data: PhotographSet | QuerySet, takes: int, bars: Progress
+) -> protocol.Scores:
+    clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
+    task = bars.add_task("clips", total=clips)
+    try:
+        return protocol.score(model, data, takes=takes, done=lambda: bars.advance(task))
+    except DataError as error:
+        raise _fail(str(error)) from error
 
 
 def _recipe(name: str) -> Recipe:
@@ -202,15 +215,33 @@ def _folders(data: list[str]) -> dict[str, Path]:
     return named
 
 
-def _read(recipe: Recipe, folder: Path, layout: str, split: str, bars: Progress) -> PhotographSet:
-    size = round(recipe.model.encoder.image_size * SOURCE_MARGIN)
-    task = f"reading {folder.name}"
+def _training(
+    recipe: Recipe, source: Source, folder: Path, bars: Progress
+) -> PhotographSet | ClipSet:
     try:
-        if layout == "pictures":
-            return read_single_pictures(folder, size, lambda p: bars.track(p, description=task))
-        return read_photographs(folder, split, size, lambda p: bars.track(p, description=task))
+        return open_training(source, folder, _size(recipe), _track(folder, bars))
     except DataError as error:
         raise _fail(str(error)) from error
+
+
+def _judging(recipe: Recipe, folder: Path, split: str, bars: Progress) -> PhotographSet | QuerySet:
+    try:
+        return open_judging(_layout(recipe), folder, split, _size(recipe), _track(folder, bars))
+    except DataError as error:
+        raise _fail(str(error)) from error
+
+
+def _layout(recipe: Recipe) -> Layout:
+    """Of the source that the recipe is judged on."""
+    return next(s.layout for s in recipe.sources if s.name == recipe.validate_on)
+
+
+def _size(recipe: Recipe) -> int:
+    return round(recipe.model.encoder.image_size * SOURCE_MARGIN)
+
+
+def _track(folder: Path, bars: Progress) -> Track:
+    return lambda paths: bars.track(paths, description=f"reading {folder.name}")
 
 
 def _fail(message: str) -> typer.Exit:

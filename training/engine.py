@@ -7,7 +7,7 @@ goes on exactly as it would have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +26,10 @@ from training.checkpoint import (
 )
 from training.configs import Recipe, Schedule
 from training.data.batches import Batch, BatchDrawer
+from training.data.clip_sets import ClipSet
 from training.data.photographs import PhotographSet
-from training.evaluation.protocol import VAL_TAKES, best_match_weight, score_clips, summary
+from training.data.queries import QuerySet
+from training.evaluation.protocol import VAL_TAKES, best_match_weight, score, summary
 from training.losses import icl_loss, pfr_loss, pmd_loss
 from training.models.rice import Rice
 
@@ -47,8 +49,8 @@ class Progress:
 
 def fit(
     recipe: Recipe,
-    data: dict[str, PhotographSet],
-    validation: PhotographSet,
+    data: Mapping[str, PhotographSet | ClipSet],
+    validation: PhotographSet | QuerySet,
     out: Path,
     *,
     device: torch.device,
@@ -59,14 +61,15 @@ def fit(
 
     `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
     the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
-    recipe or `start` of another model, and DivergedError.
+    recipe or `start` of another model, DataError, and DivergedError.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run.resume(recipe, out, device) or Run(recipe, out, device, start)
     drawer = BatchDrawer(recipe, data, device)
     with SummaryWriter(out / "tensorboard") as board:
-        for step in range(run.step, recipe.schedule.steps):
-            losses = run.train(step, drawer.draw(step))
+        steps = range(run.step, recipe.schedule.steps)
+        for step, batch in zip(steps, drawer.batches(steps), strict=True):
+            losses = run.train(step, batch)
             for name, value in losses.items():
                 board.add_scalar(f"loss/{name}", value, step)
             told = None
@@ -152,9 +155,9 @@ class Run:
             else:
                 kept.copy_(new)
 
-    def validate(self, validation: PhotographSet, board: SummaryWriter) -> str:
+    def validate(self, validation: PhotographSet | QuerySet, board: SummaryWriter) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
-        scores = score_clips(self.averaged, validation, takes=VAL_TAKES)
+        scores = score(self.averaged, validation, takes=VAL_TAKES)
         weight = best_match_weight(scores)
         results = summary(scores, weight)
         for name, result in results.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from training.cli import app
+from training.data.clip_index import evenly
 from training.data.errors import DataError
 from training.data.movingfashion import read_frames, read_movingfashion
 
@@ -50,17 +52,17 @@ def test_reads_products_and_counts_missing_videos(folder: Path) -> None:
 
 
 def test_frames_are_spread_evenly_over_the_seconds(folder: Path) -> None:
-    frames = read_frames(folder / "videos" / "a.mp4", 3)
+    frames = read_frames(folder / "videos" / "a.mp4", partial(evenly, wanted=3))
     assert [frame.shape for frame in frames] == [(96, 64, 3)] * 3
     greys = [frame.mean() for frame in frames]
     assert greys == pytest.approx([40, 100, 160], abs=4), "seconds 1, 4 and 7 of nine"
-    assert len(read_frames(folder / "videos" / "a.mp4", 10)) == 9
+    assert len(read_frames(folder / "videos" / "a.mp4", partial(evenly, wanted=10))) == 9
 
 
 def test_what_cannot_be_read_is_told(folder: Path) -> None:
     (folder / "videos" / "b.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match=r"b\.mp4"):
-        read_frames(folder / "videos" / "b.mp4", 3)
+        read_frames(folder / "videos" / "b.mp4", partial(evenly, wanted=3))
     (folder / "train.json").write_text('{"7": {"video_paths": [], "source": 5}}')
     with pytest.raises(DataError, match="product '7'"):
         read_movingfashion(folder, "train")

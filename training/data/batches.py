@@ -1,16 +1,24 @@
-"""Draws training batches: products of every source, their pictures, and clips of photographs.
+"""Draws training batches: products of every source, their pictures, and clips of them.
 
 A batch depends on the recipe's seed and the step alone, so a resumed run draws the same batches.
+What must be read from a disk is read one batch ahead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from training.configs import Recipe, Source
+from training.data.clip_drawer import ClipDrawer
+from training.data.clip_sets import ClipSet
+from training.data.drawn import Drawn
+from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
 from training.data.transforms import draw_views
 
@@ -26,82 +34,64 @@ class Batch:
     patch_mask: Tensor | None = None  # bool [N,F,P]; None: all patches take part
 
 
+class Drawer(Protocol):
+    """Draws the share of a batch that comes from one source."""
+
+    def draw(self, step: int, generator: Generator, tail_cut: float) -> Drawn: ...
+
+
 class BatchDrawer:
     """Batches of a recipe over its sources' pictures."""
 
-    def __init__(self, recipe: Recipe, data: dict[str, PhotographSet], device: torch.device):
+    def __init__(
+        self, recipe: Recipe, data: Mapping[str, PhotographSet | ClipSet], device: torch.device
+    ) -> None:
         self._recipe = recipe
         self._device = device
-        self._sources = [_ClipDrawer(source, data[source.name]) for source in recipe.sources]
+        self._drawers = [_drawer(source, data[source.name], recipe) for source in recipe.sources]
         self._frames = max(source.frames for source in recipe.sources)
 
     def draw(self, step: int) -> Batch:
+        """Raises DataError."""
+        return self._varied(*self._read(step))
+
+    def batches(self, steps: range) -> Iterator[Batch]:
+        """The same for each step; the next one is read while one is used. Raises DataError."""
+        with ThreadPoolExecutor(1) as ahead:
+            upcoming = [ahead.submit(self._read, step) for step in steps[:1]]
+            for step in steps:
+                read = upcoming.pop().result()
+                if step + 1 in steps:
+                    upcoming.append(ahead.submit(self._read, step + 1))
+                yield self._varied(*read)
+
+    def _read(self, step: int) -> tuple[list[Drawn], Generator]:
+        generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
+        tail_cut = self._recipe.tail_cut
+        return [drawer.draw(step, generator, tail_cut) for drawer in self._drawers], generator
+
+    def _varied(self, shares: list[Drawn], generator: Generator) -> Batch:
         recipe, size = self._recipe, self._recipe.model.encoder.image_size
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        pictures, photographs, lengths, product = [], [], [], []
-        offset = 0
-        for source in self._sources:
-            chosen, clips = source.draw(generator, recipe.tail_cut)
-            pictures.append(source.data.pictures[chosen])
-            for row, clip in clips:
-                photographs.append(source.data.photographs[clip])
-                lengths.append(len(clip))
-                product.append(offset + row)
-            offset += len(chosen)
-        views = draw_views(
-            torch.cat(photographs).to(self._device), size, recipe.frame_view, generator
-        )
-        frame_mask = torch.arange(self._frames) < torch.tensor(lengths)[:, None]
-        frame_mask = frame_mask.to(self._device)
-        frames = views.new_zeros(len(lengths), self._frames, *views.shape[1:])
-        frames[frame_mask] = views
+        product, offset = [], 0
+        for share in shares:
+            product += [offset + row for row in share.product]
+            offset += len(share.pictures)
+        frames = torch.cat([share.frames for share in shares]).to(self._device)
+        views = draw_views(frames, size, recipe.frame_view, generator)
+        lengths = torch.tensor([length for share in shares for length in share.lengths])
+        frame_mask = (torch.arange(self._frames) < lengths[:, None]).to(self._device)
+        padded = views.new_zeros(len(lengths), self._frames, *views.shape[1:])
+        padded[frame_mask] = views
+        pictures = torch.cat([share.pictures for share in shares]).to(self._device)
         return Batch(
-            draw_views(torch.cat(pictures).to(self._device), size, recipe.picture_view, generator),
-            frames,
+            draw_views(pictures, size, recipe.picture_view, generator),
+            padded,
             frame_mask,
             torch.tensor(product, device=self._device),
         )
 
 
-class _ClipDrawer:
-    """Draws products of one source and clips of each."""
-
-    def __init__(self, source: Source, data: PhotographSet) -> None:
-        self.source = source
-        self.data = data
-        self._clips: dict[int, list[list[int]]] = {}
-        for clip in data.clips():
-            self._clips.setdefault(int(data.product[clip[0]]), []).append(clip)
-        self._products = torch.tensor(sorted(self._clips))
-
-    def draw(
-        self, generator: Generator, tail_cut: float
-    ) -> tuple[Tensor, list[tuple[int, list[int]]]]:
-        """The products drawn, and clips as (row among them, photographs)."""
-        order = torch.randperm(len(self._products), generator=generator)
-        chosen = self._products[order[: self.source.products]]
-        clips = [
-            (row, self._clip(product, generator, tail_cut))
-            for row, product in enumerate(chosen.tolist())
-            for _ in range(self.source.clips_per_product)
-        ]
-        return chosen, clips
-
-    def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:
-        """Photographs of one clip in order; with probability `tail_cut` only the first of them.
-
-        A clip with fewer photographs than frames shows some of them again.
-        """
-        candidates = self._clips[product]
-        photographs = candidates[_below(len(candidates), generator)]
-        shown = torch.randperm(len(photographs), generator=generator)[: self.source.frames].tolist()
-        while len(shown) < self.source.frames:
-            shown.append(_below(len(photographs), generator))
-        length = self.source.frames
-        if torch.rand((), generator=generator) < tail_cut:
-            length = 1 + _below(length, generator)
-        return [photographs[position] for position in sorted(shown)[:length]]
-
-
-def _below(limit: int, generator: Generator) -> int:
-    return int(torch.randint(limit, (), generator=generator))
+def _drawer(source: Source, data: PhotographSet | ClipSet, recipe: Recipe) -> Drawer:
+    if isinstance(data, PhotographSet):
+        return PhotographDrawer(source, data)
+    return ClipDrawer(source, data, recipe.seed)

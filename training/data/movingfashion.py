@@ -7,7 +7,7 @@ regular, 0 is hard. One gallery for all queries. Some videos could never be fetc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,6 @@ from typing import Literal
 import av
 import numpy as np
 
-from training.data.clip_index import evenly
 from training.data.errors import DataError
 from training.data.lpr4m import read_json
 
@@ -60,13 +59,12 @@ def read_movingfashion(folder: Path, split: str) -> MovingFashion:
     return MovingFashion(products, pictures, videos, missing)
 
 
-def read_frames(path: Path, count: int) -> list[np.ndarray]:
-    """At most `count` frames, uint8 [H,W,3], spread evenly over the video at one a second.
+def read_frames(path: Path, choose: Callable[[int], list[int]]) -> list[np.ndarray]:
+    """Frames, uint8 [H,W,3], of the seconds that `choose` picks among so many, one of each.
 
     Raises DataError, also where nothing could be decoded.
     """
-    seconds = _seconds(path)
-    wanted = set(evenly(seconds, count))
+    wanted = set(choose(_seconds(path)))
     frames = [frame for second, frame in _each_second(path) if second in wanted]
     if not frames:
         raise DataError(f"{path}: no frame could be decoded")

@@ -9,6 +9,7 @@ Pictures are decoded once and kept as uint8 tensors, square, centre-cropped.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,15 +89,28 @@ def read_pictures(paths: list[Path], size: int, progress: Progress = lambda path
 def read_picture(path: Path, size: int) -> np.ndarray:
     """One picture, uint8 [size,size,3], by the manifest's preprocessing."""
     try:
-        with Image.open(path) as image:
+        return fit_picture(path.read_bytes(), str(path), size)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def fit_picture(data: bytes, name: str, size: int) -> np.ndarray:
+    """The same of an encoded picture; `name` is for the message of a DataError."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             upright = upright.convert("RGB")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from error
-    return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
+        raise DataError(f"{name}: {error}") from error
+    return fit_square(upright, size)
+
+
+def fit_square(picture: Image.Image, size: int) -> np.ndarray:
+    """uint8 [size,size,3]: shorter side to `size`, bicubic and antialiased, centre crop."""
+    return np.array(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -1,36 +1,76 @@
-"""How a model is scored: clips of a split against the pictures of the whole shop.
+"""How a model is scored: each clip against the pictures of its shop; every clip counts.
 
-A clip is made of the photographs that share a clip id, each held and moved a little (HELD), with
-at most `frames` frames. Clips are the same for every model: their randomness has a fixed seed.
+Of a set of photographs, a clip is made of those that share a clip id, each held and moved a little
+(HELD); the shop is all products. Of a set of queries, a clip is its frames as they are, spread
+evenly, and the shop is that of its own livestream; it hits when any of its ground-truth pictures
+is among the first k (LPR4M's protocol). Both see at most `frames` frames. Clips are the same for
+every model: their randomness has a fixed seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from training.data.photographs import PhotographSet
+from training.data.queries import QuerySet
 from training.data.transforms import HELD, draw_views, normalise
+from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import Accuracy, accuracy
 from training.models.rice import Rice
 
 CLIP_SEED = 20_231
+CHUNK = 128  # shop pictures encoded at once
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N clips against P products."""
+    """Of N clips against P products, or pictures: as many as the largest shop has.
+
+    Columns that a clip's own shop does not fill are OUT_OF_SHOP.
+    """
 
     coarse: Tensor  # [N,P], cosine of the embeddings
     match: Tensor  # [N,P], logits of the matching decoder
-    truth: Tensor  # int64 [N]
+    truth: Tensor  # int64 [N], the column of the right answer
+    also: Tensor | None = None  # bool [N,P], further right answers
 
     def fused(self, match_weight: float) -> Tensor:
-        return self.coarse + match_weight * self.match
+        return self.judged(self.coarse + match_weight * self.match)
+
+    def largest_shop(self) -> int:
+        """Products, or pictures, of the largest shop."""
+        return int((self.coarse > OUT_OF_SHOP).sum(dim=1).max())
+
+    def judged(self, scores: Tensor) -> Tensor:
+        """[N,P], in which the best of a clip's right answers stands at `truth` for all of them."""
+        if self.also is None:
+            return scores
+        own = self.also.scatter(1, self.truth[:, None], value=True)
+        best = scores.masked_fill(~own, -math.inf).max(dim=1, keepdim=True).values
+        return scores.masked_fill(own, OUT_OF_SHOP).scatter(1, self.truth[:, None], best)
+
+
+def score(
+    model: Rice,
+    data: PhotographSet | QuerySet,
+    *,
+    takes: int = 1,
+    done: Callable[[], None] = lambda: None,
+) -> Scores:
+    """Scores each clip; photographs `takes` times, every take with another hand. Calls `done` a
+    clip. Raises DataError."""
+    if isinstance(data, QuerySet):
+        return score_queries(model, data, done=done)
+    return score_clips(model, data, takes=takes, done=done)
 
 
 @torch.inference_mode()
@@ -41,26 +81,91 @@ def score_clips(
     model.eval()
     device = next(model.parameters()).device
     size = model.config.encoder.image_size
-    pictures = [
-        model.encode_pictures(normalise(shrink(chunk.to(device), size)))
-        for chunk in data.pictures.split(128)
-    ]
-    embedding = torch.cat([chunk.embedding for chunk in pictures])
-    states = torch.cat([model.decoder.match_state(chunk.tokens) for chunk in pictures])
+    shop = _shop(model, data.pictures.split(CHUNK))
     generator = torch.Generator().manual_seed(CLIP_SEED)
     coarse, match, truth = [], [], []
     for clip in data.clips() * takes:
         photographs = data.photographs[_spread(clip, model.config.frames)].to(device)
-        frames = draw_views(photographs, size, HELD, generator)[None]
-        frame_mask = frames.new_ones(frames.shape[:2], dtype=torch.bool)
-        patch_mask = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
-        encoded = model.encode_clips(frames, frame_mask, patch_mask)
-        key, value = model.decoder.keys_values(encoded.tokens)
-        coarse.append(encoded.embedding @ embedding.T)
-        match.append(model.decoder.match(states, key, value, encoded.token_mask))
+        of_clip = _compare(model, shop, draw_views(photographs, size, HELD, generator))
+        coarse.append(of_clip[0])
+        match.append(of_clip[1])
         truth.append(int(data.product[clip[0]]))
         done()
-    return Scores(torch.cat(coarse).cpu(), torch.cat(match).cpu(), torch.tensor(truth))
+    return Scores(torch.stack(coarse), torch.stack(match), torch.tensor(truth))
+
+
+@torch.inference_mode()
+def score_queries(
+    model: Rice, data: QuerySet, *, done: Callable[[], None] = lambda: None
+) -> Scores:
+    """Scores each query against its own shop. Calls `done` a query.
+
+    A picture of the shop that is missing is no candidate. A query whose right pictures or frames
+    are all missing is a miss: it ranks last. Raises DataError where a file is broken.
+    """
+    model.eval()
+    largest = max(len(data.galleries[live]) for live in data.by_shop())
+    count = len(data.queries)
+    coarse = torch.full((count, largest + 1), OUT_OF_SHOP)  # the last column is never filled
+    match = torch.full((count, largest + 1), OUT_OF_SHOP)
+    truth = torch.full((count,), largest)
+    also = torch.zeros(count, largest + 1, dtype=torch.bool)
+    for live, positions in data.by_shop().items():
+        images, shop = _read_shop(model, data, live)
+        column = {image: place for place, image in enumerate(images)}
+        for position in positions:
+            query = data.queries[position]
+            own = [column[image] for image in query.truth if image in column]
+            if own:
+                truth[position] = own[0]
+                also[position, own[1:]] = True
+            size = model.config.encoder.image_size
+            frames = data.read_frames(query, model.config.frames, size)
+            if frames:
+                pixels = normalise(_stacked(frames, model))
+                scores = _compare(model, shop, pixels)
+                coarse[position, : len(images)], match[position, : len(images)] = scores
+            done()
+    return Scores(coarse, match, truth, also)
+
+
+class _Shop(NamedTuple):
+    embedding: Tensor  # [P,E]
+    states: Tensor  # [P,D]
+
+
+def _shop(model: Rice, chunks: Iterable[Tensor]) -> _Shop:
+    """Of the shop's pictures, uint8 [?,H,H,3] each chunk."""
+    device, size = next(model.parameters()).device, model.config.encoder.image_size
+    embedding, states = [], []
+    for chunk in chunks:
+        pictures = model.encode_pictures(normalise(shrink(chunk.to(device), size)))
+        embedding.append(pictures.embedding)
+        states.append(model.decoder.match_state(pictures.tokens))
+    return _Shop(torch.cat(embedding), torch.cat(states))
+
+
+def _read_shop(model: Rice, data: QuerySet, live: str) -> tuple[list[str], _Shop]:
+    """Image ids and what is compared of them, without the pictures that are missing."""
+    size, pictures = model.config.encoder.image_size, data.there(live)
+    with ThreadPoolExecutor() as pool:
+        read = list(pool.map(lambda p: data.read_picture(p.reference, size), pictures))
+    chunks = (_stacked(read[i : i + CHUNK], model) for i in range(0, len(read), CHUNK))
+    return [picture.image_id for picture in pictures], _shop(model, chunks)
+
+
+def _stacked(pictures: list[np.ndarray], model: Rice) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).to(next(model.parameters()).device)
+
+
+def _compare(model: Rice, shop: _Shop, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalised frames [F,3,S,S] of one clip -> coarse and match scores [P]."""
+    frame_mask = frames.new_ones(1, len(frames), dtype=torch.bool)
+    patch_mask = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
+    encoded = model.encode_clips(frames[None], frame_mask, patch_mask)
+    key, value = model.decoder.keys_values(encoded.tokens)
+    match = model.decoder.match(shop.states, key, value, encoded.token_mask)
+    return (encoded.embedding @ shop.embedding.T)[0].cpu(), match[0].cpu()
 
 
 def shrink(pictures: Tensor, size: int) -> Tensor:
@@ -90,7 +195,7 @@ def best_match_weight(scores: Scores) -> float:
 def summary(scores: Scores, match_weight: float) -> dict[str, Accuracy]:
     """Accuracy of the coarse score, of the match alone, and of both fused."""
     return {
-        "coarse": accuracy(scores.coarse, scores.truth),
-        "match": accuracy(scores.match, scores.truth),
+        "coarse": accuracy(scores.judged(scores.coarse), scores.truth),
+        "match": accuracy(scores.judged(scores.match), scores.truth),
         "fused": accuracy(scores.fused(match_weight), scores.truth),
     }

@@ -11,7 +11,6 @@ from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.gallery.storage import LocalStorage, Storage
 from service.jobs.records import Jobs
-from service.telemetry import Telemetry
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
 
 @pytest.fixture
 def store(server: PrivateRedis) -> Iterator[Store]:
-    store = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
+    store = Store.at(server.url, timeout_s=5)
     store.call(lambda client: client.flushall())
     yield store
     store.close()

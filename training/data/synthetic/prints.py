@@ -5,6 +5,7 @@ A face is uint8 RGB [S,S,3], flat and evenly lit; shapes cut it out and shade it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -213,10 +214,11 @@ def _label(face: np.ndarray, product: Product, room: tuple[int, int, int, int]) 
     _write(
         face, product.brand, (left + cut, top + height // 8, right - cut, top + height // 3), ink
     )
+    clear = [c for c in (COLOURS[name] for name in product.colours) if math.dist(c, paper) > 120]
+    radius = 0.23 * min(width, height * 1.2)
     draw_motif(
-        face, product.motif, ((left + right) / 2, top + 0.56 * height),
-        0.23 * min(width, height * 1.2), COLOURS[product.colours[0]] if paper == PAPER else printed,
-    )  # fmt: skip
+        face, product.motif, ((left + right) / 2, top + 0.56 * height), radius, (*clear, INK)[0]
+    )
     words = product.size or product.noun
     _write(face, words, (left + cut, bottom - height // 4, right - cut, bottom - height // 12), INK)
 

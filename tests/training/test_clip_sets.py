@@ -1,0 +1,282 @@
+"""Training and scoring on LPR4M's layouts: what batches hold, what is held out, what counts as a
+hit, and that a run on LPR-Synth goes on exactly where it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.training.lpr_folders import CLIPS, COLOURS, IMAGES, LIVES, write_lpr4m, write_lpr750k
+from tests.training.test_movingfashion import write_video
+from tests.training.tiny import CONFIG, RECIPE, tiny_model
+from training import cli, engine
+from training.configs import Recipe, Source
+from training.data.batches import BatchDrawer
+from training.data.clip_drawer import ClipDrawer
+from training.data.clip_sets import LprClips, lpr_test, lpr_validation, movingfashion_queries
+from training.data.errors import DataError
+from training.data.lpr4m import open_lpr
+from training.data.movingfashion import read_movingfashion
+from training.data.opening import open_judging, open_training
+from training.data.order import ShuffledOrder
+from training.data.queries import QuerySet
+from training.data.records import Query, ShopPicture
+from training.data.synthetic.writer import Synth, write_synth
+from training.data.wrong_lines import WrongLines
+from training.evaluation.calibration import OUT_OF_SHOP
+from training.evaluation.metrics import accuracy, ranks
+from training.evaluation.protocol import Scores, score_queries
+
+CPU = torch.device("cpu")
+SIZE = CONFIG.encoder.image_size
+SYNTH = replace(
+    RECIPE,
+    sources=(Source("synth", "lpr4m", products=6, clips_per_product=2, frames=3),),
+    validate_on="synth",
+)
+
+
+@pytest.fixture(scope="module")
+def synth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth")
+    write_synth(out, Synth(clips=90, seed=1, size=64, frames=4, shop_size=10))
+    return out
+
+
+class KilledError(Exception):
+    """Stands for a kill: the run ends between two steps."""
+
+
+def opened(folder: Path, recipe: Recipe = SYNTH) -> BatchDrawer:
+    data = open_training(recipe.sources[0], folder, 40, lambda paths: paths)
+    return BatchDrawer(recipe, {"synth": data}, CPU)
+
+
+# The order.
+
+
+@pytest.mark.parametrize("count", [1, 7, 100, 2_345])
+def test_a_pass_is_every_clip_once_in_another_order_each_time(count: int) -> None:
+    order = ShuffledOrder(count, seed=3, block=10, buffer=64)
+    first, second = order.take(0, count), order.take(count, count)
+    assert sorted(first) == sorted(second) == list(range(count))
+    assert count < 100 or not np.array_equal(first, second)
+    assert np.array_equal(
+        order.take(count // 2, 3 * count)[: count - count // 2], first[count // 2 :]
+    )
+
+
+def test_the_order_is_shuffled_but_local() -> None:
+    taken = ShuffledOrder(100_000, seed=0, block=100, buffer=1_000).take(0, 1_000)
+    assert len({clip // 100 for clip in taken.tolist()}) == 10, "ten blocks fill the buffer"
+    assert np.abs(np.diff(taken)).mean() > 1_000
+
+
+def test_processes_share_a_step_and_miss_nothing() -> None:
+    order = ShuffledOrder(50, seed=1)
+    shares = [order.share(step, 5, rank, 2) for step in range(5) for rank in range(2)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(50))
+
+
+# Batches.
+
+
+def test_a_batch_of_clips_has_each_product_once_and_its_own_frames(tmp_path: Path) -> None:
+    data = open_lpr(write_lpr4m(tmp_path), "lpr4m")
+    clips = LprClips(data, 40)
+    source = Source("lpr4m", "lpr4m", products=len(clips), clips_per_product=2, frames=3)
+    drawn = ClipDrawer(source, clips, seed=0).draw(0, torch.Generator().manual_seed(0), 0.0)
+    assert len(drawn.pictures) == len(set(clips.product.tolist()))
+    assert drawn.lengths == [3] * len(clips), "no clip is there twice"
+    frames = drawn.frames.split(drawn.lengths)
+    for row, shown in zip(drawn.product, frames, strict=True):
+        wanted = drawn.pictures[row, 20, 20].float()
+        assert (shown[:, 20, 20].float() - wanted).abs().max() < 12, "each product is one colour"
+
+
+def test_batches_depend_on_seed_and_step_alone(synth: Path) -> None:
+    one, two = opened(synth), opened(synth)
+    expected = [two.draw(step) for step in (2, 3, 4)]
+    for batch, again in zip(one.batches(range(2, 5)), expected, strict=True):
+        assert torch.equal(batch.frames, again.frames)
+        assert torch.equal(batch.pictures, again.pictures)
+        assert torch.equal(batch.product, again.product)
+    other = opened(synth, replace(SYNTH, seed=1)).draw(2)
+    assert not torch.equal(expected[0].pictures.mean((1, 2, 3)), other.pictures.mean((1, 2, 3)))
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+    data = open_lpr(write_lpr750k(tmp_path), "lpr750k", wrong=WrongLines(limit=2))
+    for frame in data.clips[2].frames:
+        (tmp_path / frame).unlink()
+    (tmp_path / data.clips[1].frames[3]).unlink()
+    clips = LprClips(data, 40)
+    clips._rows, clips.product = np.arange(3), data.clips.product[:]  # nothing held out
+    drawer = ClipDrawer(Source("x", "lpr750k", products=3, frames=4), clips, seed=0)
+    drawn = drawer.draw(0, torch.Generator().manual_seed(0), 0.0)
+    assert sorted(drawn.lengths) == [3, 4], "of what is missing, the rest is drawn"
+    assert data.wrong.count == 1
+    assert "training_videoinfo_750k.txt:3: none of the clip's 4 frames" in data.wrong.examples[0]
+    with pytest.raises(DataError, match="more than 2 wrong lines"):
+        for step in range(1, 4):
+            drawer.draw(step, torch.Generator().manual_seed(0), 0.0)
+
+
+# What is held out, and what is scored.
+
+
+def test_validation_is_of_livestreams_that_training_never_sees(synth: Path) -> None:
+    data = open_lpr(synth, "lpr4m")
+    training, validation = LprClips(data, 40), lpr_validation(data)
+    every = [data.clips[row] for row in range(len(data.clips))]
+    held = {query.live_id for query in validation.queries}
+    assert len(held) == 1
+    assert len(training) == sum(clip.live_id not in held for clip in every)
+    assert len(validation.queries) == sum(clip.live_id in held for clip in every)
+    shop = {picture.image_id for picture in validation.galleries[held.pop()]}
+    assert {image for query in validation.queries for image in query.truth} == shop
+
+
+def queries(truth: tuple[str, ...], *, frames: bool = True, missing: str = "") -> QuerySet:
+    """One red clip; a shop of a red and a blue picture, and another shop of a green one."""
+    colours = {"red": (250, 0, 0), "blue": (0, 0, 250), "green": (0, 250, 0)}
+
+    def picture(name: str, size: int) -> np.ndarray:
+        return np.full((size, size, 3), colours[name], np.uint8)
+
+    return QuerySet(
+        [Query("clip", "live", ("red",), truth)],
+        {"live": [ShopPicture("blue", "blue"), ShopPicture("red", "red")],
+         "other": [ShopPicture("green", "green")]},
+        picture,
+        lambda query, count, size: [picture("red", size)] if frames else [],
+        lambda name: name != missing,
+    )  # fmt: skip
+
+
+def test_a_query_is_compared_with_its_own_shop() -> None:
+    scores = score_queries(tiny_model(), queries(("red",)))
+    assert scores.coarse.shape == (1, 3), "the other shop's picture is none of its candidates"
+    assert scores.truth.tolist() == [1]
+    assert scores.coarse[0, 1] == pytest.approx(1, abs=1e-4), "the same picture"
+    assert scores.coarse[0, 2] == scores.match[0, 2] == OUT_OF_SHOP
+    assert scores.largest_shop() == 2
+
+
+@pytest.mark.parametrize(
+    "lost", [queries(("green",)), queries(("red",), missing="red"), queries(("red",), frames=False)]
+)
+def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> None:
+    scores = score_queries(tiny_model(), lost)
+    assert len(scores.truth) == 1
+    assert accuracy(scores.fused(1.0), scores.truth).r1 == 0
+    assert ranks(scores.fused(1.0), scores.truth).item() == 3
+
+
+def test_any_ground_truth_picture_is_a_hit() -> None:
+    coarse = torch.tensor([[0.9, 0.1, 0.5, 0.8], [0.9, 0.1, 0.5, 0.8]])
+    also = torch.tensor([[False, False, False, True], [False, False, True, False]])
+    scores = Scores(coarse, torch.zeros(2, 4), torch.tensor([1, 1]), also)
+    assert ranks(scores.fused(0.0), scores.truth).tolist() == [2, 3]
+    plain = Scores(coarse, torch.zeros(2, 4), torch.tensor([1, 1]))
+    assert ranks(plain.fused(0.0), plain.truth).tolist() == [4, 4]
+
+
+def test_the_best_ground_truth_is_chosen_by_the_fused_score() -> None:
+    coarse, match = torch.tensor([[0.9, 0.5, 0.6]]), torch.tensor([[0.0, 2.0, 0.0]])
+    scores = Scores(coarse, match, torch.tensor([2]), torch.tensor([[False, True, False]]))
+    assert ranks(scores.fused(0.0), scores.truth).item() == 2
+    assert ranks(scores.fused(1.0), scores.truth).item() == 1
+
+
+@pytest.mark.parametrize(("write", "layout"), [(write_lpr4m, "lpr4m"), (write_lpr750k, "lpr750k")])
+def test_the_test_reads_frames_and_shops(write, layout, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    test = lpr_test(open_lpr(write(tmp_path), layout))
+    query = next(query for query in test.queries if query.clip_id == CLIPS[2])
+    frames = test.read_frames(query, 2, 16)
+    assert [frame.shape for frame in frames] == [(16, 16, 3)] * 2
+    assert np.abs(frames[0][8, 8] - COLOURS[IMAGES[1]]).max() < 12
+    assert [p.image_id for p in test.there(LIVES[1])] == list(IMAGES)
+
+
+def test_movingfashion_has_one_shop_and_holds_out_products(tmp_path: Path) -> None:
+    write_lpr750k(tmp_path)
+    write_video(tmp_path / "v.mp4", seconds=3)
+    picture = "training_image/" + f"{IMAGES[0]}.jpg"
+    told = {str(i): {"video_paths": ["v.mp4"], "img_path": picture, "source": 1} for i in range(3)}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(told))
+    source = Source("m", "movingfashion", products=2, frames=2)
+    training = open_training(source, tmp_path, 40, lambda paths: paths)
+    assert len(training) == 2  # type: ignore[arg-type]
+    drawn = ClipDrawer(source, training, 0).draw(0, torch.Generator().manual_seed(0), 0.0)  # type: ignore[arg-type]
+    assert drawn.frames.shape == (4, 40, 40, 3)
+    test = movingfashion_queries(read_movingfashion(tmp_path, "test"), validation=False)
+    val = movingfashion_queries(read_movingfashion(tmp_path, "train"), validation=True)
+    assert (len(test.queries), len(test.galleries["shop"])) == (3, 3)
+    assert (len(val.queries), len(val.galleries["shop"])) == (1, 1)
+    assert len(test.read_frames(test.queries[0], 10, 16)) == 3
+    assert test.queries[1].truth == ("1",)
+
+
+def test_a_layout_without_the_split_is_refused(synth: Path) -> None:
+    judge = partial(open_judging, "lpr4m", synth, size=SIZE, track=lambda paths: paths)
+    assert isinstance(judge("test"), QuerySet)
+    with pytest.raises(DataError, match="not on 'train'"):
+        judge("train")
+
+
+# The whole way.
+
+
+def test_a_killed_run_on_synth_goes_on_as_if_nothing_had_happened(
+    synth: Path, tmp_path: Path
+) -> None:
+    data = open_lpr(synth, "lpr4m")
+    validation = lpr_validation(data)
+
+    def losses(out: Path, stop: int | None = None) -> list[float]:
+        seen: list[float] = []
+
+        def watch(progress: engine.Progress) -> None:
+            seen.append(progress.losses["icl"])
+            if progress.step == stop:
+                raise KilledError
+
+        recipe = replace(SYNTH, schedule=replace(SYNTH.schedule, steps=6, evaluate_every=2))
+        sets = {"synth": LprClips(data, 40)}
+        with contextlib.suppress(KilledError):
+            engine.fit(recipe, sets, validation, out, device=CPU, watch=watch)
+        return seen
+
+    whole = losses(tmp_path / "whole")
+    losses(tmp_path / "killed", stop=5)
+    assert losses(tmp_path / "killed") == whole[4:]
+
+
+def test_fit_evaluate_and_export_on_synth(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(SYNTH, name="tiny_synth")
+    monkeypatch.setitem(cli.RECIPES, recipe.name, recipe)
+    runner, data = CliRunner(), ["--data", f"synth={synth}"]
+    fitted = runner.invoke(cli.app, ["fit", recipe.name, *data, "--out", str(tmp_path / "run")])
+    assert fitted.exit_code == 0, fitted.output
+    best = str(tmp_path / "run" / "best.safetensors")
+    scored = runner.invoke(cli.app, ["evaluate", best, *data, "--split", "test"])
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout.splitlines()[-1])["clips"] == 9
+    out = tmp_path / "bundle"
+    exported = runner.invoke(cli.app, ["export", best, *data, "--out", str(out), "--name", "x"])
+    assert exported.exit_code == 0, exported.output
+    metrics = json.loads((out / "manifest.json").read_text())["metrics"]
+    assert metrics["protocol"].startswith("synth, test: each clip against the pictures of its own")
+    assert 10 <= metrics["products"] <= 20

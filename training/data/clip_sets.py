@@ -1,0 +1,192 @@
+"""Clips that are read when a batch needs them: of LPR4M's layouts and of MovingFashion.
+
+A set knows which clips show the same product, and reads a clip's frames and its product's picture,
+as squares by the manifest's preprocessing. What cannot be read is a DataError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from training.data.clip_index import evenly, held_out
+from training.data.errors import DataError
+from training.data.lpr4m import LprData
+from training.data.movingfashion import MovingFashion, read_frames
+from training.data.photographs import fit_picture, fit_square, read_picture
+from training.data.pictures import Pictures
+from training.data.queries import QuerySet
+from training.data.records import Query, ShopPicture
+from training.data.shards import hash_of
+from training.data.wrong_lines import WrongLines
+
+HELD_OUT = 0.01  # of the livestreams, or products, that training leaves to validation
+VAL_QUERIES = 1_000  # at most
+
+
+class ClipSet(Protocol):
+    """N clips."""
+
+    size: int
+    """Sides of the squares that are read, pixels."""
+    wrong: WrongLines
+    """Where clips that cannot be read are counted."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def product(self) -> np.ndarray:
+        """uint64 [N], equal where clips show the same product."""
+
+    def picture(self, clip: int) -> np.ndarray:
+        """The product's picture, uint8 [S,S,3]."""
+
+    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
+        """Frames in time, each uint8 [S,S,3]."""
+
+    def place(self, clip: int) -> tuple[Path, int]:
+        """File and line that tell of it, for messages."""
+
+
+class Choose(Protocol):
+    """Chooses frames: how many there are -> positions in order."""
+
+    def __call__(self, count: int, /) -> list[int]: ...
+
+
+class LprClips:
+    """Training clips of an LPR4M layout, but for the livestreams of its validation."""
+
+    def __init__(self, data: LprData, size: int) -> None:
+        self.size = size
+        self.wrong = data.wrong
+        self._data = data
+        self._rows = np.flatnonzero(~held_out(data.clips.live, HELD_OUT))
+        self.product: np.ndarray = data.clips.product[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def picture(self, clip: int) -> np.ndarray:
+        reference = self._data.clips[self._rows[clip]].image
+        return fit_picture(self._data.pictures.read(reference), reference, self.size)
+
+    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
+        references = self._data.clips[self._rows[clip]].frames
+        there = [name for name in references if name in self._data.pictures]
+        if not there:
+            raise DataError(f"none of the clip's {len(references)} frames is there")
+        chosen = (there[position] for position in choose(len(there)))
+        return [fit_picture(self._data.pictures.read(n), n, self.size) for n in chosen]
+
+    def place(self, clip: int) -> tuple[Path, int]:
+        return self._data.clips.place(self._rows[clip])
+
+
+class MovingFashionClips:
+    """Training videos of MovingFashion, but for the products of its validation."""
+
+    def __init__(self, data: MovingFashion, size: int) -> None:
+        self.size = size
+        self.wrong = WrongLines()
+        self._data = data
+        products = _hashed(data.products)
+        kept = ~held_out(products, HELD_OUT)
+        self._videos = [video for video in data.videos if kept[video.product]]
+        self.product: np.ndarray = products[[video.product for video in self._videos]]
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def picture(self, clip: int) -> np.ndarray:
+        return read_picture(self._data.pictures[self._videos[clip].product], self.size)
+
+    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
+        return squares(read_frames(self._videos[clip].path, choose), self.size)
+
+    def place(self, clip: int) -> tuple[Path, int]:
+        return self._videos[clip].path, 0
+
+
+def squares(frames: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    return [fit_square(Image.fromarray(frame), size) for frame in frames]
+
+
+# Queries: of the test as it comes, and of what training leaves out.
+
+
+def lpr_test(data: LprData) -> QuerySet:
+    return QuerySet(
+        data.test.queries,
+        data.test.galleries,
+        partial(_picture, data.pictures),
+        partial(_frames, data.pictures),
+        data.pictures.__contains__,
+    )
+
+
+def lpr_validation(data: LprData) -> QuerySet:
+    """Clips of held-out livestreams; the shop of each is the pictures that its clips sell."""
+    rows = np.flatnonzero(held_out(data.clips.live, HELD_OUT))
+    clips = [data.clips[row] for row in rows[evenly(len(rows), VAL_QUERIES)]]
+    clips = [clip for clip in clips if clip.image in data.pictures]
+    galleries: dict[str, dict[str, ShopPicture]] = {}
+    for clip in clips:
+        shop = galleries.setdefault(clip.live_id, {})
+        shop[clip.image_id] = ShopPicture(clip.image_id, clip.image)
+    queries = [Query(c.clip_id, c.live_id, c.frames, (c.image_id,)) for c in clips]
+    return QuerySet(
+        queries,
+        {live: list(shop.values()) for live, shop in galleries.items()},
+        partial(_picture, data.pictures),
+        partial(_frames, data.pictures),
+        data.pictures.__contains__,
+    )
+
+
+def movingfashion_queries(data: MovingFashion, *, validation: bool) -> QuerySet:
+    """All videos against all products; of training's products, those that are held out."""
+    kept = np.ones(len(data.products), bool)
+    if validation:
+        kept = held_out(_hashed(data.products), HELD_OUT)
+    shop = [
+        ShopPicture(product, str(picture))
+        for product, picture, chosen in zip(data.products, data.pictures, kept, strict=True)
+        if chosen
+    ]
+    queries = [
+        Query(str(video.path), "shop", (str(video.path),), (data.products[video.product],))
+        for video in data.videos
+        if kept[video.product]
+    ]
+    return QuerySet(queries, {"shop": shop}, _picture_file, _video_frames, _is_file)
+
+
+def _picture(pictures: Pictures, reference: str, size: int) -> np.ndarray:
+    return fit_picture(pictures.read(reference), reference, size)
+
+
+def _frames(pictures: Pictures, query: Query, count: int, size: int) -> list[np.ndarray]:
+    there = [name for name in query.frames if name in pictures]
+    return [_picture(pictures, there[i], size) for i in evenly(len(there), count)]
+
+
+def _picture_file(reference: str, size: int) -> np.ndarray:
+    return read_picture(Path(reference), size)
+
+
+def _is_file(reference: str) -> bool:
+    return Path(reference).is_file()
+
+
+def _video_frames(query: Query, count: int, size: int) -> list[np.ndarray]:
+    return squares(read_frames(Path(query.frames[0]), partial(evenly, wanted=count)), size)
+
+
+def _hashed(names: list[str]) -> np.ndarray:
+    return np.array([hash_of(name) for name in names], np.uint64)

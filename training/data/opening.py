@@ -1,0 +1,65 @@
+"""Opens a source's folder by its layout: for training, or to be scored on one of its splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from training.configs import Layout, Source
+from training.data.clip_sets import (
+    ClipSet,
+    LprClips,
+    MovingFashionClips,
+    lpr_test,
+    lpr_validation,
+    movingfashion_queries,
+)
+from training.data.errors import DataError
+from training.data.lpr4m import Layout as LprLayout
+from training.data.lpr4m import LprData, open_lpr
+from training.data.movingfashion import read_movingfashion
+from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
+from training.data.queries import QuerySet
+
+Track = Callable[[Iterable[Path]], Iterable[Path]]
+
+
+def open_training(source: Source, folder: Path, size: int, track: Track) -> PhotographSet | ClipSet:
+    """What batches are drawn from; pictures come out as size x size. Raises DataError."""
+    match source.layout:
+        case "photographs":
+            return read_photographs(folder, "train", size, track)
+        case "pictures":
+            return read_single_pictures(folder, size, track)
+        case "movingfashion":
+            return MovingFashionClips(read_movingfashion(folder, "train"), size)
+        case "lpr4m" | "lpr750k":
+            return LprClips(_lpr(source.layout, folder, track), size)
+
+
+def open_judging(
+    layout: Layout, folder: Path, split: str, size: int, track: Track
+) -> PhotographSet | QuerySet:
+    """What a model is scored on: `val` or `test`. Raises DataError.
+
+    LPR4M's layouts and MovingFashion come without `val`: it is held out of training
+    (training.data.clip_sets).
+    """
+    if layout == "pictures":
+        raise DataError(f"{folder}: layout pictures has no {split} split")
+    if layout == "photographs":
+        return read_photographs(folder, split, size, track)
+    if split not in ("val", "test"):
+        raise DataError(f"{folder}: layout {layout} is scored on val or test, not on {split!r}")
+    validation = split == "val"
+    if layout == "movingfashion":
+        data = read_movingfashion(folder, "train" if validation else "test")
+        return movingfashion_queries(data, validation=validation)
+    lpr = _lpr(layout, folder, track)
+    return lpr_validation(lpr) if validation else lpr_test(lpr)
+
+
+def _lpr(layout: Layout, folder: Path, track: Track) -> LprData:
+    lpr: LprLayout = "lpr4m" if layout == "lpr4m" else "lpr750k"
+    return open_lpr(folder, lpr, processes=os.cpu_count() or 1, progress=track)

@@ -1,0 +1,50 @@
+"""Draws products of a source of photographs, and clips of each: photographs stand for frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from training.configs import Source
+from training.data.drawn import Drawn, below, cut_length
+from training.data.photographs import PhotographSet
+
+
+class PhotographDrawer:
+    def __init__(self, source: Source, data: PhotographSet) -> None:
+        self._source = source
+        self._data = data
+        self._clips: dict[int, list[list[int]]] = {}
+        for clip in data.clips():
+            self._clips.setdefault(int(data.product[clip[0]]), []).append(clip)
+        self._products = torch.tensor(sorted(self._clips))
+
+    def draw(self, step: int, generator: Generator, tail_cut: float) -> Drawn:
+        order = torch.randperm(len(self._products), generator=generator)
+        chosen = self._products[order[: self._source.products]]
+        clips = [
+            (row, self._clip(product, generator, tail_cut))
+            for row, product in enumerate(chosen.tolist())
+            for _ in range(self._source.clips_per_product)
+        ]
+        shown = [photograph for _, clip in clips for photograph in clip]
+        return Drawn(
+            self._data.pictures[chosen],
+            self._data.photographs[shown],
+            [len(clip) for _, clip in clips],
+            [row for row, _ in clips],
+        )
+
+    def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:
+        """Photographs of one clip in order, perhaps cut short.
+
+        A clip with fewer photographs than frames shows some of them again.
+        """
+        candidates = self._clips[product]
+        photographs = candidates[below(len(candidates), generator)]
+        frames = self._source.frames
+        shown = torch.randperm(len(photographs), generator=generator)[:frames].tolist()
+        while len(shown) < frames:
+            shown.append(below(len(photographs), generator))
+        length = cut_length(frames, tail_cut, generator)
+        return [photographs[position] for position in sorted(shown)[:length]]

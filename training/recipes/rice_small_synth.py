@@ -1,0 +1,52 @@
+"""A small RICE from nothing on LPR-Synth: the whole way of LPR4M, for one computer.
+
+    lpr-train data synth --out DIR --clips 20000 --size 128
+    lpr-train fit rice_small_synth --data synth=DIR --out RUN
+
+Clips are drawn and scored as LPR4M's are: several frames, distractors in most of them, queries
+against the several hundred pictures of their own livestream's shop. A convolutional stem and
+`own_direction` let it begin without CLIP's weights.
+"""
+
+from __future__ import annotations
+
+from training.configs import Recipe, Schedule, Source, View
+from training.models.encoder import EncoderConfig
+from training.models.rice import RiceConfig
+
+RICE_SMALL_SYNTH = Recipe(
+    name="rice_small_synth",
+    model=RiceConfig(
+        encoder=EncoderConfig(
+            image_size=112,
+            patch_size=16,
+            width=192,
+            layers=6,
+            heads=3,
+            embedding=256,
+            stem="conv",
+            stem_depth=2,
+            drop_path=0.05,
+        ),
+        matching_heads=6,
+        own_direction=True,
+        attention_dropout=0.0,
+        reconstruction=None,
+    ),
+    sources=(Source("synth", "lpr4m", products=48, frames=4),),
+    validate_on="synth",
+    schedule=Schedule(
+        steps=3000,
+        warmup=150,
+        encoder_rate=1e-3,
+        matching_rate=1e-3,
+        weight_decay=0.05,
+        ema=0.995,
+        evaluate_every=250,
+    ),
+    picture_view=View(scale=(0.8, 1.1), rotation=10.0, erase=0.0),
+    frame_view=View(scale=(0.6, 1.0), rotation=10.0, erase=0.1),
+    contest="both",
+    hard_negatives=47,  # the whole batch: shops are matched whole, easy ones included
+    reconstruction_weight=0.0,
+)
