@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test test-faults milvus-server check format clean
+.PHONY: help demo serve test test-faults milvus-server check dashboards operations-tools format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,13 @@ check: $(VENV)/.testing  ## lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dashboards: $(VENV)/.testing  ## write Grafana's dashboards anew, and the picture of them
+	$(BIN)/python deploy/grafana/dashboards.py deploy/grafana/dashboards
+	DASHBOARDS_PICTURE=docs/dashboards.png $(BIN)/python -m pytest tests/operations/test_live.py
+
+operations-tools:  ## install Debian's Prometheus, for the tests of what is watched
+	apt-get install --yes --no-install-recommends prometheus
 
 format: $(VENV)/.testing  ## put the code into shape
 	$(BIN)/ruff check --fix .

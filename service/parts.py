@@ -25,6 +25,7 @@ from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, open_storage
 from service.indexing import Indexer
 from service.inference.bundle import Bundle
+from service.inference.gpus import Gpus
 from service.inference.model import Model
 from service.inference.session import cores
 from service.keys import KeyRing
@@ -110,7 +111,9 @@ class Service:
             self._claim(data_dir)
         except OSError as error:
             raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
-        self.store = Store.at(self._redis_url(data_dir), self.settings.redis.timeout_s)
+        self.store = Store.at(
+            self._redis_url(data_dir), self.settings.redis.timeout_s, self.telemetry
+        )
         self._closing.callback(self.store.close)
 
     def open(self) -> None:
@@ -134,6 +137,7 @@ class Service:
             settings.milvus,
             settings.data_dir / "milvus.db",
             bundle_id=model.manifest.bundle_id,
+            telemetry=self.telemetry,
             embedding=dims.embedding,
             match_state=dims.match_state,
         )
@@ -159,9 +163,9 @@ class Service:
             idempotency=Idempotency(self.store),
             remote_images=RemoteImages(settings.image_urls),
         )
-        self.telemetry.model.labels(
-            model.manifest.bundle_id, model.manifest.precision, model.providers[0]
-        ).set(1)
+        self.telemetry.serves(model.manifest, model.providers[0])
+        if settings.inference.provider != "cpu":
+            self.telemetry.registry.register(Gpus())
         logger.info("ready", extra={"bundle": model.manifest.bundle_id})
 
     def drain(self) -> None:

@@ -1,10 +1,13 @@
 """The only reader of the environment: `LPR_*`, nested with `__` (`LPR_MILVUS__URI`).
 
+A secret may lie in a file instead, of the variable's name, in the folder `LPR_SECRETS_DIR`.
+
 Everything else receives the part of the settings it needs as an argument.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, Val
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
+
+
+SECRETS_DIR = "LPR_SECRETS_DIR"  # a folder with a file for each secret, named as its variable
 
 
 class _Part(BaseModel):
@@ -134,7 +141,8 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         names = (name.removeprefix("lpr_") for name in self.env_vars if name.startswith("lpr_"))
-        unknown = {name for name in names if name.split("__")[0] not in Settings.model_fields}
+        known = {*Settings.model_fields, SECRETS_DIR.removeprefix("LPR_").lower()}
+        unknown = {name for name in names if name.split("__")[0] not in known}
         return super().__call__() | dict.fromkeys(unknown)
 
 
@@ -200,7 +208,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings,
+            secrets_dir=os.environ.get(SECRETS_DIR),
+            secrets_dir_missing="error",
+            secrets_nested_delimiter="__",
+        )
+        return init_settings, _Environment(settings_cls), secrets
 
 
 def complaints(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from typing import Any, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,11 +29,25 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.errors import LPRError
 from service.tracing import trace_id
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+class Manifest(Protocol):
+    """What is asked of `service.inference.bundle.Manifest`."""
+
+    @property
+    def bundle_id(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def metrics(self) -> Mapping[str, Any]: ...
 
 
 class Totals(Collector):
@@ -104,6 +119,12 @@ class Telemetry:
             buckets=_SHARES,
             registry=registry,
         )
+        self.confidence_reference = Gauge(
+            "lpr_confidence_reference",
+            "Share of clips up to a confidence when the bundle was exported",
+            ("bundle", "le"),
+            registry=registry,
+        )
         self.margin = Histogram(
             "lpr_margin",
             "Confidence of the best candidate above the second's",
@@ -155,9 +176,28 @@ class Telemetry:
         self.index_up = Gauge("lpr_index_up", "1 while Milvus answers", registry=registry)
         self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
         self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
+        self.index_pictures = Gauge(
+            "lpr_index_pictures", "Pictures in the index", registry=registry
+        )
+        self.index_pending = Gauge(
+            "lpr_index_pending_products",
+            "Products accepted and not yet searchable",
+            registry=registry,
+        )
+        self.index_lag = Gauge(
+            "lpr_index_lag_seconds",
+            "Age of the oldest product accepted and not yet searchable",
+            registry=registry,
+        )
+        self.jobs = Gauge("lpr_jobs", "Jobs by state", ("state",), registry=registry)
+        # Told from the start: of a counter that begins with a failure, its first is never seen.
         for kind in ("recognize", "gallery", "read"):
             self.in_flight.labels(kind)
             self.queue_size.labels(kind)
+        for state in ("queued", "running", "done", "dead"):
+            self.jobs.labels(state)
+        for problem in _problems(LPRError):
+            self.failures.labels(problem)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the form that an `Accept` header asks for, and its content type.
@@ -189,14 +229,25 @@ class Telemetry:
             self.confidence.labels(*labels).observe(best, exemplar)
             self.margin.labels(*labels).observe(best - second, exemplar)
 
+    def serves(self, manifest: Manifest, provider: str) -> None:
+        """Tell which bundle is served, on what, and how sure it was when it was exported."""
+        self.model.clear()
+        self.confidence_reference.clear()
+        self.model.labels(manifest.bundle_id, manifest.precision, provider).set(1)
+        shares = manifest.metrics.get("confidence")  # a bundle need not tell
+        for edge, share in shares.items() if isinstance(shares, dict) else ():
+            if isinstance(share, float | int):
+                self.confidence_reference.labels(manifest.bundle_id, edge).set(share)
+
     @contextmanager
     def call(self, dependency: str, call: str) -> Iterator[None]:
         """Time a call to something the service stands on, and count it if it raises."""
+        errors = self.dependency_errors.labels(dependency, call)
         start = time.perf_counter()
         try:
             yield
         except BaseException:
-            self.dependency_errors.labels(dependency, call).inc()
+            errors.inc()
             raise
         finally:
             self.dependency_seconds.labels(dependency, call).observe(time.perf_counter() - start)
@@ -204,6 +255,12 @@ class Telemetry:
     def _group(self, shop_id: str) -> str:
         fitting = (name for ids, name in self._shop_groups.items() if fnmatchcase(shop_id, ids))
         return next(fitting, "other")
+
+
+def _problems(error: type[LPRError]) -> Iterator[str]:
+    yield error.slug
+    for kind in error.__subclasses__():
+        yield from _problems(kind)
 
 
 class JsonLines(logging.Formatter):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
@@ -48,6 +49,8 @@ def settings_with(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise stop(f"The settings are not valid: {complaints(error)}") from error
+    except SettingsError as error:
+        raise stop(f"The settings cannot be read: {error}") from error
 
 
 def complain(what: object, error: Exception) -> None:

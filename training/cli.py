@@ -21,7 +21,7 @@ from training.data.opening import Track, open_judging, open_training
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.evaluation import protocol
-from training.evaluation.calibration import UNFITTED, fit_calibration
+from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
@@ -144,15 +144,17 @@ def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict
     weight, val, test = _assess(kept, model, data, "test", takes=1)
     results = protocol.summary(test, weight)
     layout = _layout(kept.recipe)
+    calibration = fit_calibration(val.fused(weight), val.truth)
     return {
         "fusion": {"coarse": 1.0, "match": weight},
-        "calibration": asdict(fit_calibration(val.fused(weight), val.truth)),
+        "calibration": asdict(calibration),
         "metrics": {
             "protocol": f"{kept.recipe.validate_on}, test: {PROTOCOLS[layout]}",
             "clips": len(test.truth),
             "products": test.largest_shop(),
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
+            "confidence": confidence_shares(val.fused(weight), calibration),
         },
     }
 

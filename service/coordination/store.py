@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from service.errors import CoordinationError
+from service.telemetry import Telemetry
 
 _REST_S = 1.0
 _TRIAL_S = 5.0
@@ -25,12 +26,13 @@ T = TypeVar("T")
 class Store:
     """A Redis that may be away. Safe to share between threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, telemetry: Telemetry) -> None:
         self._client = client
+        self._telemetry = telemetry
         self._rest_until = 0.0
 
     @classmethod
-    def at(cls, url: str, timeout_s: float) -> Store:
+    def at(cls, url: str, timeout_s: float, telemetry: Telemetry) -> Store:
         """`url` as redis-py takes it: redis://, rediss:// or unix://."""
         return cls(
             redis.Redis.from_url(
@@ -40,7 +42,8 @@ class Store:
                 decode_responses=True,
                 # Once more, for a connection that a restart of the server has cut.
                 retry=Retry(NoBackoff(), 1),
-            )
+            ),
+            telemetry,
         )
 
     def call(self, operation: Callable[[redis.Redis], T]) -> T:
@@ -50,7 +53,8 @@ class Store:
         if self._rest_until:  # one tries for all, and the others go on without it
             self._rest_until = time.monotonic() + _TRIAL_S
         try:
-            answer = operation(self._client)
+            with self._telemetry.call("redis", "call"):
+                answer = operation(self._client)
         except (RedisError, OSError) as error:
             self._rest_until = time.monotonic() + _REST_S
             raise CoordinationError(f"Redis does not answer: {error}") from error

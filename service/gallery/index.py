@@ -31,6 +31,7 @@ from service.breaker import Breaker
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Candidates, Entries, Picture, Vectors
 from service.settings import MilvusSettings
+from service.telemetry import Telemetry
 
 _WRITE_ROWS = 500
 _READ_ROWS = 1_000
@@ -67,6 +68,7 @@ class VectorIndex:
         lite_path: Path,
         *,
         bundle_id: str,
+        telemetry: Telemetry,
         embedding: int,
         match_state: int,
     ) -> None:
@@ -85,10 +87,11 @@ class VectorIndex:
             slow_s=None if self.embedded else _SLOW_S,
         )
         self._unflushed = 0
+        self._telemetry = telemetry
         self._embedding = embedding
         self._match_state = match_state
         try:
-            with _index_errors():
+            with self._call("open"):
                 self._client = MilvusClient(
                     uri=settings.uri or str(lite_path),
                     token=settings.token or "",
@@ -101,7 +104,7 @@ class VectorIndex:
 
     def close(self) -> None:
         self.breaker.close()
-        with _index_errors():
+        with self._call("close"):
             self._client.close()
 
     @property
@@ -113,21 +116,21 @@ class VectorIndex:
     def upsert(self, entries: Entries) -> None:
         """Add or overwrite rows; searchable when this returns. Raises InferenceError on NaN."""
         rows = _rows(entries)
-        with _index_errors():
+        with self._call("upsert"):
             for batch in _batches(rows, _WRITE_ROWS):
                 self._client.upsert(self.collection, batch, timeout=self._timeout_s)
                 self._flush_after(len(batch))
 
     @_guarded
     def delete(self, row_ids: Iterable[str]) -> None:
-        with _index_errors():
+        with self._call("delete"):
             for batch in _batches(row_ids, _WRITE_ROWS):
                 self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
 
     def row_ids(self, shop_id: str | None = None) -> set[str]:
         """Keys of all rows, or of a shop's."""
         found: set[str] = set()
-        with _index_errors():
+        with self._call("keys"):
             pages = self._client.query_iterator(
                 self.collection,
                 batch_size=_READ_ROWS,
@@ -143,7 +146,7 @@ class VectorIndex:
     @_guarded
     def load(self, shop_id: str, limit: int) -> Entries:
         """Up to `limit` pictures of a shop, in no order, in one query."""
-        with _index_errors():
+        with self._call("load"):
             rows = self._client.query(
                 self.collection,
                 filter=_in_shop(shop_id),
@@ -162,7 +165,7 @@ class VectorIndex:
     @_guarded
     def search(self, shop_id: str, embedding: Vectors, limit: int) -> Candidates:
         """The shop's pictures nearest to a clip's embedding [E], best first."""
-        with _index_errors():
+        with self._call("search"):
             (hits,) = self._client.search(
                 self.collection,
                 data=[embedding],
@@ -184,8 +187,13 @@ class VectorIndex:
 
     def _reconnect(self) -> None:
         """A server that was started again has the collection, and has not loaded it."""
-        with _index_errors():
+        with self._call("open"):
             self._create()
+
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        with _index_errors(), self._telemetry.call("milvus", name):
+            yield
 
     def _create(self) -> None:
         if not self._client.has_collection(self.collection, timeout=self._timeout_s):

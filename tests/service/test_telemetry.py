@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from service.telemetry import Telemetry
@@ -50,3 +52,13 @@ def test_both_forms_are_given_as_asked_for() -> None:
     assert plain.startswith("text/plain")
     assert openmetrics.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
+
+
+def test_the_reference_of_a_bundle_stands_beside_the_buckets_it_is_compared_with() -> None:
+    telemetry = Telemetry()
+    manifest = SimpleNamespace(bundle_id="b", precision="fp32", metrics={"confidence": {"0.05": 1}})
+    telemetry.serves(manifest, "CPUExecutionProvider")
+    telemetry.recognized(STAGES, [0.01], decided=False, shop_id="s", bundle_id="b")
+    edge = {"bundle": "b", "le": "0.05"}
+    assert count(telemetry, "lpr_confidence_reference", **edge) == 1
+    assert count(telemetry, "lpr_confidence_bucket", shop_group="other", **edge) == 1

@@ -11,6 +11,7 @@ from tests.training.tiny import CONFIG, photographs, tiny_model
 from training.evaluation.calibration import (
     ABSENT_SHARE,
     Calibration,
+    confidence_shares,
     confidences,
     fit_calibration,
 )
@@ -104,3 +105,12 @@ def test_scores_that_separate_everything_still_calibrate() -> None:
     fitted = fit_calibration(torch.nn.functional.one_hot(truth, 10).float(), truth)
     assert fitted.temperature >= 1e-3
     assert math.isfinite(fitted.none_logit)
+
+
+def test_the_reference_distribution_is_the_share_of_clips_up_to_each_confidence() -> None:
+    scores = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    shares = confidence_shares(scores, Calibration(temperature=1.0, none_logit=0.0))
+    # the best confidences are e^2 / (e^2 + 2) = 0.787 and 1/3
+    assert shares["0.3"] == 0
+    assert shares["0.35"] == shares["0.75"] == 0.5
+    assert shares["0.8"] == shares["1.0"] == 1

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 OUT_OF_SHOP = -1e6  # a score no softmax sees, yet one that can be divided and differentiated
 ABSENT_SHARE = 0.2  # of clips are taken to show nothing of the shop
 COLDEST = 1e-3  # scores that separate all clips would have T fall to 0 and confidences be 0 or 1
+CONFIDENCE_EDGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 THRESHOLD = 0.5  # a product is answered when it is more likely right than not
 
 
@@ -59,3 +60,12 @@ def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
     optimizer.step(closure)
     temperature = log_temperature.exp().clamp(min=COLDEST).item()
     return Calibration(temperature, none_score.item() / temperature)
+
+
+def confidence_shares(scores: Tensor, calibration: Calibration) -> dict[str, float]:
+    """Share of clips, scores [N,P], whose best confidence is at most each of CONFIDENCE_EDGES.
+
+    The distribution that a service compares its own with, to tell drift.
+    """
+    best = confidences(scores, calibration).max(dim=1).values
+    return {str(edge): round((best <= edge).float().mean().item(), 4) for edge in CONFIDENCE_EDGES}

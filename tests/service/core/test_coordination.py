@@ -23,6 +23,7 @@ from service.errors import (
     IdempotencyKeyInvalidError,
     IdempotencyKeyReusedError,
 )
+from service.telemetry import Telemetry
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[PrivateRedis]:
 
 @pytest.fixture
 def store(server: PrivateRedis) -> Iterator[Store]:
-    store = Store.at(server.url, timeout_s=5)
+    store = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
     yield store
     store.close()
 
@@ -112,7 +113,7 @@ class TestPrivateRedis:
 
 class TestStore:
     def test_a_redis_that_is_away_is_our_error_and_then_left_alone(self, tmp_path: Path) -> None:
-        store = Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1)
+        store = Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1, telemetry=Telemetry())
         with pytest.raises(CoordinationError):
             store.call(lambda client: client.ping())
         asked = []
@@ -122,7 +123,7 @@ class TestStore:
         assert not store.is_up()
 
     def test_a_hanging_redis_is_given_up_at_its_timeout(self, server: PrivateRedis) -> None:
-        store = Store.at(server.url, timeout_s=0.2)
+        store = Store.at(server.url, timeout_s=0.2, telemetry=Telemetry())
         assert store.is_up()
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGSTOP)
@@ -162,8 +163,9 @@ class TestEpochs:
     def test_a_write_while_redis_was_away_is_made_up_for(
         self, server: PrivateRedis, tmp_path: Path
     ) -> None:
-        writer = Store.at(server.url, timeout_s=5)
-        writing, reading = Epochs(writer), Epochs(Store.at(server.url, timeout_s=5))
+        writer = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
+        reader = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
+        writing, reading = Epochs(writer), Epochs(reader)
         before = reading.read("s")
         server.stop()
         writing.renew("s")
@@ -234,7 +236,8 @@ class TestIdempotency:
         assert 0 < store.call(lambda client: client.ttl(name)) <= 86_400
 
     def test_without_redis_the_request_simply_runs(self, tmp_path: Path) -> None:
-        idempotency = Idempotency(Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1))
+        store = Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1, telemetry=Telemetry())
+        idempotency = Idempotency(store)
         assert idempotency.once("s", "key", "f", lambda: "done").body == "done"
 
     def test_redis_going_away_meanwhile_costs_no_answer(

@@ -15,6 +15,7 @@ from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import VectorIndex, row_id
 from service.settings import MilvusSettings
+from service.telemetry import Telemetry
 
 E, D = 8, 6
 NASTY = 'x" or id != "'
@@ -22,7 +23,12 @@ NASTY = 'x" or id != "'
 
 def open_index(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> VectorIndex:
     return VectorIndex(
-        MilvusSettings(), folder / "milvus.db", bundle_id=bundle_id, embedding=E, match_state=D
+        MilvusSettings(),
+        folder / "milvus.db",
+        bundle_id=bundle_id,
+        telemetry=Telemetry(),
+        embedding=E,
+        match_state=D,
     )
 
 

@@ -19,6 +19,7 @@ from service.gallery import index as module
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import VectorIndex
 from service.settings import MilvusSettings
+from service.telemetry import Telemetry
 
 
 class Server:
@@ -55,7 +56,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VectorIndex]:
     monkeypatch.setattr(module, "_SLOW_S", 0.5)
     settings = MilvusSettings(uri=f"http://127.0.0.1:{server.port}", timeout_s=1)
-    index = VectorIndex(settings, tmp_path, bundle_id="b", embedding=2, match_state=2)
+    index = VectorIndex(
+        settings, tmp_path, bundle_id="b", telemetry=Telemetry(), embedding=2, match_state=2
+    )
     vectors = np.ones((1, 2), np.float32)
     index.upsert(Entries("shop", (Picture("p", None, "i"),), vectors, vectors))
     yield index

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.settings import Settings, complaints
 
@@ -33,3 +36,23 @@ def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     said = complaint(monkeypatch, LPR_SEARCH__CANDIDATES="4097")
     assert said.startswith("LPR_SEARCH__CANDIDATES: ")
     assert "4096" in said
+
+
+def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "LPR_CATALOGUE__SECRET_ACCESS_KEY").write_text("hush\n")
+    (tmp_path / "keys.json").write_text("{}")
+    monkeypatch.setenv("LPR_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("LPR_CATALOGUE__ACCESS_KEY_ID", "id")
+    catalogue = Settings().catalogue
+    assert catalogue.secret_access_key is not None
+    assert catalogue.secret_access_key.get_secret_value() == "hush"
+    assert catalogue.access_key_id == "id"
+    assert "hush" not in repr(Settings())
+
+
+def test_a_folder_of_secrets_that_is_missing_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LPR_SECRETS_DIR", str(tmp_path / "gone"))
+    with pytest.raises(SettingsError, match="gone"):
+        Settings()

@@ -11,6 +11,7 @@ from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.gallery.storage import LocalStorage, Storage
 from service.jobs.records import Jobs
+from service.telemetry import Telemetry
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
 
 @pytest.fixture
 def store(server: PrivateRedis) -> Iterator[Store]:
-    store = Store.at(server.url, timeout_s=5)
+    store = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
     store.call(lambda client: client.flushall())
     yield store
     store.close()

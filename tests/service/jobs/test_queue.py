@@ -13,6 +13,7 @@ from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.errors import CoordinationError
 from service.jobs.queue import DeadLetter, Work, WorkQueue
+from service.telemetry import Telemetry
 
 WORKS = [Work("job", piece) for piece in range(3)]
 
@@ -165,7 +166,7 @@ def test_entries_that_were_deleted_in_somebodys_hands_are_nothing(store: Store) 
 
 
 def test_waiting_is_shorter_than_the_clients_patience(server: PrivateRedis, store: Store) -> None:
-    short = Store.at(server.url, timeout_s=0.3)
+    short = Store.at(server.url, timeout_s=0.3, telemetry=Telemetry())
     here = WorkQueue(short, takeover_s=30, redis_timeout_s=0.3)
     for _ in range(3):
         assert here.take() is None
@@ -173,7 +174,7 @@ def test_waiting_is_shorter_than_the_clients_patience(server: PrivateRedis, stor
 
 
 def test_without_redis_it_is_said(tmp_path: Path) -> None:
-    nobody = queue(Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1))
+    nobody = queue(Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1, telemetry=Telemetry()))
     with pytest.raises(CoordinationError):
         nobody.take()
     with pytest.raises(CoordinationError):

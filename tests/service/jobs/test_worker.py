@@ -23,6 +23,7 @@ from service.jobs import worker as workers
 from service.jobs.queue import DeadLetter, Work, WorkQueue
 from service.jobs.records import PIECE_ITEMS, ItemResult, ItemStatus, Job, Jobs, JobState
 from service.jobs.worker import MAX_ATTEMPTS, Worker
+from service.telemetry import Telemetry
 
 
 @dataclass
@@ -257,7 +258,7 @@ def test_a_piece_that_kills_its_worker_is_dead_after_five_of_them(impatient: Wor
 def test_without_redis_a_worker_goes_through_everything_alone(
     world: World, storage: Storage, server: PrivateRedis
 ) -> None:
-    nobody = Store.at("unix:///nowhere/nobody.sock", timeout_s=1)
+    nobody = Store.at("unix:///nowhere/nobody.sock", timeout_s=1, telemetry=Telemetry())
     world.store = nobody
     jobs = [world.job(3), world.job(2)]
     with pytest.raises(CoordinationError):
