@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import CatalogueSettings
-from tests.integration.milvus_server import MilvusServer, started
+from tests.integration.milvus_server import MilvusServer, server_at
 
 
 @pytest.fixture(scope="session")
@@ -42,5 +42,5 @@ def s3_settings(s3_endpoint: str) -> CatalogueSettings:
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     """A real Milvus server for all tests of a run; who breaks it also mends it."""
-    with started(tmp_path_factory.mktemp("milvus")) as server:
+    with server_at(tmp_path_factory.mktemp("milvus")) as server:
         yield server

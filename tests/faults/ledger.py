@@ -6,6 +6,7 @@ Each lane writes products of its own, so that the order of a product's writes is
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 
 import httpx
@@ -58,25 +59,46 @@ class Ledger:
             except httpx.TransportError:
                 return
 
+    def write_some(self, http: httpx.Client, lane: int, numbers: range) -> list[tuple[int, float]]:
+        """Status and seconds of each write."""
+        answers = []
+        for number in numbers:
+            started = time.monotonic()
+            status = self.write(http, lane, number).status_code
+            answers.append((status, time.monotonic() - started))
+        return answers
+
     def check(self, client: Client) -> tuple[list[str], list[str]]:
         """Products that were lost or are stale, and those that the index has wrong.
 
         Afterwards what is there is what is known.
         """
-        listed = list(client.products(self.shop_id)) if self._known or self._unsure else []
-        present: dict[str, Title] = {product["product_id"]: product["title"] for product in listed}
+        present = self._present(client)
         lost = [
             f"{product_id}: {present.get(product_id)} is none of {allowed}"
             for product_id in sorted({*self._known, *self._unsure, *present})
             if present.get(product_id)
             not in (allowed := self._unsure.get(product_id, {self._known.get(product_id)}))
         ]
-        if len(present) < len(listed):
-            lost.append("a product is listed twice")
         self._known, self._unsure = dict(present), {}
-        return lost, self._not_found(client, present) if listed else []
+        return lost, self._wrong(client, present)
 
-    def _not_found(self, client: Client, present: dict[str, Title]) -> list[str]:
+    def agrees(self, client: Client) -> bool:
+        """Whether the index has just what is there."""
+        return not self._wrong(client, self._present(client))
+
+    def _present(self, client: Client) -> dict[str, Title]:
+        """What the catalogue says, by product."""
+        if not (self._known or self._unsure):
+            return {}
+        listed = list(client.products(self.shop_id))
+        present: dict[str, Title] = {product["product_id"]: product["title"] for product in listed}
+        assert len(present) == len(listed), "a product is listed twice"
+        return present
+
+    def _wrong(self, client: Client, present: dict[str, Title]) -> list[str]:
+        if not present:
+            return []
         answer = client.recognize_frames(self.shop_id, [PICTURES[0]], top_k=100)
         found = {c["product_id"]: c["title"] for c in answer["candidates"]}
         return [

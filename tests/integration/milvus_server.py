@@ -112,14 +112,12 @@ class MilvusServer:
                 os.killpg(self._process.pid, number)
 
 
-def started(folder: Path) -> MilvusServer:
-    """A server that answers; skips the test where there is none to start."""
+def server_at(folder: Path) -> MilvusServer:
+    """A server that is started by `with`; skips the test where there is none to start."""
     python = milvus_python()
     if python is None:
         pytest.skip("no Milvus server: `make milvus-server`")
-    server = MilvusServer(folder, python)
-    server.start()
-    return server
+    return MilvusServer(folder, python)
 
 
 def _listens(port: int) -> bool:
