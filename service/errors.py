@@ -245,6 +245,15 @@ class IndexUnavailableError(UnavailableError):
     slug, title = "index-unavailable", "The vector index does not answer"
 
 
+class NotIndexedYetError(IndexUnavailableError):
+    """The product is durable; its rows follow as soon as the index takes them."""
+
+
+class BusyError(UnavailableError):
+    slug, title = "busy", "Another write of the same product is in progress"
+    retry_after_s = 1
+
+
 class InferenceError(UnavailableError):
     slug, title = "inference-failed", "The model could not be run"
 

@@ -16,13 +16,16 @@ from pathlib import Path
 from service.admission import Admission
 from service.coordination.epochs import Epochs
 from service.coordination.idempotency import Idempotency
+from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
+from service.encoding import Encoder
 from service.errors import CoordinationError, NotReadyError, StartupError
 from service.gallery.catalogue import Catalogue
 from service.gallery.index import VectorIndex
+from service.gallery.pending import Pending
 from service.gallery.shops import HotShops
-from service.gallery.storage import LocalStorage, open_storage
+from service.gallery.storage import LocalStorage, Storage, open_storage
 from service.indexing import Indexer
 from service.inference.bundle import Bundle
 from service.inference.gpus import Gpus
@@ -33,6 +36,7 @@ from service.media.clips import ClipDecoder
 from service.media.remote_images import RemoteImages
 from service.recognition import Recognizer
 from service.settings import Settings
+from service.settling import Gallery, Settler
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,7 @@ _READS = 64  # of the catalogue at once: short, and of files
 class Parts:
     model: Model
     decoder: ClipDecoder
+    storage: Storage
     catalogue: Catalogue
     index: VectorIndex
     shops: HotShops
@@ -84,7 +89,7 @@ class Service:
         self.store: Store | None = None
         self.draining = threading.Event()
         self._parts: Parts | None = None
-        self._indexer: Indexer | None = None
+        self._settler: Settler | None = None
         self._closing = ExitStack()
 
     @property
@@ -129,9 +134,11 @@ class Service:
         sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
         logger.info("decoder", extra=sandbox)
         storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
-        if isinstance(storage, LocalStorage):  # the data directory is this service's alone
-            storage.sweep()
         catalogue = Catalogue(storage)
+        alone = isinstance(storage, LocalStorage)  # the data directory is claimed
+        if isinstance(storage, LocalStorage):
+            storage.sweep()
+            catalogue.sweep()
         dims = model.manifest.dims
         index = VectorIndex(
             settings.milvus,
@@ -145,20 +152,25 @@ class Service:
         epochs = Epochs(self.store)
         shops = HotShops(index, epochs, settings.search)
         self._closing.callback(shops.close)
-        indexer = self._indexer = Indexer(model, catalogue, index, epochs, settings.media)
+        pending = Pending(storage, alone=alone)
+        locks = Locks(None if alone else self.store)
+        encoder = Encoder(model, catalogue, settings.media)
+        gallery = Gallery(catalogue, index, epochs, pending, locks)
+        settler = self._settler = Settler(encoder, gallery)
         if self.draining.is_set():
             raise NotReadyError("the service stops before its index agrees with its catalogue")
-        indexer.reconcile()
-        settling = threading.Thread(target=indexer.keep_settled, name="lpr-settling", daemon=True)
-        settling.start()
-        self._closing.callback(settling.join)
+        settler.reconcile()
+        sweeping = threading.Thread(target=settler.keep_swept, name="lpr-sweeping", daemon=True)
+        sweeping.start()
+        self._closing.callback(sweeping.join)
         self._parts = Parts(
             model=model,
             decoder=decoder,
+            storage=storage,
             catalogue=catalogue,
             index=index,
             shops=shops,
-            indexer=indexer,
+            indexer=Indexer(encoder, gallery, settler),
             recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
             idempotency=Idempotency(self.store),
             remote_images=RemoteImages(settings.image_urls),
@@ -171,8 +183,8 @@ class Service:
     def drain(self) -> None:
         """Say `unready` from now on, and start nothing long."""
         self.draining.set()
-        if self._indexer is not None:
-            self._indexer.stop()
+        if self._settler is not None:
+            self._settler.stop()
 
     def close(self) -> None:
         """Wait for running work, then close what was opened."""

@@ -127,7 +127,7 @@ class Catalogue:
         return self._delete(product_folder(shop_id, product_id), alone)
 
     def delete_shop(self, shop_id: str, hold: Hold = _alone) -> bool:
-        """Whether it was there; durably gone, products and all, when this returns.
+        """Whether it was there; durably gone when this returns, with every product that it had.
 
         Product after product, so a crash leaves the shop with some of them. `hold` is entered with
         a product's folder for its deletion, and tells whether that is done alone.
@@ -144,7 +144,11 @@ class Catalogue:
         return was_there
 
     def has_shop(self, shop_id: str) -> bool:
-        return self._storage.get(f"{shop_folder(shop_id)}/{_SHOP}") is not None
+        folder = shop_folder(shop_id)
+        # The second where a shop was deleted while a product came.
+        return self._storage.get(f"{folder}/{_SHOP}") is not None or any(
+            self._record_folders(folder)
+        )
 
     def check_shop(self, shop_id: str) -> None:
         """Raises ShopNotFoundError."""

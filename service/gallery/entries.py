@@ -5,6 +5,7 @@ The vectors of row i belong to `pictures[i]`, everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +31,16 @@ class Entries:
     pictures: tuple[Picture, ...]
     embeddings: Vectors  # [N,E], length 1
     states: Vectors  # [N,D]
+
+    def of(self, product_ids: Set[str]) -> Entries:
+        """Those of some products."""
+        rows = [i for i, picture in enumerate(self.pictures) if picture.product_id in product_ids]
+        return Entries(
+            self.shop_id,
+            tuple(self.pictures[row] for row in rows),
+            self.embeddings[rows],
+            self.states[rows],
+        )
 
 
 @dataclass(frozen=True)

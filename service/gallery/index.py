@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import grpc
 import numpy as np
@@ -37,6 +38,7 @@ _WRITE_ROWS = 500
 _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
 _SLOW_S = 3.0  # a call to a server that takes longer hangs
+_KEYS = 500  # in one filter
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,13 +56,21 @@ def _guarded(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., 
     return guarded
 
 
+class Row(NamedTuple):
+    """A row's key and whose it is."""
+
+    row_id: str
+    shop_id: str
+    product_id: str
+
+
 def row_id(shop_id: str, picture: Picture) -> str:
     """The primary key: it changes with everything of the row that is not computed from pixels."""
     return _hash(shop_id, picture.product_id, picture.image_id, picture.title or "")
 
 
 class VectorIndex:
-    """One bundle's collection. One writer at a time, any number of readers."""
+    """One bundle's collection. Safe to share between threads, and a server's between services."""
 
     def __init__(
         self,
@@ -77,7 +87,7 @@ class VectorIndex:
         `embedding` and `match_state` are the vectors' lengths. Raises StartupError.
         """
         self.embedded = settings.uri is None
-        self.collection = "pictures_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
+        self.collection = "products_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
         self._longest_s = settings.timeout_s
         # Lite is no server: it does not hang, and its large reads take long.
         self.breaker = Breaker(
@@ -88,6 +98,10 @@ class VectorIndex:
         )
         self._unflushed = 0
         self._telemetry = telemetry
+        # Lite mixes up its writes when several threads write at once; a server does not.
+        self._writing: AbstractContextManager[object] = (
+            threading.Lock() if self.embedded else nullcontext()
+        )
         self._embedding = embedding
         self._match_state = match_state
         try:
@@ -116,30 +130,40 @@ class VectorIndex:
     def upsert(self, entries: Entries) -> None:
         """Add or overwrite rows; searchable when this returns. Raises InferenceError on NaN."""
         rows = _rows(entries)
-        with self._call("upsert"):
+        with self._call("upsert"), self._writing:
             for batch in _batches(rows, _WRITE_ROWS):
                 self._client.upsert(self.collection, batch, timeout=self._timeout_s)
                 self._flush_after(len(batch))
 
     @_guarded
     def delete(self, row_ids: Iterable[str]) -> None:
-        with self._call("delete"):
+        with self._call("delete"), self._writing:
             for batch in _batches(row_ids, _WRITE_ROWS):
                 self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
 
-    def row_ids(self, shop_id: str | None = None) -> set[str]:
-        """Keys of all rows, or of a shop's."""
-        found: set[str] = set()
+    def scan(self, shop_id: str | None = None) -> Iterator[Row]:
+        """All rows, or a shop's, in no order."""
+        yield from self._query_rows("" if shop_id is None else _in_shop(shop_id))
+
+    def rows_of(self, shop_id: str, product_ids: Iterable[str]) -> Iterator[Row]:
+        """The rows of some products of a shop."""
+        for batch in _batches(product_ids, _KEYS):
+            keys = ", ".join(f'"{_hash(shop_id, product_id)}"' for product_id in batch)
+            yield from self._query_rows(f"product_key in [{keys}]")
+
+    @_guarded
+    def _query_rows(self, filter_: str) -> list[Row]:
+        found: list[Row] = []
         with self._call("keys"):
             pages = self._client.query_iterator(
                 self.collection,
                 batch_size=_READ_ROWS,
-                filter="" if shop_id is None else _in_shop(shop_id),
-                output_fields=["id"],
+                filter=filter_,
+                output_fields=["id", "shop_id", "product_id"],
                 timeout=self._timeout_s,
             )
             while page := pages.next():
-                found.update(str(row["id"]) for row in page)
+                found += [Row(str(row["id"]), row["shop_id"], row["product_id"]) for row in page]
             pages.close()
         return found
 
@@ -200,6 +224,8 @@ class VectorIndex:
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
             schema.add_field("shop_key", DataType.VARCHAR, max_length=64)
+            schema.add_field("product_key", DataType.VARCHAR, max_length=64)
+            schema.add_field("shop_id", DataType.VARCHAR, max_length=1_024)
             schema.add_field("product_id", DataType.VARCHAR, max_length=1_024)
             schema.add_field("title", DataType.VARCHAR, max_length=8_192)
             schema.add_field("image_id", DataType.VARCHAR, max_length=64)
@@ -254,6 +280,8 @@ def _rows(entries: Entries) -> list[dict[str, Any]]:
         {
             "id": row_id(entries.shop_id, picture),
             "shop_key": _hash(entries.shop_id),
+            "product_key": _hash(entries.shop_id, picture.product_id),
+            "shop_id": entries.shop_id,
             "product_id": picture.product_id,
             "title": picture.title or "",
             "image_id": picture.image_id,

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
+from service.coordination.locks import Locks
+from service.encoding import Encoder
 from service.errors import IndexUnavailableError
+from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Entries, Picture
-from service.gallery.index import row_id
+from service.gallery.index import Row, row_id
+from service.gallery.pending import Pending
+from service.gallery.storage import Storage
+from service.indexing import Indexer
 from service.inference.model import ClipFeatures, PictureFeatures
 from service.media.clips import Frames
+from service.settings import MediaSettings
+from service.settling import Gallery, Settler
 
 SIZE, PATCHES, FRAMES = 8, 4, 3
 
@@ -92,9 +100,15 @@ class FakeIndex:
         for key in row_ids:
             self.rows.pop(key, None)
 
-    def row_ids(self, shop_id: str | None = None) -> set[str]:
+    def scan(self, shop_id: str | None = None) -> Iterator[Row]:
         self._check()
-        return {key for key, row in self.rows.items() if shop_id in (None, row[0])}
+        for key, row in list(self.rows.items()):
+            if shop_id in (None, row[0]):
+                yield Row(key, row[0], row[1].product_id)
+
+    def rows_of(self, shop_id: str, product_ids: Iterable[str]) -> Iterator[Row]:
+        wanted = set(product_ids)
+        return (row for row in self.scan(shop_id) if row.product_id in wanted)
 
     def load(self, shop_id: str, limit: int) -> Entries:
         self._check()
@@ -141,3 +155,23 @@ class FakeEpochs:
 
     def renew(self, shop_id: str) -> None:
         self.counts[shop_id] = self.counts.get(shop_id, 0) + 1
+
+
+class FakeService:
+    """The writing side of a service: real but for its model, its index and its epochs."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        index: FakeIndex,
+        epochs: FakeEpochs,
+        locks: Locks | None = None,
+    ) -> None:
+        """Without locks it is the only one that writes."""
+        self.catalogue = Catalogue(storage)
+        self.pending = Pending(storage, alone=locks is None)
+        locks = locks or Locks(None)
+        encoder = Encoder(FakeModel(), self.catalogue, MediaSettings())
+        gallery = Gallery(self.catalogue, index, epochs, self.pending, locks)
+        self.settler = Settler(encoder, gallery)
+        self.indexer = Indexer(encoder, gallery, self.settler)

@@ -13,7 +13,7 @@ from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import VectorIndex, row_id
+from service.gallery.index import Row, VectorIndex, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -81,14 +81,14 @@ def test_a_shop_id_is_taken_literally(index: VectorIndex, shop_id: str) -> None:
     assert index.load(shop_id, 10).pictures == ()
     index.upsert(entries(shop_id, NASTY, seed=1))
     assert [picture.product_id for picture in index.load(shop_id, 10).pictures] == [NASTY]
-    assert len(index.row_ids(shop_id)) == 1
+    assert len(list(index.scan(shop_id))) == 1
     assert index.search(shop_id, entries("", "q").embeddings[0], 9).pictures[0].product_id == NASTY
 
 
 def test_the_same_picture_again_overwrites_its_row(index: VectorIndex) -> None:
     index.upsert(entries("shop", "a"))
     index.upsert(entries("shop", "a"))
-    assert len(index.row_ids()) == 1
+    assert len(list(index.scan())) == 1
 
 
 def test_a_new_title_is_another_row_so_that_the_old_one_is_noticed() -> None:
@@ -102,7 +102,7 @@ def test_deleted_rows_are_found_no_more(index: VectorIndex) -> None:
     index.delete([row_id("shop", put.pictures[0]), "not-there"])
     assert index.load("shop", 10).pictures == (put.pictures[1],)
     assert index.search("shop", put.embeddings[0], 10).pictures == (put.pictures[1],)
-    assert index.row_ids("shop") == {row_id("shop", put.pictures[1])}
+    assert list(index.scan("shop")) == [Row(row_id("shop", put.pictures[1]), "shop", "b")]
 
 
 def test_all_keys_are_told_across_pages(
@@ -111,7 +111,19 @@ def test_all_keys_are_told_across_pages(
     monkeypatch.setattr("service.gallery.index._READ_ROWS", 7)
     put = entries("shop", *(f"p{i}" for i in range(40)))
     index.upsert(put)
-    assert index.row_ids() == {row_id("shop", picture) for picture in put.pictures}
+    expected = {Row(row_id("shop", p), "shop", p.product_id) for p in put.pictures}
+    assert set(index.scan()) == expected
+    assert set(index.rows_of("shop", [p.product_id for p in put.pictures])) == expected
+
+
+def test_the_rows_of_some_products(index: VectorIndex) -> None:
+    put = entries("shop", "a", "b", NASTY)
+    index.upsert(put)
+    index.upsert(entries("other", "a", seed=1))
+    rows = [Row(row_id("shop", picture), "shop", picture.product_id) for picture in put.pictures]
+    assert list(index.rows_of("shop", ["a"])) == rows[:1]
+    assert set(index.rows_of("shop", ["b", NASTY, "not-there"])) == set(rows[1:])
+    assert list(index.rows_of("shop", [])) == []
 
 
 def test_a_load_stops_at_its_limit(index: VectorIndex) -> None:
@@ -134,7 +146,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     getattr(put, what)[1, 2] = spoil
     with pytest.raises(InferenceError):
         index.upsert(put)
-    assert index.row_ids() == set()
+    assert not list(index.scan())
 
 
 def test_a_state_too_large_for_its_number_format_is_refused(index: VectorIndex) -> None:
@@ -156,8 +168,8 @@ def test_a_reopened_index_has_everything(tmp_path: Path) -> None:
 def test_another_bundle_has_a_collection_of_its_own(index: VectorIndex, tmp_path: Path) -> None:
     index.upsert(entries("shop", "a"))
     other = open_index(tmp_path, "rice-other-ba9876543210")
-    assert other.row_ids() == set()
-    assert len(index.row_ids()) == 1
+    assert not list(other.scan())
+    assert len(list(index.scan())) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,7 +194,8 @@ def test_every_foreign_error_becomes_ours(
     for call in (
         lambda: index.upsert(put),
         lambda: index.delete(["a"]),
-        index.row_ids,
+        lambda: list(index.scan()),
+        lambda: list(index.rows_of("shop", ["a"])),
         lambda: index.load("shop", 5),
         lambda: index.search("shop", put.embeddings[0], 5),
     ):

@@ -13,11 +13,10 @@ from service.errors import (
     ProductNotFoundError,
     ShopNotFoundError,
 )
-from service.gallery.catalogue import Catalogue, image_id
+from service.gallery.catalogue import image_id
 from service.gallery.storage import LocalStorage
-from service.indexing import Indexer, NewProduct
-from service.settings import MediaSettings
-from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel
+from service.indexing import NewProduct
+from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel, FakeService
 
 
 class World:
@@ -25,14 +24,15 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.catalogue = Catalogue(LocalStorage(root))
+        self.storage = LocalStorage(root)
         self.index = FakeIndex()
         self.epochs = FakeEpochs()
-        self.indexer = self.new_indexer()
+        self.restart()
 
-    def new_indexer(self) -> Indexer:
-        """As after a restart."""
-        return Indexer(FakeModel(), self.catalogue, self.index, self.epochs, MediaSettings())
+    def restart(self) -> None:
+        service = FakeService(self.storage, self.index, self.epochs)
+        self.catalogue, self.pending = service.catalogue, service.pending
+        self.indexer, self.settler = service.indexer, service.settler
 
     def put(self, product_id: str, *images: bytes, title: str | None = None) -> None:
         self.indexer.put(NewProduct("shop", product_id, title, None, images))
@@ -89,7 +89,8 @@ def test_the_catalogue_goes_first(world: World) -> None:
     with pytest.raises(IndexUnavailableError):
         world.put("p", RED)
     world.index.down = False
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert world.agrees()
     assert world.index.rows
 
@@ -117,32 +118,32 @@ def test_writes_that_failed_half_way_are_finished_without_another_write(world: W
     with pytest.raises(IndexUnavailableError):
         world.indexer.delete("shop", "gone")
     with pytest.raises(IndexUnavailableError):
-        world.indexer.settle()
+        world.settler.sweep()
     world.index.down = False
     before = world.epochs.counts["shop"]
-    world.indexer.settle()
+    world.settler.sweep()
     assert world.agrees()
     after = world.epochs.counts["shop"]
     assert after > before, "every replica looks at the shop anew"
-    world.indexer.settle()
+    world.settler.sweep()
     assert world.epochs.counts["shop"] == after, "there is nothing left to do"
 
 
 def test_they_are_finished_in_the_background_until_the_service_stops(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.indexing._SETTLE_S", 0.001)
+    monkeypatch.setattr("service.settling._SWEEP_S", 0.001)
     world.index.down = True
     with pytest.raises(IndexUnavailableError):
         world.put("p", RED)
-    settling = threading.Thread(target=world.indexer.keep_settled)
+    settling = threading.Thread(target=world.settler.keep_swept)
     settling.start()
     world.index.down = False
     deadline = time.monotonic() + 20
     while not world.index.rows:
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    world.indexer.stop()
+    world.settler.stop()
     settling.join(20)
     assert not settling.is_alive()
     assert world.agrees()
@@ -199,7 +200,8 @@ def test_a_lost_index_is_made_again_from_the_catalogue(world: World) -> None:
     rows = dict(world.index.rows)
     world.index.rows.clear()
     world.epochs.counts.clear()
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert world.epochs.counts == {"shop": 1}, "every replica looks at the shop anew"
     assert world.index.rows.keys() == rows.keys()
     for key, (shop_id, picture, embedding, state) in rows.items():
@@ -214,7 +216,8 @@ def test_rows_of_products_that_are_not_in_the_catalogue_go(world: World) -> None
     world.put("q", GREEN)
     world.catalogue.delete("shop", "q")
     world.epochs.counts.clear()
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert world.agrees()
     assert world.epochs.counts == {"shop": 1}
 
@@ -227,7 +230,8 @@ def test_what_agrees_is_not_encoded_again(world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(FakeModel, "encode_pictures", never)
     world.epochs.counts.clear()
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert world.epochs.counts == {}, "what is hot elsewhere stays hot"
 
 
@@ -238,7 +242,8 @@ def test_one_damaged_picture_does_not_keep_the_others_out(
     world.put("bad", GREEN)
     next(world.root.rglob(image_id(GREEN))).write_bytes(b"damaged")
     world.index.rows.clear()
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert world.index.pictures("shop") == {("good", image_id(RED))}
     assert any(getattr(record, "product_id", None) == "bad" for record in caplog.records)
 
@@ -246,20 +251,20 @@ def test_one_damaged_picture_does_not_keep_the_others_out(
 def test_many_products_are_indexed_again_in_few_writes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.indexing._BATCH_PICTURES", 2)
+    monkeypatch.setattr("service.settling._BATCH_PICTURES", 2)
     for i in range(5):
         world.put(f"p{i}", (RED, GREEN, BLUE)[i % 3])
     world.indexer.put(NewProduct("other", "x", None, None, (RED,)))
     expected = set(world.index.rows)
     world.index.rows.clear()
-    world.new_indexer().reconcile()
+    world.restart()
+    world.settler.reconcile()
     assert set(world.index.rows) == expected
 
 
 def test_a_long_reconcile_ends_when_the_service_stops(world: World) -> None:
     world.put("p", RED)
     world.index.rows.clear()
-    indexer = world.new_indexer()
-    indexer.stop()
+    world.settler.stop()
     with pytest.raises(NotReadyError):
-        indexer.reconcile()
+        world.settler.reconcile()

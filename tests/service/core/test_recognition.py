@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from service.errors import ImageError, InferenceError, ShopNotFoundError
-from service.gallery.catalogue import Catalogue, image_id
+from service.gallery.catalogue import image_id
 from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
-from service.indexing import Indexer, NewProduct
+from service.indexing import NewProduct
 from service.recognition import Query, Recognizer, Stopwatch, evenly, rank
 from service.settings import MediaSettings, SearchSettings
 from tests.service.fakes import (
@@ -24,18 +24,18 @@ from tests.service.fakes import (
     FakeEpochs,
     FakeIndex,
     FakeModel,
+    FakeService,
 )
 
 
 @pytest.fixture
 def recognizer(tmp_path: Path) -> Recognizer:
     model, index, epochs = FakeModel(), FakeIndex(), FakeEpochs()
-    catalogue = Catalogue(LocalStorage(tmp_path))
-    indexer = Indexer(model, catalogue, index, epochs, MediaSettings())
+    service = FakeService(LocalStorage(tmp_path), index, epochs)
     for name, images in {"red": (RED,), "green": (BLUE, GREEN)}.items():
-        indexer.put(NewProduct("shop", name, name.title(), None, images))
+        service.indexer.put(NewProduct("shop", name, name.title(), None, images))
     shops = HotShops(index, epochs, SearchSettings())
-    return Recognizer(model, FakeDecoder(), shops, catalogue, MediaSettings())
+    return Recognizer(model, FakeDecoder(), shops, service.catalogue, MediaSettings())
 
 
 def test_the_product_shown_comes_first_and_is_decided(recognizer: Recognizer) -> None:
