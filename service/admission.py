@@ -1,8 +1,10 @@
 """How many requests of a kind are let in, and the threads that do their blocking work.
 
 A full house refuses at once, before the body is read; who was let in waits for a thread in a queue
-that cannot grow beyond the house. Work that nobody waits for any more is dropped before it begins;
-what has begun finds out by `deadlines.check`.
+that cannot grow beyond the house. The queue takes up bursts. Where it was too short for the load it
+would only make everybody wait, so then nobody may wait until there was a while without refusals.
+Work that nobody waits for any more is dropped before it begins; what has begun finds out by
+`deadlines.check`.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.deadlines import current
 from service.errors import OverloadedError
 from service.telemetry import Telemetry
 
+_PRESSED_S = 3.0  # after a refusal
 _LONGEST_RETRY_S = 30
 _SMOOTHING = 0.1  # the weight of the latest work in the mean of their times
 
@@ -44,10 +47,12 @@ class Admission:
         """
         self._most = most
         self._threads = threads
-        self._most_working = threads + waiting
+        self._waiting = waiting
+        self._pressed_until = 0.0
         self._finishes = finishes
         self._inside = 0
-        self._working = 0  # on a thread, or waiting for one
+        self._running = 0  # on a thread
+        self._queued = 0  # waiting for one
         self._mean_s = 0.0
         self._free = asyncio.Semaphore(threads)
         self._in_flight = telemetry.in_flight.labels(kind)
@@ -74,10 +79,21 @@ class Admission:
         Raises OverloadedError, DeadlineExceededError, ClientLeftError, and what `work` raises.
         """
         self._check_queue()
+        turn = _Turn()
+        self._queued += 1
+        self._queue_size.inc()
+        try:
+            return await self._while_wanted(self._on_thread(work, turn))
+        finally:
+            if not turn.has_come:
+                self._leave_queue()
+
+    async def _while_wanted(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, unless its request is over before."""
         deadline = current()
         if deadline is None:
-            return await self._on_thread(work)
-        working = asyncio.ensure_future(self._on_thread(work))
+            return await work
+        working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(deadline.client_left())
         try:
             await asyncio.wait(
@@ -94,16 +110,11 @@ class Admission:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        self._working += 1
-        self._queue_size.inc()
-        try:
-            await self._free.acquire()
-        except asyncio.CancelledError:
-            self._working -= 1
-            raise
-        finally:
-            self._queue_size.dec()
+    async def _on_thread(self, work: Callable[[], T], turn: _Turn) -> T:
+        await self._free.acquire()
+        turn.has_come = True
+        self._leave_queue()
+        self._running += 1
         loop, began = asyncio.get_running_loop(), time.monotonic()
         context = contextvars.copy_context()  # of the request: its trace and its deadline
         running = self._pool.submit(context.run, work)
@@ -114,19 +125,33 @@ class Admission:
         running.add_done_callback(ended)
         return await asyncio.wrap_future(running)
 
+    def _leave_queue(self) -> None:
+        self._queued -= 1
+        self._queue_size.dec()
+
     def _leave_thread(self, took_s: float) -> None:
         self._free.release()
-        self._working -= 1
+        self._running -= 1
         self._mean_s += _SMOOTHING * (took_s - self._mean_s)
 
+    @property
+    def _working(self) -> int:
+        return self._running + self._queued
+
     def _check_queue(self) -> None:
-        if self._working >= self._most_working:
+        pressed = time.monotonic() < self._pressed_until
+        if self._working >= self._threads + (0 if pressed else self._waiting):
             raise self._overloaded(self._working)
 
     def _overloaded(self, ahead: int) -> OverloadedError:
         """It tells to come again when those who are ahead will be done, as times are."""
+        self._pressed_until = time.monotonic() + _PRESSED_S
         error = OverloadedError(f"{ahead} requests are in flight; try again in a moment")
         error.retry_after_s = min(
             _LONGEST_RETRY_S, max(1, math.ceil(self._working * self._mean_s / self._threads))
         )
         return error
+
+
+class _Turn:
+    has_come = False

@@ -80,7 +80,7 @@ class Service:
             self.telemetry,
             most=most,
             threads=max(2, cores()),
-            waiting=most,
+            waiting=settings.max_waiting,
             finishes=True,
         )
         self.reads = Admission(

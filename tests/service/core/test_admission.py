@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from service import admission as module
 from service import deadlines
 from service.admission import Admission
 from service.deadlines import Deadline, working_under
@@ -92,14 +94,45 @@ def test_whose_body_came_to_a_full_queue_is_refused() -> None:
     asyncio.run(story())
 
 
+def test_a_queue_that_was_too_short_lets_nobody_wait_until_it_is_calm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        now = 1_000.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+        house, work = admission(waiting=1), Work()
+        first = asyncio.create_task(Client().asks(house, work))
+        await begun(work)
+        second = asyncio.create_task(Client().asks(house, lambda: "second"))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await Client().asks(house, work)
+        work.end.set()
+        await first
+        await second
+        work.begun.clear()
+        work.end.clear()
+        third = asyncio.create_task(Client().asks(house, work))
+        await begun(work)
+        with pytest.raises(OverloadedError):
+            await Client().asks(house, work)
+        now += module._PRESSED_S
+        fourth = asyncio.create_task(Client().asks(house, lambda: "fourth"))
+        await asyncio.sleep(0)
+        work.end.set()
+        assert (await third, await fourth) == ("done", "fourth")
+
+    asyncio.run(story())
+
+
 def test_told_to_come_again_when_those_ahead_will_be_done() -> None:
     async def story() -> None:
         house = admission(threads=1, waiting=1)
         for _ in range(60):  # what has been takes two seconds each, as far as it knows
-            house._working += 1
+            house._running += 1
             await house._free.acquire()
             house._leave_thread(2.0)
-        house._working = 2
+        house._queued = 2
         with pytest.raises(OverloadedError) as caught, house.admit():
             pass
         assert caught.value.retry_after_s == 4
