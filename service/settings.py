@@ -163,7 +163,7 @@ class Settings(BaseSettings):
         default=16, gt=0, description="recognitions admitted at once, and as many posts of products"
     )
     max_waiting: int = Field(
-        default=4, ge=0, description="of those, how many may wait for a thread to work on them"
+        default=8, ge=0, description="of those, how many may wait for a thread to work on them"
     )
     head_timeout_s: float = Field(default=8.0, gt=0, description="for a request's head to arrive")
     body_timeout_s: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
