@@ -26,6 +26,7 @@ from service.errors import (
 from service.gallery.catalogue import image_id
 from service.gallery.storage import LocalStorage, S3Storage, Storage
 from service.indexing import NewProduct
+from service.telemetry import Telemetry
 from tests.service.fakes import (
     BLUE,
     GREEN,
@@ -86,7 +87,7 @@ def server(tmp_path: Path) -> Iterator[PrivateRedis]:
 
 @pytest.fixture
 def stores(server: PrivateRedis) -> Iterator[list[Store]]:
-    stores = [Store.at(server.url, timeout_s=5) for _ in range(2)]
+    stores = [Store.at(server.url, timeout_s=5, telemetry=Telemetry()) for _ in range(2)]
     yield stores
     for store in stores:
         store.close()
