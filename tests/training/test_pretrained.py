@@ -327,7 +327,8 @@ def test_fit_begins_with_clip(
         return tmp_path
 
     monkeypatch.setattr(engine, "fit", fit)
-    monkeypatch.setattr(cli, "_read", lambda *args: photographs())
+    for opened in ("open_training", "open_judging"):
+        monkeypatch.setattr(cli, opened, lambda *args: photographs())
     path = write_openclip(source, tmp_path)
     arguments = ["fit", "tiny", "--data", "made=x", "--out", tmp_path / "run", "--encoder", path]
     code, told = run(*arguments)
