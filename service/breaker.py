@@ -58,6 +58,13 @@ class Breaker:
         finally:
             self._leave(call, failed=failed)
 
+    def progress(self) -> None:
+        """The call that this thread is in has come further: it does not hang."""
+        with self._guard:
+            for call in self._running:
+                if call.thread == threading.get_ident():
+                    call.began = time.monotonic()
+
     def close(self) -> None:
         """End the trials."""
         self._closing.set()
@@ -107,3 +114,4 @@ class Breaker:
 class _Call:
     def __init__(self) -> None:
         self.began = time.monotonic()
+        self.thread = threading.get_ident()

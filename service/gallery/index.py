@@ -133,6 +133,7 @@ class VectorIndex:
         with self._call("upsert"), self._writing:
             for batch in _batches(rows, _WRITE_ROWS):
                 self._client.upsert(self.collection, batch, timeout=self._timeout_s)
+                self.breaker.progress()
                 self._flush_after(len(batch))
 
     @_guarded
@@ -140,6 +141,7 @@ class VectorIndex:
         with self._call("delete"), self._writing:
             for batch in _batches(row_ids, _WRITE_ROWS):
                 self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
+                self.breaker.progress()
 
     def scan(self, shop_id: str | None = None) -> Iterator[Row]:
         """All rows, or a shop's, in no order."""
@@ -164,6 +166,7 @@ class VectorIndex:
             )
             while page := pages.next():
                 found += [Row(str(row["id"]), row["shop_id"], row["product_id"]) for row in page]
+                self.breaker.progress()
             pages.close()
         return found
 

@@ -37,7 +37,7 @@ def part() -> Part:
 
 @pytest.fixture
 def breaker(part: Part) -> Iterator[Breaker]:
-    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=0.2)
+    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=0.25)
     yield breaker
     breaker.close()
 
@@ -101,7 +101,7 @@ def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Pa
     hanging.start()
     assert entered.wait(30)
     assert not is_refused(breaker), "it may still be only slow"
-    threading.Event().wait(0.3)
+    threading.Event().wait(0.4)
     assert is_refused(breaker)
     part.works = True
     wait_closed(breaker)
@@ -113,15 +113,24 @@ def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Pa
 
 def test_one_call_that_hung_is_enough(breaker: Breaker) -> None:
     with pytest.raises(IndexUnavailableError, match="timeout"), breaker.call():
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.4)
         raise IndexUnavailableError("timeout")
     assert is_refused(breaker)
+
+
+def test_a_long_call_that_comes_further_does_not_hang(breaker: Breaker) -> None:
+    with pytest.raises(IndexUnavailableError, match="in its last part"), breaker.call():
+        for _ in range(6):
+            threading.Event().wait(0.05)
+            breaker.progress()
+        raise IndexUnavailableError("in its last part")
+    assert not breaker.is_open
 
 
 def test_where_calls_may_take_their_time_they_do(part: Part) -> None:
     breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=None)
     with pytest.raises(IndexUnavailableError, match="at last"), breaker.call():
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.4)
         assert not is_refused(breaker)
         raise IndexUnavailableError("at last")
     assert not breaker.is_open
