@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _PENDING = "pending"
 _SHOP = "shop"  # no product's folder is named so
-_YOUNG_S = 10.0  # a marker is left to whoever put it for so long,
+_YOUNG_S = 60.0  # a marker is left to whoever works on it for so long,
 _ABANDONED_S = 120.0  # and if its record never comes, for longer than any write takes
 
 
