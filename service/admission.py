@@ -59,6 +59,11 @@ class Admission:
         self._queue_size = telemetry.queue_size.labels(kind)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lpr-{kind}")
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether some work is on a thread, or waits for one; any thread may ask."""
+        return self._working > 0
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Raises OverloadedError when the house is full."""

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.api import gallery, health, problems, recognize
+from service.api import batches, gallery, health, jobs, problems, recognize
 from service.api.access import Authenticate
 from service.api.middleware import Attend, LimitBody, Observe
 from service.errors import StartupError
@@ -69,9 +69,10 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     app.state.service = service
     problems.install(app)
     app.add_middleware(Attend, within_s=settings.deadline_s)
-    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    larger = {"/gallery/batch": settings.jobs.max_batch_bytes}
+    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(Authenticate, keys=service.keys)
     app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
-    for router in (recognize.router, gallery.router, health.router):
+    for router in (recognize.router, gallery.router, batches.router, jobs.router, health.router):
         app.include_router(router)
     return app

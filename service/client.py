@@ -37,6 +37,10 @@ class ServiceNotReadyError(ClientError):
     """The service answers, but did not become ready in time."""
 
 
+class JobUnfinishedError(ClientError):
+    """What was asked for is stored, and will be searchable; but not in the time there was."""
+
+
 class ProblemError(ClientError):
     """The service answered with a problem document (RFC 9457)."""
 
@@ -91,13 +95,38 @@ class Client:
         title: str | None = None,
         metadata: JSON | None = None,
     ) -> JSON:
-        """Store or replace a product; when this returns, it is durable and searchable."""
+        """Store or replace a product; when this returns, it is durable and searchable.
+
+        Also where the service says that it will be so later: its job is waited for, for
+        `patience_s`. Raises JobUnfinishedError if that is not enough.
+        """
         fields = {"shop_id": shop_id, "product_id": product_id}
         if title is not None:
             fields["title"] = title
         if metadata is not None:
             fields["metadata"] = json.dumps(metadata)
-        return self._json("POST", "/gallery", data=fields, files=_parts("images", images))
+        answer = self._json("POST", "/gallery", data=fields, files=_parts("images", images))
+        if "job_id" not in answer:
+            return answer
+        (item,) = self.wait_job(answer["job_id"], self._patience_s)["items"]
+        if item["error"] is not None:
+            raise ProblemError(httpx.codes.ACCEPTED, item["error"])
+        return self.product(shop_id, product_id)
+
+    def job(self, job_id: str) -> JSON:
+        """A job, with the first of its items."""
+        return self._json("GET", _path("jobs", job_id))
+
+    def wait_job(self, job_id: str, timeout_s: float) -> JSON:
+        """The job once it has ended. Raises JobUnfinishedError after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            job = self.job(job_id)
+            if job["ended_at"] is not None:
+                return job
+            if time.monotonic() >= deadline:
+                raise JobUnfinishedError(f"job {job_id} is not done yet: {job['summary']}")
+            time.sleep(0.1)
 
     def recognize(
         self, shop_id: str, clip: bytes | Path, top_k: int = 5, explain: bool = False

@@ -32,6 +32,11 @@ class Deadline:
         """Time is counted from now."""
         self._at = time.monotonic() + self._within_s
 
+    def extend(self, within_s: float) -> None:
+        """Time is counted from now."""
+        self._within_s = within_s
+        self.restart()
+
     @property
     def left_s(self) -> float:
         return max(0.0, self._at - time.monotonic())
@@ -75,6 +80,13 @@ def check() -> None:
     deadline = current()
     if deadline is not None:
         deadline.check()
+
+
+def extend(within_s: float) -> None:
+    """The request in hand is one that takes longer than most; time is counted from now."""
+    deadline = current()
+    if deadline is not None:
+        deadline.extend(within_s)
 
 
 def timeout_s(at_most: float) -> float:

@@ -194,7 +194,12 @@ class ShopNotFoundError(NotFoundError):
 
 
 class JobNotFoundError(NotFoundError):
+    """The same words whether the job is absent or another's."""
+
     slug, title = "job-not-found", "No such job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id[:100]!r}; jobs are not kept for ever")
 
 
 class IdempotencyKeyInvalidError(BadInputError):

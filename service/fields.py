@@ -34,7 +34,7 @@ def parse_json(text: str | bytes | bytearray) -> object:
 
     Raises ValueError, and RecursionError for what is nested too deeply to read.
     """
-    return json.loads(text, parse_constant=no_constant)
+    return json.loads(text, parse_constant=_no_constant)
 
 
 def check_writable(value: object) -> int:
@@ -47,8 +47,7 @@ def check_writable(value: object) -> int:
     return len(text.encode())
 
 
-def no_constant(name: str) -> None:
-    """For `json.loads(parse_constant=...)`."""
+def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ from service.inference.bundle import Bundle
 from service.inference.gpus import Gpus
 from service.inference.model import Model
 from service.inference.session import cores
+from service.jobs.acceptance import Acceptance
+from service.jobs.batch import BatchLimits
+from service.jobs.queue import WorkQueue
+from service.jobs.records import Jobs, JobState
+from service.jobs.worker import Worker
 from service.keys import KeyRing
 from service.media.clips import ClipDecoder
 from service.media.remote_images import RemoteImages
@@ -55,6 +61,8 @@ class Parts:
     indexer: Indexer
     recognizer: Recognizer
     idempotency: Idempotency
+    jobs: Jobs
+    acceptance: Acceptance
     remote_images: RemoteImages
 
 
@@ -90,6 +98,7 @@ class Service:
         self.draining = threading.Event()
         self._parts: Parts | None = None
         self._settler: Settler | None = None
+        self._worker: Worker | None = None
         self._closing = ExitStack()
 
     @property
@@ -163,6 +172,7 @@ class Service:
         sweeping = threading.Thread(target=settler.keep_swept, name="lpr-sweeping", daemon=True)
         sweeping.start()
         self._closing.callback(sweeping.join)
+        indexer, jobs = Indexer(encoder, gallery, settler), Jobs(storage, settings.jobs.keep_s)
         self._parts = Parts(
             model=model,
             decoder=decoder,
@@ -170,10 +180,12 @@ class Service:
             catalogue=catalogue,
             index=index,
             shops=shops,
-            indexer=Indexer(encoder, gallery, settler),
+            indexer=indexer,
             recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
             idempotency=Idempotency(self.store),
             remote_images=RemoteImages(settings.image_urls),
+            jobs=jobs,
+            acceptance=self._open_jobs(jobs, indexer, self.store),
         )
         self.telemetry.serves(model.manifest, model.providers[0])
         if settings.inference.provider != "cpu":
@@ -185,12 +197,38 @@ class Service:
         self.draining.set()
         if self._settler is not None:
             self._settler.stop()
+        if self._worker is not None:
+            self._worker.stop()
 
     def close(self) -> None:
         """Wait for running work, then close what was opened."""
         for admission in (self.recognitions, self.posts, self.reads):
             admission.close()
         self._closing.close()
+
+    def _open_jobs(self, jobs: Jobs, indexer: Indexer, store: Store) -> Acceptance:
+        """Where work is taken in; a thread of its own works it off."""
+        settings = self.settings
+        queue = WorkQueue(
+            store,
+            takeover_s=settings.jobs.takeover_s,
+            redis_timeout_s=settings.redis.timeout_s,
+        )
+
+        def tell(counts: Mapping[JobState, int]) -> None:
+            for state, count in counts.items():
+                self.telemetry.jobs.labels(state).set(count)
+
+        worker = self._worker = Worker(
+            jobs, queue, indexer, lambda: self.recognitions.is_busy, tell
+        )
+        working = threading.Thread(target=worker.run, name="lpr-jobs", daemon=True)
+        working.start()
+        self._closing.callback(working.join)
+        if self.draining.is_set():  # asked to stop before there was somebody to stop
+            worker.stop()
+        limits = BatchLimits(settings.jobs.max_batch_bytes, settings.max_body_bytes)
+        return Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
 
     def _claim(self, data_dir: Path) -> None:
         """The catalogue has one writer: refuse a second service on the same directory."""

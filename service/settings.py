@@ -113,6 +113,23 @@ class KeySettings(_Part):
     file: Path | None = Field(default=None, description="None: keys.json in the data directory")
 
 
+class JobSettings(_Part):
+    """Bounds on batches, and on products that are stored and not yet searchable."""
+
+    max_batch_bytes: int = Field(
+        default=512_000_000, gt=0, description="of a batch's body, and of its pictures unpacked"
+    )
+    body_timeout_s: float = Field(default=300.0, gt=0, description="for a batch's body to arrive")
+    deadline_s: float = Field(default=900.0, gt=0, description="for a batch to be stored")
+    max_backlog: int = Field(
+        default=50_000, gt=0, description="products that wait for the index; beyond, posts get 503"
+    )
+    takeover_s: float = Field(
+        default=30.0, gt=0, description="of a worker's silence until another does its work"
+    )
+    keep_s: float = Field(default=86_400.0, gt=0, description="for which a job can be asked for")
+
+
 class InferenceSettings(_Part):
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     threads: int | None = Field(default=None, gt=0, description="None: one for each core")
@@ -191,6 +208,7 @@ class Settings(BaseSettings):
     milvus: MilvusSettings = Field(default_factory=MilvusSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
+    jobs: JobSettings = Field(default_factory=JobSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)

@@ -6,9 +6,10 @@ files are handed on as bytes; their names and content types are the client's and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
@@ -20,6 +21,7 @@ from service.api.bodies import arriving, media_type
 from service.errors import (
     BadInputError,
     MalformedMultipartError,
+    StorageFullError,
     TooManyPartsError,
     UnsupportedMediaTypeError,
     UrlNotAllowedError,
@@ -55,6 +57,35 @@ async def read_form(
         await form.close()
 
 
+@dataclass(frozen=True)
+class Upload(Generic[FieldsT]):
+    fields: FieldsT
+    file: IO[bytes]  # on disk where it is large, in a file without a name
+
+
+@asynccontextmanager
+async def read_upload(
+    request: Request, fields: type[FieldsT], name: str, within_s: float
+) -> AsyncIterator[Upload[FieldsT]]:
+    """The request's form with one file part, `name`, which may be larger than memory.
+
+    Raises as `read_form`, and StorageFullError.
+    """
+    async with arriving(within_s):
+        form = await _parse(request)
+    try:
+        values = _fields(form, fields, {name: 1})
+        parts = form.getlist(name)
+        if len(parts) != 1:
+            raise BadInputError(f"/{name}: send it once, as a file", pointer=f"/{name}")
+        (part,) = parts
+        if isinstance(part, str):
+            raise _no_file(name, part)
+        yield Upload(values, part.file)
+    finally:
+        await form.close()
+
+
 async def _parse(request: Request) -> FormData:
     if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaTypeError("send the body as multipart/form-data")
@@ -76,6 +107,8 @@ async def _parse(request: Request) -> FormData:
         raise MalformedMultipartError(
             f"the multipart body is malformed: {error.message}"
         ) from error
+    except OSError as error:
+        raise StorageFullError(f"the body cannot be taken in: {error.strerror}") from error
     except (FormParserError, UnicodeError, LookupError, ValueError) as error:
         raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
     if not parser.ended:

@@ -21,13 +21,15 @@ from service.api.forms import (
     multipart_schema,
     read_form,
 )
+from service.api.jobs import job_body, job_response
 from service.api.problems import documented
-from service.api.schemas import Product, ProductPage
+from service.api.schemas import JobAnswer, Product, ProductPage
 from service.api.state import service_of
-from service.coordination.idempotency import check_key
-from service.errors import BadInputError
+from service.coordination.idempotency import Answer, check_key
+from service.errors import BadInputError, NotIndexedYetError
 from service.fields import Identifier, Metadata, MetadataText, Title
 from service.indexing import NewProduct
+from service.parts import Service
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
@@ -77,7 +79,10 @@ def _request_body() -> dict[str, Any]:
     status_code=201,
     summary="Store or replace a product",
     response_model=Product,
-    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 504, 507),
+    responses={
+        202: {"model": JobAnswer, "description": "Stored, and searchable soon"},
+        **documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 504, 507),
+    },
     openapi_extra={"requestBody": _request_body()},
 )
 async def put_product(
@@ -87,8 +92,13 @@ async def put_product(
         str | None,
         Header(description="send a post again under its key, and it has one effect and one answer"),
     ] = None,
+    prefer: Annotated[
+        list[str] | None, Header(description="`respond-async`: answer 202 as soon as it is stored")
+    ] = None,
 ) -> Response:
-    """When this is answered, the product is stored durably and `/recognize` finds it.
+    """When this is answered with 201, the product is stored durably and `/recognize` finds it; with
+    202, it is stored durably, and the job at `Location` tells when it is found. That is the answer
+    where it is preferred, and while the index is away.
 
     Send the pictures as files of a form, or as JSON with their addresses. The same `shop_id` and
     `product_id` again replace the product, its pictures and all. A replayed
@@ -102,33 +112,37 @@ async def put_product(
         posted = await _read(request, service.settings.body_timeout_s)
         fields = posted.fields
         key.check_shop(fields.shop_id)
+        later = _prefers_async(prefer)
 
         def store() -> str:
             product = _new_product(posted, parts.remote_images.fetch)
-            with service.telemetry.indexing_seconds.time():
-                record = parts.indexer.put(product)
-            service.telemetry.indexed_pictures.inc(len(record.images))
-            return Product.of(record).model_dump_json()
+            return json.dumps(_store(service, product, later=later))
 
         admitted = time.perf_counter()
         queue_ms = 0.0
 
-        def work() -> tuple[str, bool]:
+        def work() -> Answer:
             nonlocal queue_ms
             queue_ms = 1e3 * (time.perf_counter() - admitted)
-            answer = parts.idempotency.once(
+            return parts.idempotency.once(
                 fields.shop_id, idempotency_key, _fingerprint(posted), store
             )
-            return answer.body, answer.replayed
 
         with audited(request, key, "put-product", fields.shop_id, fields.product_id) as write:
-            body, replayed = await service.posts.run(work)
-            if replayed:
-                write.result = "replayed"
-    headers = {"x-queue-time": f"{queue_ms:.3f}"}
-    if replayed:
-        headers["idempotency-replayed"] = "true"
-    return Response(body, 201, headers, media_type="application/json")
+            answer = await service.posts.run(work)
+            status, body = json.loads(answer.body)
+            write.result = (
+                "replayed" if answer.replayed else "done" if status == 201 else "accepted"
+            )
+    response = (
+        Response(body, 201, media_type="application/json") if status == 201 else job_response(body)
+    )
+    response.headers["x-queue-time"] = f"{queue_ms:.3f}"
+    if answer.replayed:
+        response.headers["idempotency-replayed"] = "true"
+    if later and status == 202:
+        response.headers["preference-applied"] = "respond-async"
+    return response
 
 
 @router.get(
@@ -228,6 +242,28 @@ async def _read(request: Request, within_s: float) -> _Posted:
     if not form.files["images"]:
         raise BadInputError("/images: send at least one picture", pointer="/images")
     return _Posted(form.fields, images=form.files["images"])
+
+
+def _store(service: Service, product: NewProduct, *, later: bool) -> tuple[int, str]:
+    """The answer's status and body: the product's, or that of the job that makes it searchable."""
+    parts = service.parts
+    if later or parts.index.breaker.is_open:
+        return 202, job_body(parts.jobs, parts.acceptance.one(product))
+    parts.acceptance.check_backlog()
+    try:
+        with service.telemetry.indexing_seconds.time():
+            record = parts.indexer.put(product)
+    except NotIndexedYetError:
+        job = parts.acceptance.stored(product.shop_id, product.product_id)
+        return 202, job_body(parts.jobs, job)
+    service.telemetry.indexed_pictures.inc(len(record.images))
+    return 201, Product.of(record).model_dump_json()
+
+
+def _prefers_async(prefer: Sequence[str] | None) -> bool:
+    """As RFC 7240 writes preferences; those that are not known here are to be ignored."""
+    words = (word for line in prefer or () for word in line.split(","))
+    return any(word.partition(";")[0].strip().lower() == "respond-async" for word in words)
 
 
 def _new_product(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -109,15 +110,18 @@ class Attend:
 class LimitBody:
     """Refuses bodies that are too large or encoded: by their head unread, else while reading."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
+        """`larger`: paths whose bodies may have more bytes, and how many."""
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(Headers(scope=scope))
+        most = self._larger.get(scope["path"], self._max_bytes)
+        refusal = self._refusal(Headers(scope=scope), most)
         if refusal is not None:
             await problem_response(refusal, scope)(scope, receive, send)
             return
@@ -127,20 +131,20 @@ class LimitBody:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._max_bytes:
-                raise self._too_large()
+            if read > most:
+                raise self._too_large(most)
             return message
 
         await self._app(scope, limited, send)
 
-    def _refusal(self, headers: Headers) -> LPRError | None:
+    def _refusal(self, headers: Headers, most: int) -> LPRError | None:
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             return EncodingUnsupportedError("send the body as it is, without Content-Encoding")
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            return self._too_large()
+        if length.isdecimal() and int(length) > most:
+            return self._too_large(most)
         return None
 
-    def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"a request's body has at most {self._max_bytes} bytes")
+    def _too_large(self, most: int) -> BodyTooLargeError:
+        return BodyTooLargeError(f"a request's body has at most {most} bytes")

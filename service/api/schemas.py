@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 
 from service.gallery.catalogue import ProductRecord
+from service.jobs.records import ItemResult, Job
 from service.recognition import Explanation, RankedProduct, Recognition
 
 
@@ -189,6 +190,32 @@ class ProductPage(BaseModel):
     next: str | None = Field(
         description="pass as `after` for the next page; null: this is the last"
     )
+
+
+class JobAnswer(Job):
+    summary: str = Field(examples=["9998 of 10000 searchable, 2 failed"])
+    items: list[ItemResult] = Field(description="a page of them")
+    next: int | None = Field(
+        description="pass as `after` for the next page; null: this is the last"
+    )
+
+    @classmethod
+    def of(cls, job: Job, items: list[ItemResult]) -> Self:
+        last = items[-1].item if items else None
+        counts = job.counts
+        summary = f"{counts.done} of {counts.items} searchable, {counts.failed} failed"
+        if counts.queued:
+            summary += f", {counts.queued} still to be indexed"
+        return cls(
+            **dict(job),
+            summary=summary,
+            items=items,
+            next=last if last is not None and last + 1 < counts.items else None,
+        )
+
+
+class JobPage(BaseModel):
+    jobs: list[Job]
 
 
 class Status(BaseModel):

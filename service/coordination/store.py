@@ -46,14 +46,17 @@ class Store:
             telemetry,
         )
 
-    def call(self, operation: Callable[[redis.Redis], T]) -> T:
-        """Do something with Redis. Raises CoordinationError, at once if it was silent just now."""
+    def call(self, operation: Callable[[redis.Redis], T], name: str = "call") -> T:
+        """Do something with Redis. Raises CoordinationError, at once if it was silent just now.
+
+        `name` tells the metrics of calls that take their time on purpose.
+        """
         if time.monotonic() < self._rest_until:
             raise CoordinationError("Redis did not answer a moment ago")
         if self._rest_until:  # one tries for all, and the others go on without it
             self._rest_until = time.monotonic() + _TRIAL_S
         try:
-            with self._telemetry.call("redis", "call"):
+            with self._telemetry.call("redis", name):
                 answer = operation(self._client)
         except (RedisError, OSError) as error:
             self._rest_until = time.monotonic() + _REST_S

@@ -55,6 +55,14 @@ class Archive:
         with _archive_errors(), self._open(name) as file:
             yield file
 
+    def read(self, name: str) -> bytes:
+        """`name` is one of `sizes`. Raises ArchiveUnreadableError, also where its size is a lie."""
+        with self.open(name) as file:
+            data = b"".join(iter(lambda: file.read(CHUNK), b""))
+        if len(data) != self.sizes[name]:
+            raise ArchiveUnreadableError(f"{_shown(name)} is not as long as the archive says")
+        return data
+
 
 def kind_of(file: IO[bytes]) -> Kind | None:
     """By its first bytes; None: it is no archive that can be read here."""

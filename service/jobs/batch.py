@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from service.errors import (
     MalformedJsonError,
     UnsupportedMediaTypeError,
 )
-from service.fields import MAX_IMAGES, Identifier, Metadata, Title, no_constant, validation_error
+from service.fields import MAX_IMAGES, Identifier, Metadata, Title, parse_json, validation_error
 from service.indexing import NewProduct
 from service.jobs.archives import CHUNK, Archive, kind_of, open_archive
 from service.media.names import is_picture, product_of
@@ -193,7 +192,7 @@ class _Described:
         name = self._name(reference)
         if name not in self._archive.sizes:
             raise BadInputError(f"there is no {reference[:200]!r} in the archive")
-        return _read(self._archive, name)
+        return self._archive.read(name)
 
     def _within_bounds(self, read: Callable[[], Line]) -> Line:
         line = read()
@@ -224,7 +223,7 @@ class _Pictures:
             yield partial(self._line, product_id, names)
 
     def picture(self, reference: str) -> bytes:
-        return _read(self._archive, reference)
+        return self._archive.read(reference)
 
     def _line(self, product_id: str, names: list[str]) -> Line:
         _check_bytes(self._archive, names, self._item_bytes)
@@ -236,11 +235,6 @@ def _check_bytes(archive: Archive, names: Iterator[str] | list[str], most: int) 
         raise BodyTooLargeError(
             f"/images: a product's pictures have at most {most} bytes together", pointer="/images"
         )
-
-
-def _read(archive: Archive, name: str) -> bytes:
-    with archive.open(name) as file:
-        return b"".join(iter(lambda: file.read(CHUNK), b""))
 
 
 def _folder_of_products(archive: Archive) -> PurePosixPath | None:
@@ -286,7 +280,7 @@ def _parse(text: bytes | None, most: int) -> Line:
     if text is None:
         raise BodyTooLargeError(f"a line of a batch has at most {most} bytes")
     try:
-        value = json.loads(text, parse_constant=no_constant)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise MalformedJsonError(f"the line is not JSON: {error}") from error
     return _validated(value)

@@ -2,8 +2,8 @@
 
 Each piece is handed to one worker, who says now and then that it is still at it; after
 `takeover_s` of silence another one takes over. Pieces that were given up are told in a stream of
-their own. Everything here is a hint: a flushed Redis is filled again from `Jobs.unfinished`, and a
-piece that is handed out twice is only done twice.
+their own, `lpr:{jobs}:dead`, for whoever watches Redis. Everything here is a hint: a flushed Redis
+is filled again from `Jobs.unfinished`, and a piece that is handed out twice is only done twice.
 """
 
 from __future__ import annotations
@@ -65,13 +65,6 @@ class Claim:
     work: Work
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    work: Work
-    attempts: int
-    reason: str
-
-
 class WorkQueue:
     """One worker's view of the queue; `add` may be called by any thread.
 
@@ -125,14 +118,6 @@ class WorkQueue:
         )
         self.finish(claim)
 
-    def dead(self, limit: int) -> list[DeadLetter]:
-        """The latest pieces that were given up."""
-        entries: Any = self._store.call(lambda client: client.xrevrange(_DEAD, count=limit))
-        return [
-            DeadLetter(_work(fields), int(fields["attempts"]), fields["reason"])
-            for _, fields in entries
-        ]
-
     def _take_over(self) -> Claim | None:
         """The next abandoned piece. One look is over when its cursor is back at the start."""
         if self._cursor == "0-0" and time.monotonic() < self._look_at:
@@ -158,11 +143,12 @@ class WorkQueue:
         found: Any = self._in_group(
             lambda client: client.xreadgroup(
                 _GROUP, self._name, {_STREAM: ">"}, count=1, block=self._wait_ms
-            )
+            ),
+            "wait",
         )
         return _claim(found[0][1]) if found else None
 
-    def _in_group(self, operation: Callable[[redis.Redis], T]) -> T:
+    def _in_group(self, operation: Callable[[redis.Redis], T], name: str = "call") -> T:
         """The operation, in a group that is made (again) where it is missing."""
 
         def with_group(client: redis.Redis) -> T:
@@ -174,7 +160,7 @@ class WorkQueue:
             _make_group(client)
             return operation(client)
 
-        return self._store.call(with_group)
+        return self._store.call(with_group, name)
 
     def _script(self, script: str, *arguments: str) -> None:
         self._store.call(lambda client: client.eval(script, 2, _STREAM, _KNOWN, *arguments))

@@ -2,7 +2,8 @@
 
     jobs/<id>/job.json     the job, its items in pieces; written again when it has ended
     jobs/<id>/0007.json    a piece; written again whenever it is worked on
-    open-jobs/<id>         there from before the job is until it has ended
+    job-states/open/<id>   there from before the job is until it has ended
+    job-states/done/<id>   there once it has; or `dead`, as its state is
 
 They lie in the catalogue's storage and are as durable as products are. A piece has one writer at a
 time (`service.jobs.queue` sees to that; and two would write the same), any number may read. Knows
@@ -14,9 +15,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice
 from threading import Lock
 from typing import NamedTuple
 
@@ -29,9 +29,10 @@ PIECE_ITEMS = 128
 
 _ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{32}")
 _TIME = "%Y%m%dT%H%M%S"
-_KEEP = timedelta(days=7)
+_STATES = "job-states"
+_OPEN = "open"
 _MOST_KNOWN = 10_000
-_CREATION = timedelta(hours=1)  # longer than any job takes to be written
+_CREATION_S = 3_600.0  # longer than any job takes to be written
 
 
 class ItemStatus(StrEnum):
@@ -108,14 +109,13 @@ class Job(BaseModel):
     job_id: str
     created_at: datetime
     shops: tuple[str, ...]
-    items: int
     ended_at: datetime | None = None
     state: JobState = JobState.QUEUED
     counts: Counts
 
     @property
     def pieces(self) -> range:
-        return range(-(-self.items // PIECE_ITEMS))
+        return range(-(-self.counts.items // PIECE_ITEMS))
 
 
 class _Tally(NamedTuple):
@@ -140,8 +140,10 @@ class Jobs:
     Every method may raise StorageFullError or CatalogueUnavailableError.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, keep_s: float) -> None:
+        """Jobs may be forgotten when they are `keep_s` old."""
         self._storage = storage
+        self._keep_s = keep_s
         self._ended: dict[str, _Tally] = {}  # of pieces that have ended, which is for good
         self._guard = Lock()
 
@@ -157,13 +159,11 @@ class Jobs:
             job_id=job_id,
             created_at=now,
             shops=shops,
-            items=len(items),
             ended_at=now if ended else None,
             state=state,
             counts=counts,
         )
-        if not ended:
-            self._storage.put(_open_key(job_id), b"")
+        self._storage.put(_state_key(state if ended else _OPEN, job_id), b"")
         self._storage.put_many(
             {_piece_key(job_id, i): _bytes(piece) for i, piece in enumerate(pieces)}
         )
@@ -192,7 +192,7 @@ class Jobs:
         """Raises JobNotFoundError."""
         data = self._storage.get(_piece_key(job_id, number))
         if data is None:
-            raise JobNotFoundError(f"there is no piece {number} of job {job_id!r}")
+            raise JobNotFoundError(job_id)
         return Piece.model_validate_json(data)
 
     def save(self, job_id: str, number: int, piece: Piece) -> None:
@@ -205,18 +205,20 @@ class Jobs:
             return False
         if job.ended_at is None:
             job = self.get(job_id).model_copy(update={"ended_at": datetime.now(UTC)})
-            self._storage.put(_job_key(job_id), _bytes(job))
-        self._storage.delete([_open_key(job_id)])
+            self._storage.put_many(
+                {_job_key(job_id): _bytes(job), _state_key(job.state, job_id): b""}
+            )
+        self._storage.delete([_state_key(_OPEN, job_id)])
         return True
 
     def unfinished(self) -> Iterator[tuple[str, int]]:
         """Every piece that is still to be worked on, by its job's id and its number."""
-        for key in self._storage.keys("open-jobs"):
+        for key in self._storage.keys(f"{_STATES}/{_OPEN}"):
             job_id = key.rpartition("/")[2]
             try:
                 job = self._read(job_id)
             except JobNotFoundError:  # it was never finished, or is written this moment
-                if _age(job_id) > _CREATION:
+                if _age_s(job_id) > _CREATION_S:
                     self._storage.delete([key])
                 continue
             queued = [number for number in job.pieces if self._tally(job_id, number).queued]
@@ -227,22 +229,33 @@ class Jobs:
 
     def dead(self, limit: int) -> list[Job]:
         """The latest jobs of which something was given up."""
-        ids = {key.split("/")[1] for key in self._storage.keys("jobs")}
-        jobs = (self._read(job_id) for job_id in sorted(ids, reverse=True))
-        return list(islice((job for job in jobs if job.state is JobState.DEAD), limit))
+        ids = sorted(self._ids(JobState.DEAD), reverse=True)
+        return [self._read(job_id) for job_id in ids[:limit]]
+
+    def count(self) -> dict[JobState, int]:
+        """How many are kept; those that have not ended count as running."""
+        return {
+            JobState.RUNNING: len(self._ids(_OPEN)),
+            JobState.DONE: len(self._ids(JobState.DONE)),
+            JobState.DEAD: len(self._ids(JobState.DEAD)),
+        }
 
     def forget_old(self) -> None:
-        """Remove jobs that ended long ago, or never will."""
-        for key in self._storage.keys("jobs"):
-            job_id = key.split("/")[1]
-            if _age(job_id) <= _KEEP:
-                return  # ids are in the order of their time
-            self._storage.delete([key])
+        """Remove jobs that were made long ago."""
+        for state in (_OPEN, JobState.DONE, JobState.DEAD):
+            for job_id in self._ids(state):
+                if _age_s(job_id) <= self._keep_s:
+                    break  # ids are in the order of their time
+                self._storage.delete(list(self._storage.keys(f"jobs/{job_id}")))
+                self._storage.delete([_state_key(state, job_id)])
+
+    def _ids(self, state: str) -> list[str]:
+        return [key.rpartition("/")[2] for key in self._storage.keys(f"{_STATES}/{state}")]
 
     def _read(self, job_id: str) -> Job:
         data = self._storage.get(_job_key(job_id)) if _ID.fullmatch(job_id) else None
         if data is None:
-            raise JobNotFoundError(f"there is no job {job_id[:60]!r}; they are kept for a week")
+            raise JobNotFoundError(job_id)
         return Job.model_validate_json(data)
 
     def _tally(self, job_id: str, number: int) -> _Tally:
@@ -272,9 +285,9 @@ def _chunks(items: Sequence[ItemResult], size: int) -> Iterator[Sequence[ItemRes
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _age(job_id: str) -> timedelta:
+def _age_s(job_id: str) -> float:
     created = datetime.strptime(job_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
-    return datetime.now(UTC) - created
+    return (datetime.now(UTC) - created).total_seconds()
 
 
 def _bytes(model: BaseModel) -> bytes:
@@ -289,5 +302,5 @@ def _piece_key(job_id: str, number: int) -> str:
     return f"jobs/{job_id}/{number:04}.json"
 
 
-def _open_key(job_id: str) -> str:
-    return f"open-jobs/{job_id}"
+def _state_key(state: str, job_id: str) -> str:
+    return f"{_STATES}/{state}/{job_id}"

@@ -28,7 +28,7 @@ from service.errors import (
     UnavailableError,
 )
 from service.jobs.queue import Claim, Work, WorkQueue
-from service.jobs.records import ItemResult, ItemStatus, Jobs, Piece
+from service.jobs.records import ItemResult, ItemStatus, Jobs, JobState, Piece
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ MAX_ATTEMPTS = 5
 _PRODUCTS_AT_ONCE = 8
 _LOOK_S = 10.0  # between looks for unfinished pieces that are not in the queue
 _RETRY_S = 2.0  # while something is away
-_FORGET_S = 3_600.0
+_COUNT_S = 15.0
+_FORGET_S = 600.0
 _POLITE_S = 0.25  # the longest that recognitions hold up a few products
 _GLANCE_S = 0.01
 
@@ -62,15 +63,23 @@ class Worker:
     """One thread calls `run`; `stop` lets it return, after the few products in its hands."""
 
     def __init__(
-        self, jobs: Jobs, queue: WorkQueue, indexer: Finisher, is_busy: Callable[[], bool]
+        self,
+        jobs: Jobs,
+        queue: WorkQueue,
+        indexer: Finisher,
+        is_busy: Callable[[], bool],
+        tell: Callable[[Mapping[JobState, int]], None],
     ) -> None:
-        """`is_busy` tells whether recognitions are being answered."""
+        """`is_busy` says whether recognitions are being answered; `tell` is told how many jobs
+        there are."""
         self._jobs = jobs
         self._queue = queue
         self._indexer = indexer
         self._is_busy = is_busy
+        self._tell = tell
         self._stopping = threading.Event()
         self._look_at = 0.0
+        self._count_at = 0.0
         self._forget_at = 0.0
 
     def stop(self) -> None:
@@ -93,6 +102,7 @@ class Worker:
 
         Raises UnavailableError, StorageFullError.
         """
+        self._keep_house()
         try:
             claim = self._queue.take()
             if claim is None and self._is_time_to_look():
@@ -106,13 +116,19 @@ class Worker:
 
     def _is_time_to_look(self) -> bool:
         now = time.monotonic()
-        if now >= self._forget_at:
-            self._forget_at = now + _FORGET_S
-            self._jobs.forget_old()
         is_time = now >= self._look_at
         if is_time:
             self._look_at = now + _LOOK_S
         return is_time
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_S
+            self._jobs.forget_old()
+        if now >= self._count_at:
+            self._count_at = now + _COUNT_S
+            self._tell(self._jobs.count())
 
     def _work(self, claim: Claim) -> None:
         try:
@@ -221,7 +237,10 @@ class Worker:
 
 
 def _outcome(error: LPRError | None) -> tuple[ItemStatus, LPRError | None]:
-    return (ItemStatus.DONE, None) if error is None else (ItemStatus.FAILED, error)
+    if error is None:
+        return ItemStatus.DONE, None
+    may_pass = isinstance(error, InferenceError)
+    return (ItemStatus.QUEUED if may_pass else ItemStatus.FAILED), error
 
 
 def _given_up(item: ItemResult) -> ItemResult:

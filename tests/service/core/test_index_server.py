@@ -1,14 +1,9 @@
-"""A Milvus server that is stopped, killed and started again: `milvus-lite server`, a child."""
+"""Against a Milvus server that is stopped, killed and started again."""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +15,7 @@ from service.gallery.entries import Entries, Picture
 from service.gallery.index import VectorIndex
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
-
-
-class Server:
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        program = str(Path(sys.executable).parent / "milvus-lite")
-        where = ["--data-dir", str(self._folder), "--host", "127.0.0.1", "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            [program, "server", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until(lambda: not socket.socket().connect_ex(("127.0.0.1", self.port)))
-
-    def signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+from tests.service.lite_server import Server, until
 
 
 @pytest.fixture
@@ -63,13 +36,6 @@ def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     index.upsert(Entries("shop", (Picture("p", None, "i"),), vectors, vectors))
     yield index
     index.close()
-
-
-def until(condition: Callable[[], object], within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def products(index: VectorIndex) -> list[str]:

@@ -37,4 +37,4 @@ def storage(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def jobs(storage: Storage) -> Jobs:
-    return Jobs(storage)
+    return Jobs(storage, keep_s=86_400)

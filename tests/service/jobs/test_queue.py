@@ -12,7 +12,7 @@ import redis
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.errors import CoordinationError
-from service.jobs.queue import DeadLetter, Work, WorkQueue
+from service.jobs.queue import Work, WorkQueue
 from service.telemetry import Telemetry
 
 WORKS = [Work("job", piece) for piece in range(3)]
@@ -138,8 +138,12 @@ def test_what_is_buried_is_told_and_gone(store: Store) -> None:
         claim = here.take()
         assert claim is not None
         here.bury(claim, 5, reason)
-    assert here.dead(10) == [DeadLetter(WORKS[1], 5, "second"), DeadLetter(WORKS[0], 5, "first")]
-    assert here.dead(1) == [DeadLetter(WORKS[1], 5, "second")]
+    assert [
+        letter for _, letter in store.call(lambda client: client.xrange("lpr:{jobs}:dead"))
+    ] == [
+        {"job": "job", "piece": "0", "attempts": "5", "reason": "first"},
+        {"job": "job", "piece": "1", "attempts": "5", "reason": "second"},
+    ]
     assert taken(queue(store, takeover_s=0)) is None
 
 

@@ -42,7 +42,7 @@ def finish(jobs: Jobs, job: Job, *numbers: int) -> None:
 
 def test_a_job_is_kept_with_every_item(jobs: Jobs, storage: Storage) -> None:
     job = jobs.create(results(3, 1))
-    there = Jobs(storage).get(job.job_id)
+    there = Jobs(storage, keep_s=86_400).get(job.job_id)
     assert there == job
     assert there.counts == Counts(items=3, queued=2, done=0, failed=1)
     assert (there.state, there.shops, there.ended_at) == (JobState.QUEUED, ("shop",), None)
@@ -93,7 +93,7 @@ def test_a_job_of_failures_alone_has_ended_at_once(jobs: Jobs) -> None:
 def test_what_another_replica_ended_is_seen(jobs: Jobs, storage: Storage) -> None:
     job = jobs.create(results(1))
     assert list(jobs.unfinished()) == [(job.job_id, 0)]
-    there = Jobs(storage)
+    there = Jobs(storage, keep_s=86_400)
     finish(there, job, 0)
     there.end(job.job_id)
     assert jobs.get(job.job_id).state is JobState.DONE
@@ -107,7 +107,7 @@ def test_a_job_whose_last_worker_was_killed_is_ended_by_the_next_look(
     finish(jobs, job, 0)
     assert list(jobs.unfinished()) == []
     assert jobs.get(job.job_id).ended_at is not None
-    assert list(storage.keys("open-jobs")) == []
+    assert list(storage.keys("job-states/open")) == []
 
 
 def test_a_job_that_is_written_this_moment_is_left_alone(
@@ -116,10 +116,10 @@ def test_a_job_that_is_written_this_moment_is_left_alone(
     job = jobs.create(results(1))
     storage.delete([f"jobs/{job.job_id}/job.json"])
     assert list(jobs.unfinished()) == []
-    assert len(list(storage.keys("open-jobs"))) == 1
-    monkeypatch.setattr(records, "_CREATION", timedelta(0))
+    assert len(list(storage.keys("job-states/open"))) == 1
+    monkeypatch.setattr(records, "_CREATION_S", -1.0)
     assert list(jobs.unfinished()) == []
-    assert list(storage.keys("open-jobs")) == []
+    assert list(storage.keys("job-states/open")) == []
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,27 @@ def test_the_given_up_ones_are_found_latest_first(jobs: Jobs) -> None:
     expected = sorted((made[0].job_id, made[2].job_id), reverse=True)
     assert [job.job_id for job in jobs.dead(10)] == expected
     assert [job.job_id for job in jobs.dead(1)] == expected[:1]
+    assert jobs.count() == {JobState.RUNNING: 1, JobState.DONE: 1, JobState.DEAD: 2}
 
 
-def test_old_jobs_are_forgotten(jobs: Jobs, storage: Storage) -> None:
+@pytest.mark.parametrize("is_done", [True, False])
+def test_old_jobs_are_forgotten(jobs: Jobs, storage: Storage, is_done: bool) -> None:
     young = jobs.create(results(1))
-    then = datetime.now(UTC) - timedelta(days=8)
-    old = f"{then:%Y%m%dT%H%M%S}-{'0' * 32}"
-    for key in list(storage.keys("jobs")):
+    old = jobs.create(results(1))
+    if is_done:
+        finish(jobs, old, 0)
+        jobs.end(old.job_id)
+    then = f"{datetime.now(UTC) - timedelta(days=2):%Y%m%dT%H%M%S}"
+    aged = then + old.job_id[len(then) :]
+    for key in [key for folder in ("jobs", "job-states") for key in storage.keys(folder)]:
         data = storage.get(key)
-        assert data is not None
-        storage.put(
-            key.replace(young.job_id, old), data.replace(young.job_id.encode(), old.encode())
-        )
-    assert jobs.get(old).job_id == old
+        if old.job_id in key and data is not None:
+            storage.put(
+                key.replace(old.job_id, aged), data.replace(old.job_id.encode(), aged.encode())
+            )
+    assert jobs.get(aged).job_id == aged
     jobs.forget_old()
     assert jobs.get(young.job_id) == young
     with pytest.raises(JobNotFoundError):
-        jobs.get(old)
+        jobs.get(aged)
+    assert not [key for key in storage.keys("") if aged in key]

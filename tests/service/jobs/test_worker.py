@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.gallery.storage import Storage
 from service.jobs import worker as workers
-from service.jobs.queue import DeadLetter, Work, WorkQueue
+from service.jobs.queue import Work, WorkQueue
 from service.jobs.records import PIECE_ITEMS, ItemResult, ItemStatus, Job, Jobs, JobState
 from service.jobs.worker import MAX_ATTEMPTS, Worker
 from service.telemetry import Telemetry
@@ -32,6 +32,7 @@ class FakeIndexer:
 
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
+    not_encoded: set[str] = field(default_factory=set)
     provokes: dict[str, Exception] = field(default_factory=dict)
     during: Callable[[], None] = lambda: None
 
@@ -41,7 +42,13 @@ class FakeIndexer:
         for name in product_ids:
             if name in self.provokes:
                 raise self.provokes[name]
-        return {name: ImageError("damaged") for name in product_ids if name in self.damaged}
+        failed: dict[str, LPRError] = {}
+        for name in product_ids:
+            if name in self.damaged:
+                failed[name] = ImageError("damaged")
+            if name in self.not_encoded:
+                failed[name] = InferenceError("not finite")
+        return failed
 
     @property
     def finished(self) -> list[str]:
@@ -54,12 +61,15 @@ class World:
     jobs: Jobs
     indexer: FakeIndexer = field(default_factory=FakeIndexer)
     takeover_s: float = 30.0
+    told: dict[JobState, int] = field(default_factory=dict)
 
     def queue(self) -> WorkQueue:
         return WorkQueue(self.store, takeover_s=self.takeover_s, redis_timeout_s=0.05)
 
     def worker(self, indexer: FakeIndexer | None = None) -> Worker:
-        return Worker(self.jobs, self.queue(), indexer or self.indexer, lambda: False)
+        return Worker(
+            self.jobs, self.queue(), indexer or self.indexer, lambda: False, self.told.update
+        )
 
     def job(self, count: int = 3, shop: Callable[[int], str] = lambda _: "shop") -> Job:
         return self.jobs.create(
@@ -216,25 +226,34 @@ def test_a_worker_that_is_stopped_while_it_waits_gives_its_piece_back(world: Wor
     assert claim.work == Work(job.job_id, 0)
 
 
-@pytest.mark.parametrize("error", [InferenceError("not finite"), ValueError("a bug")])
+@pytest.mark.parametrize("error", [InferenceError("not finite"), ValueError("a bug"), None])
 def test_what_fails_five_times_is_dead_and_the_others_are_done(
-    impatient: World, error: Exception
+    impatient: World, error: Exception | None
 ) -> None:
-    impatient.indexer.provokes = {"p1": error}
+    if error is None:
+        impatient.indexer.not_encoded = {"p1"}
+    else:
+        impatient.indexer.provokes = {"p1": error}
     job = impatient.queued(3)
     worker = impatient.worker()
     worker.step()
     assert impatient.statuses(job) == ["done", "queued", "done"], "p1 alone is tried again"
     impatient.until(worker, job, JobState.DEAD)
-    assert impatient.indexer.finished.count("p1") == MAX_ATTEMPTS + 1, "once with the others"
+    together = 0 if error is None else 1
+    assert impatient.indexer.finished.count("p1") == MAX_ATTEMPTS + together
     assert impatient.statuses(job) == ["done", "failed", "done"]
     item = impatient.jobs.items(job, limit=3)[1]
     assert item.error is not None
     assert item.error.type == "/problems/given-up"
     assert "5 attempts" in item.error.detail
     assert [job.job_id for job in impatient.jobs.dead(10)] == [job.job_id]
-    (letter,) = impatient.queue().dead(10)
-    assert letter == DeadLetter(Work(job.job_id, 0), MAX_ATTEMPTS, item.error.detail)
+    ((_, letter),) = impatient.store.call(lambda client: client.xrange("lpr:{jobs}:dead"))
+    assert letter == {
+        "job": job.job_id,
+        "piece": "0",
+        "attempts": str(MAX_ATTEMPTS),
+        "reason": item.error.detail,
+    }
     assert impatient.queue().take() is None
 
 
@@ -253,6 +272,16 @@ def test_a_piece_that_kills_its_worker_is_dead_after_five_of_them(impatient: Wor
         except KilledError:
             killed += 1
     assert killed == MAX_ATTEMPTS
+
+
+def test_how_many_jobs_there_are_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_COUNT_S", 0.0)
+    job, worker = world.queued(1), world.worker()
+    worker.step()
+    assert world.told == {JobState.RUNNING: 1, JobState.DONE: 0, JobState.DEAD: 0}
+    worker.step()
+    assert world.told == {JobState.RUNNING: 0, JobState.DONE: 1, JobState.DEAD: 0}
+    assert job
 
 
 def test_without_redis_a_worker_goes_through_everything_alone(
@@ -296,7 +325,7 @@ def test_recognitions_go_first_for_a_moment(world: World, monkeypatch: pytest.Mo
         return True
 
     monkeypatch.setattr(workers, "_POLITE_S", 0.05)
-    Worker(world.jobs, world.queue(), world.indexer, is_busy).step()
+    Worker(world.jobs, world.queue(), world.indexer, is_busy, lambda _: None).step()
     assert glances >= 4, "looked more than once before each of two writes"
     assert world.jobs.get(job.job_id).state is JobState.DONE, "and was not starved"
 

@@ -1,0 +1,110 @@
+"""Taking work in: products made durable now, and a job that tells when they are searchable.
+
+Knows batches, the catalogue's side of `service.indexing`, and jobs; nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import IO, Protocol
+
+from service.errors import (
+    BadInputError,
+    BusyError,
+    CoordinationError,
+    IndexUnavailableError,
+)
+from service.gallery.catalogue import ProductRecord
+from service.indexing import NewProduct
+from service.jobs.batch import BatchLimits, Item, check_batch, items, open_batch
+from service.jobs.queue import Work, WorkQueue
+from service.jobs.records import ItemResult, ItemStatus, Job, Jobs
+
+logger = logging.getLogger(__name__)
+
+_ITEMS_A_STEP = 8
+
+
+class Accepter(Protocol):
+    """What is asked of `service.indexing.Indexer`."""
+
+    def accept(self, product: NewProduct) -> ProductRecord: ...
+
+    def backlog(self) -> int: ...
+
+
+class Acceptance:
+    """Safe to share between threads.
+
+    Every method may raise StorageFullError or UnavailableError.
+    """
+
+    def __init__(
+        self, jobs: Jobs, queue: WorkQueue, indexer: Accepter, limits: BatchLimits, max_backlog: int
+    ) -> None:
+        self._jobs = jobs
+        self._queue = queue
+        self._indexer = indexer
+        self._limits = limits
+        self._max_backlog = max_backlog
+
+    def check_backlog(self, more: int = 1) -> None:
+        """Raises IndexUnavailableError if so many more products are too many."""
+        waiting = self._indexer.backlog()
+        if waiting + more > self._max_backlog:
+            raise IndexUnavailableError(
+                f"{waiting} products wait for the index already; send this again later"
+            )
+
+    def one(self, product: NewProduct) -> Job:
+        """Make a product durable. Raises as `Indexer.accept`, and IndexUnavailableError."""
+        self.check_backlog()
+        self._indexer.accept(product)
+        return self.stored(product.shop_id, product.product_id)
+
+    def stored(self, shop_id: str, product_id: str) -> Job:
+        """The job of a product that is durable, and shall become searchable."""
+        item = ItemResult(item=0, shop_id=shop_id, product_id=product_id, status=ItemStatus.QUEUED)
+        return self._job([item])
+
+    def batch(
+        self, file: IO[bytes], shop_id: str | None, check_shop: Callable[[str], None]
+    ) -> Iterator[Job | None]:
+        """Make the products of a batch durable, a few with each step, and yield their job last.
+
+        `shop_id` is of the items that name none, `check_shop` raises BadInputError for shops that
+        are not the caller's. Raises BatchError, UnsupportedMediaTypeError, IndexUnavailableError.
+        """
+        with open_batch(file, self._limits) as batch:
+            self.check_backlog(check_batch(batch, shop_id))
+            results: list[ItemResult] = []
+            for item in items(batch, shop_id):
+                results.append(self._accepted(item, check_shop))
+                if len(results) % _ITEMS_A_STEP == 0:
+                    yield None
+        yield self._job(results)
+
+    def _accepted(self, item: Item, check_shop: Callable[[str], None]) -> ItemResult:
+        result = ItemResult(
+            item=item.place,
+            shop_id=item.shop_id,
+            product_id=item.product_id,
+            status=ItemStatus.QUEUED,
+        )
+        try:
+            if item.shop_id is not None:
+                check_shop(item.shop_id)
+            self._indexer.accept(item.product())
+        except (BadInputError, BusyError) as error:
+            return result.turned(ItemStatus.FAILED, error)
+        return result
+
+    def _job(self, results: list[ItemResult]) -> Job:
+        job = self._jobs.create(results)
+        if job.ended_at is None:
+            try:
+                self._queue.add(Work(job.job_id, number) for number in job.pieces)
+            except CoordinationError as error:
+                logger.warning("a job is found by the next look for unfinished ones: %s", error)
+        return job
