@@ -214,7 +214,8 @@ def _alike(one: Product, other: Product) -> bool:
         return False
     if one.motif_shown and one.motif != other.motif:
         return False
-    pairs = zip(one.colours[:2], other.colours[:2], strict=True)
+    shown = 1 if one.print == "plain" and not one.motif_shown else 2  # colours that are seen
+    pairs = zip(one.colours[:shown], other.colours[:shown], strict=True)
     return all(_distance(*pair) < 80 for pair in pairs)
 
 

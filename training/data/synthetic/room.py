@@ -1,4 +1,4 @@
-"""Where a livestream is filmed: wall, shelves, table, light, and what the app draws on top.
+"""Where a livestream is filmed: wall, shelves, table and light.
 
 All clips of a livestream share its room. Canvases are larger than a frame, for the camera moves.
 """
@@ -24,6 +24,7 @@ from training.data.synthetic.sprites import (
     placed,
     tint,
     to_sprite,
+    warp,
 )
 
 MARGIN = 0.12  # of the frame, around it on every side
@@ -244,20 +245,9 @@ def _table(
 def _paste_over(pixels: np.ndarray, sprite: Sprite, matrix: np.ndarray) -> None:
     """Premultiplied RGBA over premultiplied RGBA."""
     height, width = pixels.shape[:2]
-    layer = cv2.warpAffine(_level(sprite, matrix), _at_level(sprite, matrix), (width, height))
+    layer = warp(sprite, matrix, (0, 0, width, height))
     through = 255 - layer[..., 3:]
     pixels[:] = layer + (pixels.astype(np.uint16) * through // 255).astype(np.uint8)
-
-
-def _level(sprite: Sprite, matrix: np.ndarray) -> np.ndarray:
-    return sprite.levels[min(1, len(sprite.levels) - 1)]
-
-
-def _at_level(sprite: Sprite, matrix: np.ndarray) -> np.ndarray:
-    pixels = _level(sprite, matrix)
-    scale = np.diag((sprite.width / pixels.shape[1], sprite.height / pixels.shape[0], 1.0))
-    moved: np.ndarray = matrix @ scale
-    return moved
 
 
 # Light.

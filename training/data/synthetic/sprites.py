@@ -112,7 +112,7 @@ def paste(
     if region is None:
         return
     left, top, right, bottom = region
-    pixels = _warp(sprite, matrix, region)
+    pixels = warp(sprite, matrix, region)
     if max(streak) > 1:
         pixels = cv2.blur(pixels, streak)
     blend(frame[top:bottom, left:right], pixels)
@@ -134,7 +134,7 @@ def mark(own: np.ndarray, sprite: Sprite, matrix: np.ndarray) -> None:
     if region is not None:
         left, top, right, bottom = region
         part = own[top:bottom, left:right]
-        np.maximum(part, _warp(sprite, matrix, region)[..., 3], out=part)
+        np.maximum(part, warp(sprite, matrix, region)[..., 3], out=part)
 
 
 def _region(frame: np.ndarray, points: np.ndarray, margin: int) -> tuple[int, int, int, int] | None:
@@ -146,7 +146,8 @@ def _region(frame: np.ndarray, points: np.ndarray, margin: int) -> tuple[int, in
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _warp(sprite: Sprite, matrix: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
+def warp(sprite: Sprite, matrix: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of the mapped sprite that lies in a region: left, top, right, bottom."""
     left, top, right, bottom = region
     shrink = sprite.width / max(float(np.hypot(matrix[0, 0], matrix[1, 0])) * sprite.width, 1.0)
     if matrix.shape[0] == 3:
