@@ -23,7 +23,7 @@ from service.coordination.store import Store
 from service.encoding import Encoder
 from service.errors import CoordinationError, NotReadyError, StartupError
 from service.gallery.catalogue import Catalogue
-from service.gallery.index import VectorIndex
+from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.pending import Pending
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, Storage, open_storage
@@ -149,16 +149,18 @@ class Service:
             storage.sweep()
             catalogue.sweep()
         dims = model.manifest.dims
+        written = WriteTime()
         index = VectorIndex(
             settings.milvus,
             settings.data_dir / "milvus.db",
             bundle_id=model.manifest.bundle_id,
             telemetry=self.telemetry,
+            written=written,
             embedding=dims.embedding,
             match_state=dims.match_state,
         )
         self._closing.callback(index.close)
-        epochs = Epochs(self.store)
+        epochs = Epochs(self.store, written.latest)
         shops = HotShops(index, epochs, settings.search)
         self._closing.callback(shops.close)
         pending = Pending(storage, alone=alone)

@@ -1,8 +1,11 @@
-"""The epoch of each shop: a random word that changes with every write to the shop.
+"""The epoch of each shop: a word that changes with every write to the shop.
 
 Who keeps something of a shop keeps the epoch read before it; as long as the word is the same,
 nobody on any replica has written since. A random word, not a count: after Redis lost everything, a
 count could come back to a value that somebody still holds.
+
+Behind a colon the word also tells how late by the index's clock the shop was written, so that who
+reads the index can ask for that much and need not wait for more. Nothing there: it is not known.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import redis
@@ -19,12 +23,23 @@ from service.errors import CoordinationError
 
 logger = logging.getLogger(__name__)
 
+# Another replica may have written later and renewed earlier: the later time stays. As words of the
+# same length, for Lua's numbers are too short for them.
+_RENEW = """
+local before = string.match(redis.call('GET', KEYS[1]) or '', ':(%d+)$') or ''
+local after = ARGV[2]
+if #before > #after or (#before == #after and before > after) then after = before end
+return redis.call('SET', KEYS[1], ARGV[1] .. ':' .. after)
+"""
+
 
 class Epochs:
     """Safe to share between threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, latest_write: Callable[[], int | None]) -> None:
+        """`latest_write`: when this process last wrote to the index, by its clock; None: never."""
         self._store = store
+        self._latest_write = latest_write
         self._owed: set[str] = set()  # shops written while Redis was away
         self._guard = threading.Lock()
 
@@ -50,18 +65,25 @@ class Epochs:
     def _settle(self) -> None:
         """Struck off only once it is renewed, so nobody reads an old epoch of an owed shop."""
         for shop_id in list(self._owed):
-            self._store.call(partial(_renew, key=_key(shop_id)))
+            renew = partial(_renew, key=_key(shop_id), written=self._latest_write())
+            self._store.call(renew)
             self._owed.discard(shop_id)
 
 
-def _renew(client: redis.Redis, key: str) -> None:
-    client.set(key, _word())
+def written_at(epoch: str | None) -> int | None:
+    """When the shop was last written, by the index's clock; None where that is not known."""
+    _, _, written = (epoch or "").partition(":")
+    return int(written) if written else None
+
+
+def _renew(client: redis.Redis, key: str, written: int | None) -> None:
+    client.eval(_RENEW, 1, key, _word(), str(written or ""))
 
 
 def _read(client: redis.Redis, key: str) -> str:
     epoch = client.get(key)
     if epoch is None:
-        client.set(key, _word(), nx=True)
+        client.set(key, f"{_word()}:", nx=True)
         epoch = client.get(key)
     if epoch is None:  # evicted or flushed in between
         raise CoordinationError("Redis does not keep a shop's epoch")

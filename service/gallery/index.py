@@ -56,6 +56,22 @@ def _guarded(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., 
     return guarded
 
 
+class WriteTime:
+    """When this process last wrote to Milvus, by Milvus's clock. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._latest = 0
+        self._guard = threading.Lock()
+
+    def latest(self) -> int | None:
+        """None where there was none yet, or the clock cannot be read."""
+        return self._latest or None
+
+    def note(self, timestamp: int) -> None:
+        with self._guard:
+            self._latest = max(self._latest, timestamp)
+
+
 class Row(NamedTuple):
     """A row's key and whose it is."""
 
@@ -79,12 +95,14 @@ class VectorIndex:
         *,
         bundle_id: str,
         telemetry: Telemetry,
+        written: WriteTime,
         embedding: int,
         match_state: int,
     ) -> None:
         """Connect, and create and load the collection where it is missing.
 
-        `embedding` and `match_state` are the vectors' lengths. Raises StartupError.
+        `embedding` and `match_state` are the vectors' lengths; `written` is told of every write.
+        Raises StartupError.
         """
         self.embedded = settings.uri is None
         self.collection = "products_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
@@ -98,6 +116,7 @@ class VectorIndex:
         )
         self._unflushed = 0
         self._telemetry = telemetry
+        self._written = written
         # Lite mixes up its writes when several threads write at once; a server does not.
         self._writing: AbstractContextManager[object] = (
             threading.Lock() if self.embedded else nullcontext()
@@ -135,6 +154,7 @@ class VectorIndex:
                 self._client.upsert(self.collection, batch, timeout=self._timeout_s)
                 self.breaker.progress()
                 self._flush_after(len(batch))
+            self._note_write()
 
     @_guarded
     def delete(self, row_ids: Iterable[str]) -> None:
@@ -142,6 +162,7 @@ class VectorIndex:
             for batch in _batches(row_ids, _WRITE_ROWS):
                 self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
                 self.breaker.progress()
+            self._note_write()
 
     def scan(self, shop_id: str | None = None) -> Iterator[Row]:
         """All rows, or a shop's, in no order."""
@@ -171,8 +192,8 @@ class VectorIndex:
         return found
 
     @_guarded
-    def load(self, shop_id: str, limit: int) -> Entries:
-        """Up to `limit` pictures of a shop, in no order, in one query."""
+    def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
+        """Up to `limit` pictures of a shop, in no order, in one query. `since`: as in `search`."""
         with self._call("load"):
             rows = self._client.query(
                 self.collection,
@@ -180,6 +201,7 @@ class VectorIndex:
                 output_fields=[*_PICTURE_FIELDS, "embedding"],
                 limit=limit,
                 timeout=self._timeout_s,
+                **_consistency(since),
             )
             embeddings = np.array([row["embedding"] for row in rows], np.float32)
             return Entries(
@@ -190,8 +212,14 @@ class VectorIndex:
             )
 
     @_guarded
-    def search(self, shop_id: str, embedding: Vectors, limit: int) -> Candidates:
-        """The shop's pictures nearest to a clip's embedding [E], best first."""
+    def search(
+        self, shop_id: str, embedding: Vectors, limit: int, since: int | None = None
+    ) -> Candidates:
+        """The shop's pictures nearest to a clip's embedding [E], best first.
+
+        With all that was written by the time `since` of Milvus's clock; None: by now, for which a
+        server waits 200 ms and more.
+        """
         with self._call("search"):
             (hits,) = self._client.search(
                 self.collection,
@@ -203,6 +231,7 @@ class VectorIndex:
                 # A graph search under a filter may end early: look wider than what is asked.
                 search_params={"params": {} if self.embedded else {"ef": max(512, 4 * limit)}},
                 timeout=self._timeout_s,
+                **_consistency(since),
             )
             rows = [hit["entity"] for hit in hits]
             return Candidates(
@@ -238,8 +267,9 @@ class VectorIndex:
                 self.collection,
                 schema=schema,
                 index_params=self._index_params(),
-                # A product is found as soon as its post was answered, by any replica. Lite is
-                # always this way and would hide a weaker choice.
+                # A product is found as soon as its post was answered, by any replica; reads that
+                # know how late it was written ask for that. Lite is always this way and would
+                # hide a weaker choice.
                 consistency_level="Strong",
                 timeout=self._timeout_s,
             )
@@ -257,6 +287,11 @@ class VectorIndex:
                 params={"M": 16, "efConstruction": 200},
             )
         return params
+
+    def _note_write(self) -> None:
+        """Ask Milvus for the time: what a delete answers is earlier than its effect. Lite: 0."""
+        server = self._client._get_connection()  # the client itself has no word for it
+        self._written.note(server.alloc_timestamp(timeout=self._timeout_s))
 
     def _flush_after(self, rows: int) -> None:
         """Keep Lite's unflushed rows few: each costs a search 50 us, and a flush costs 20 ms.
@@ -295,6 +330,13 @@ def _rows(entries: Entries) -> list[dict[str, Any]]:
             entries.pictures, entries.embeddings, states, strict=True
         )
     ]
+
+
+def _consistency(since: int | None) -> dict[str, Any]:
+    """The collection's own is Strong; an exact time costs nothing once it has passed."""
+    if since is None:
+        return {}
+    return {"consistency_level": "Customized", "guarantee_timestamp": since}
 
 
 def _picture(row: dict[str, Any]) -> Picture:

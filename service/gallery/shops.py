@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.coordination.epochs import written_at
 from service.errors import IndexUnavailableError
 from service.gallery.entries import Candidates, Entries, Vectors
 from service.settings import SearchSettings
@@ -36,9 +37,11 @@ _PICTURE_BYTES = 400  # ids, title and the tuple that holds them, roughly
 class Index(Protocol):
     """What is asked of `service.gallery.index.VectorIndex`."""
 
-    def load(self, shop_id: str, limit: int) -> Entries: ...
+    def load(self, shop_id: str, limit: int, since: int | None) -> Entries: ...
 
-    def search(self, shop_id: str, embedding: Vectors, limit: int) -> Candidates: ...
+    def search(
+        self, shop_id: str, embedding: Vectors, limit: int, since: int | None
+    ) -> Candidates: ...
 
 
 class Epochs(Protocol):
@@ -106,7 +109,7 @@ class HotShops:
             return self._kept(shop_id, epoch) or self._load_small(shop_id, epoch)
 
     def _load_small(self, shop_id: str, epoch: str | None) -> Entries | None:
-        entries = self._index.load(shop_id, self._settings.exact_limit + 1)
+        entries = self._index.load(shop_id, self._settings.exact_limit + 1, written_at(epoch))
         with self._guard:
             self.misses += 1
             self._forget(shop_id)
@@ -119,7 +122,8 @@ class HotShops:
 
     def _ask_index(self, shop_id: str, embedding: Vectors) -> Candidates:
         wanted = self._settings.candidates
-        found = self._index.search(shop_id, embedding, wanted)
+        since = written_at(self._epochs.read(shop_id))
+        found = self._index.search(shop_id, embedding, wanted, since)
         with self._guard:
             if len(found.pictures) < wanted:  # it may have shrunk: the next request looks again
                 self._large.discard(shop_id)
@@ -134,7 +138,7 @@ class HotShops:
             epoch = self._epochs.read(shop_id)
             if epoch is None:
                 return
-            entries = self._index.load(shop_id, self._settings.hot_limit + 1)
+            entries = self._index.load(shop_id, self._settings.hot_limit + 1, written_at(epoch))
             with self._guard:
                 self.misses += 1
                 self._forget(shop_id)

@@ -110,12 +110,14 @@ class FakeIndex:
         wanted = set(product_ids)
         return (row for row in self.scan(shop_id) if row.product_id in wanted)
 
-    def load(self, shop_id: str, limit: int) -> Entries:
+    def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
         self._check()
         self.loads += 1
         return self._entries(shop_id, limit)
 
-    def search(self, shop_id: str, embedding: np.ndarray, limit: int) -> Candidates:
+    def search(
+        self, shop_id: str, embedding: np.ndarray, limit: int, since: int | None = None
+    ) -> Candidates:
         self._check()
         self.searches += 1
         entries = self._entries(shop_id, len(self.rows))

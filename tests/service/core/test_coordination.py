@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from service.coordination.epochs import Epochs
+from service.coordination.epochs import Epochs, written_at
 from service.coordination.idempotency import Answer, Idempotency, Lease, check_key
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
@@ -138,7 +138,7 @@ class TestStore:
 
 class TestEpochs:
     def test_they_stand_until_a_write_and_are_of_one_shop(self, store: Store) -> None:
-        epochs = Epochs(store)
+        epochs = Epochs(store, lambda: None)
         first, other = epochs.read("s"), epochs.read("t")
         assert first is not None
         assert epochs.read("s") == first
@@ -147,25 +147,40 @@ class TestEpochs:
         assert epochs.read("t") == other
 
     def test_replicas_agree(self, store: Store) -> None:
-        here, there = Epochs(store), Epochs(store)
+        here, there = Epochs(store, lambda: None), Epochs(store, lambda: None)
         assert here.read("s") == there.read("s")
         there.renew("s")
         assert here.read("s") == there.read("s")
 
     def test_after_redis_lost_everything_no_old_epoch_comes_back(self, store: Store) -> None:
-        epochs = Epochs(store)
+        epochs = Epochs(store, lambda: None)
         epochs.renew("s")
         before = epochs.read("s")
         store.call(lambda client: client.flushall())
         epochs.renew("s")
         assert epochs.read("s") != before
 
+    def test_the_latest_time_of_a_shops_writes_stays(self, store: Store) -> None:
+        """Two replicas: who wrote later may have renewed earlier."""
+        late, early = Epochs(store, lambda: 470609362187452420), Epochs(store, lambda: 99)
+        assert written_at(late.read("s")) is None
+        late.renew("s")
+        before = late.read("s")
+        early.renew("s")
+        assert early.read("s") != before
+        assert written_at(early.read("s")) == 470609362187452420
+        Epochs(store, lambda: None).renew("s")
+        assert written_at(early.read("s")) == 470609362187452420
+        Epochs(store, lambda: 470609362187452421).renew("s")
+        assert written_at(early.read("s")) == 470609362187452421
+        assert written_at(None) is None
+
     def test_a_write_while_redis_was_away_is_made_up_for(
         self, server: PrivateRedis, tmp_path: Path
     ) -> None:
         writer = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
         reader = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
-        writing, reading = Epochs(writer), Epochs(reader)
+        writing, reading = Epochs(writer, lambda: None), Epochs(reader, lambda: None)
         before = reading.read("s")
         server.stop()
         writing.renew("s")
@@ -179,7 +194,7 @@ class TestEpochs:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store._client, "get", lambda name: None)
-        assert Epochs(store).read("s") is None
+        assert Epochs(store, lambda: None).read("s") is None
 
 
 class TestIdempotency:

@@ -13,7 +13,7 @@ from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import Row, VectorIndex, row_id
+from service.gallery.index import Row, VectorIndex, WriteTime, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -27,6 +27,7 @@ def open_index(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> Vecto
         folder / "milvus.db",
         bundle_id=bundle_id,
         telemetry=Telemetry(),
+        written=WriteTime(),
         embedding=E,
         match_state=D,
     )

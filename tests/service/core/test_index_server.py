@@ -12,7 +12,7 @@ import pytest
 from service.errors import IndexUnavailableError
 from service.gallery import index as module
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import VectorIndex
+from service.gallery.index import VectorIndex, WriteTime
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 from tests.service.lite_server import Server, until
@@ -30,7 +30,13 @@ def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(module, "_SLOW_S", 0.5)
     settings = MilvusSettings(uri=f"http://127.0.0.1:{server.port}", timeout_s=1)
     index = VectorIndex(
-        settings, tmp_path, bundle_id="b", telemetry=Telemetry(), embedding=2, match_state=2
+        settings,
+        tmp_path,
+        bundle_id="b",
+        telemetry=Telemetry(),
+        written=WriteTime(),
+        embedding=2,
+        match_state=2,
     )
     vectors = np.ones((1, 2), np.float32)
     index.upsert(Entries("shop", (Picture("p", None, "i"),), vectors, vectors))

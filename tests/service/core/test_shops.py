@@ -70,8 +70,8 @@ def test_without_epochs_nothing_kept_is_trusted(index: FakeIndex, epochs: FakeEp
 
 def test_a_write_while_the_shop_is_being_loaded_is_seen_next(epochs: FakeEpochs) -> None:
     class Racing(FakeIndex):
-        def load(self, shop_id: str, limit: int) -> Entries:
-            entries = super().load(shop_id, limit)
+        def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
+            entries = super().load(shop_id, limit, since)
             if self.loads == 1:  # somebody writes just after these rows were read
                 fill(self, "s", 3)
                 epochs.renew("s")
@@ -158,10 +158,10 @@ def test_an_index_that_fails_in_the_background_harms_nobody(epochs: FakeEpochs) 
     class Failing(FakeIndex):
         failing = False
 
-        def load(self, shop_id: str, limit: int) -> Entries:
+        def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
             if self.failing:
                 raise IndexUnavailableError("too slow")
-            return super().load(shop_id, limit)
+            return super().load(shop_id, limit, since)
 
     index = Failing()
     fill(index, "s", 20)

@@ -1,0 +1,83 @@
+"""What only a real Milvus server shows: how late reads may be, and what it loses.
+
+Skipped where there is no server to start; `make milvus-server` installs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.coordination.epochs import Epochs, written_at
+from service.coordination.private_server import PrivateRedis
+from service.coordination.store import Store
+from service.gallery.entries import Entries, Picture
+from service.gallery.index import VectorIndex, WriteTime, row_id
+from service.settings import MilvusSettings
+from service.telemetry import Telemetry
+from tests.integration.milvus_server import MilvusServer
+
+E, D = 8, 6
+
+
+@contextmanager
+def replica(server: MilvusServer, folder: Path) -> Iterator[tuple[VectorIndex, WriteTime]]:
+    written = WriteTime()
+    index = VectorIndex(
+        MilvusSettings(uri=server.uri),
+        folder,
+        bundle_id="rice-test-0123456789ab",
+        telemetry=Telemetry(),
+        written=written,
+        embedding=E,
+        match_state=D,
+    )
+    try:
+        yield index, written
+    finally:
+        index.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    redis = PrivateRedis(tmp_path / "redis")
+    redis.start()
+    store = Store.at(redis.url, timeout_s=5, telemetry=Telemetry())
+    yield store
+    store.close()
+    redis.stop()
+
+
+def entries(shop_id: str, *product_ids: str) -> Entries:
+    rng = np.random.default_rng(len(product_ids))
+    embeddings = rng.normal(size=(len(product_ids), E)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    states = rng.normal(size=(len(product_ids), D)).astype(np.float32)
+    return Entries(shop_id, tuple(Picture(p, None, "0") for p in product_ids), embeddings, states)
+
+
+def test_another_replica_reads_each_write_at_once(
+    milvus_server: MilvusServer, store: Store, tmp_path: Path
+) -> None:
+    """By the time in the shop's epoch, without the strongest consistency and its waiting."""
+    with (
+        replica(milvus_server, tmp_path) as (here, written),
+        replica(milvus_server, tmp_path) as (there, _),
+    ):
+        writing, reading = Epochs(store, written.latest), Epochs(store, lambda: None)
+        for i in range(20):
+            put = entries(f"shop-{i}", *(f"p{i}" for i in range(50)))
+            here.upsert(put)
+            writing.renew(put.shop_id)
+            since = written_at(reading.read(put.shop_id))
+            assert since is not None
+            assert len(there.load(put.shop_id, 100, since).pictures) == 50
+            assert len(there.search(put.shop_id, put.embeddings[0], 100, since).pictures) == 50
+            here.delete([row_id(put.shop_id, put.pictures[0])])
+            writing.renew(put.shop_id)
+            since = written_at(reading.read(put.shop_id))
+            assert len(there.load(put.shop_id, 100, since).pictures) == 49
