@@ -138,7 +138,7 @@ class Indexer:
         """Remove a shop and all its products. Raises ShopNotFoundError, UnavailableError."""
         if not self._catalogue.has_shop(shop_id):
             self._settler.settle(self._pending.of(shop_id, None))
-            raise ShopNotFoundError(f"there is no shop {shop_id!r}")
+            raise ShopNotFoundError(shop_id)
         with self._marked(shop_id, None, None, alone=False):
             self._catalogue.delete_shop(shop_id, self._locks.hold)
             self._settler.settle_shop(shop_id)

@@ -122,6 +122,7 @@ class Service:
         data_dir = self.settings.data_dir
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
+            self.settings.spool_dir.mkdir(exist_ok=True)
             self._claim(data_dir)
         except OSError as error:
             raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
@@ -229,7 +230,11 @@ class Service:
         self._closing.callback(working.join)
         if self.draining.is_set():  # asked to stop before there was somebody to stop
             worker.stop()
-        limits = BatchLimits(settings.jobs.max_batch_bytes, settings.max_body_bytes)
+        limits = BatchLimits(
+            batch_bytes=settings.jobs.max_batch_bytes,
+            item_bytes=settings.max_body_bytes,
+            spool=settings.spool_dir,
+        )
         return Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
 
     def _claim(self, data_dir: Path) -> None:

@@ -214,6 +214,11 @@ class Settings(BaseSettings):
     tracing: TracingSettings = Field(default_factory=TracingSettings)
 
     @property
+    def spool_dir(self) -> Path:
+        """Where batches lie while they are taken in: on disk, for /tmp may be memory."""
+        return self.data_dir / "spool"
+
+    @property
     def keys_file(self) -> Path:
         return self.keys.file or self.data_dir / "keys.json"
 

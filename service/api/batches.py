@@ -70,7 +70,10 @@ async def put_batch(
     if idempotency_key is not None:
         check_key(idempotency_key)
     with service.posts.admit():
-        async with read_upload(request, BatchFields, "batch", limits.body_timeout_s) as upload:
+        folder = service.settings.spool_dir
+        async with read_upload(
+            request, BatchFields, "batch", limits.body_timeout_s, folder
+        ) as upload:
             shop_id = upload.fields.shop_id
             if shop_id is not None:
                 key.check_shop(shop_id)

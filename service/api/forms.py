@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -60,19 +62,20 @@ async def read_form(
 @dataclass(frozen=True)
 class Upload(Generic[FieldsT]):
     fields: FieldsT
-    file: IO[bytes]  # on disk where it is large, in a file without a name
+    file: IO[bytes]  # on disk, without a name: nobody else can open it, and no kill leaves it there
 
 
 @asynccontextmanager
 async def read_upload(
-    request: Request, fields: type[FieldsT], name: str, within_s: float
+    request: Request, fields: type[FieldsT], name: str, within_s: float, folder: Path
 ) -> AsyncIterator[Upload[FieldsT]]:
-    """The request's form with one file part, `name`, which may be larger than memory.
+    """The request's form with one file part, `name`, which may be larger than memory: it lies in a
+    `folder` on disk meanwhile.
 
     Raises as `read_form`, and StorageFullError.
     """
     async with arriving(within_s):
-        form = await _parse(request)
+        form = await _parse(request, folder)
     try:
         values = _fields(form, fields, {name: 1})
         parts = form.getlist(name)
@@ -86,7 +89,7 @@ async def read_upload(
         await form.close()
 
 
-async def _parse(request: Request) -> FormData:
+async def _parse(request: Request, folder: Path | None = None) -> FormData:
     if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaTypeError("send the body as multipart/form-data")
     # The parser itself, for `Request.form` tells all its errors apart by prose alone.
@@ -97,6 +100,7 @@ async def _parse(request: Request) -> FormData:
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,
     )
+    parser.folder = folder
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -119,6 +123,16 @@ async def _parse(request: Request) -> FormData:
 
 class _Parser(MultiPartParser):
     ended = False
+    folder: Path | None = None  # where files go at once; None: to memory, and the temporary folder
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        part = self._current_part.file
+        if part is not None and self.folder is not None:
+            file = TemporaryFile(dir=self.folder)  # noqa: SIM115 - closed with the form
+            self._files_to_close_on_error.append(file)  # type: ignore[arg-type]
+            part.file.close()
+            part.file = file
 
     def on_end(self) -> None:
         self.ended = True

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from service.errors import (
@@ -77,18 +77,18 @@ def kind_of(file: IO[bytes]) -> Kind | None:
 
 
 @contextmanager
-def open_archive(file: IO[bytes], kind: Kind, max_bytes: int) -> Iterator[Archive]:
+def open_archive(file: IO[bytes], kind: Kind, max_bytes: int, spool: Path) -> Iterator[Archive]:
     """An archive that holds at most `max_bytes` once unpacked.
 
     Raises ArchiveUnsafeError, ArchiveUnreadableError, BatchTooLargeError, and StorageFullError for
-    a tar.gz, which is unpacked to a private temporary file.
+    a tar.gz, which is unpacked to a file without a name in the folder `spool`.
     """
     if kind == "zip":
         yield _open_zip(file, max_bytes)
     elif kind == "tar":
         yield _open_tar(file, max_bytes)
     else:
-        with _gunzipped(file, max_bytes) as tar:
+        with _gunzipped(file, max_bytes, spool) as tar:
             if kind_of(tar) != "tar":
                 raise ArchiveUnreadableError("there is no tar archive in the gzip file")
             yield _open_tar(tar, max_bytes)
@@ -236,9 +236,9 @@ def _check_ratio(unpacked: int, packed: int) -> None:
 
 
 @contextmanager
-def _gunzipped(file: IO[bytes], max_bytes: int) -> Iterator[IO[bytes]]:
+def _gunzipped(file: IO[bytes], max_bytes: int, spool: Path) -> Iterator[IO[bytes]]:
     unpacked = 0
-    with tempfile.TemporaryFile() as tar, gzip.GzipFile(fileobj=file, mode="rb") as packed:
+    with _spooled(spool) as tar, gzip.GzipFile(fileobj=file, mode="rb") as packed:
         while True:
             with _archive_errors():
                 chunk = packed.read(CHUNK)
@@ -250,13 +250,24 @@ def _gunzipped(file: IO[bytes], max_bytes: int) -> Iterator[IO[bytes]]:
                 raise BatchTooLargeError(
                     f"a batch has at most {max_bytes} bytes, also once it is unpacked"
                 )
-            try:
+            with _disk_errors():
                 tar.write(chunk)
-            except OSError as error:
-                raise StorageFullError(
-                    f"the archive cannot be unpacked: {error.strerror}"
-                ) from error
+        with _disk_errors():
+            tar.flush()
         yield tar
+
+
+def _spooled(folder: Path) -> IO[bytes]:
+    with _disk_errors():
+        return tempfile.TemporaryFile(dir=folder)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFullError(f"the archive cannot be unpacked: {error.strerror}") from error
 
 
 def _shown(name: str) -> str:

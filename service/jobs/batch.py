@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -82,6 +82,7 @@ class Batch(Protocol):
 class BatchLimits:
     batch_bytes: int  # of all pictures together, unpacked
     item_bytes: int  # of one product's line, and of its pictures together
+    spool: Path  # a folder on disk, for what must be unpacked to be read
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def open_batch(file: IO[bytes], limits: BatchLimits) -> Iterator[Batch]:
         _check_lines(file)
         yield _JsonLines(file, limits.item_bytes)
         return
-    with open_archive(file, kind, limits.batch_bytes) as archive:
+    with open_archive(file, kind, limits.batch_bytes, limits.spool) as archive:
         folder = _folder_of_products(archive)
         if folder is None:
             yield _Pictures(archive, limits.item_bytes)

@@ -21,6 +21,7 @@ from service.errors import StartupError
 from service.keys import Right, create_key, revoke_key
 from service.launch import ServiceProcess, running_service
 from tests.integration.material import Shop, picture
+from tests.service.jobs.material import encoded, lines
 
 EVERYTHING = {"shops": "all", "rights": list(Right)}
 WORK = {"shops": "all", "rights": [Right.RECOGNIZE, Right.INDEX]}
@@ -286,3 +287,41 @@ class TestListening:
         )
         with pytest.raises(StartupError, match=r"none\.json"):
             process.wait_address()
+
+
+def test_a_batch_is_kept_to_the_keys_shops_item_by_item(guarded: Guarded) -> None:
+    products = [
+        {"shop_id": shop_id, "product_id": "batched", "images": [encoded(picture(1))]}
+        for shop_id in ("ours", "theirs")
+    ]
+    with guarded.http(guarded.key(shops=["ours"])) as http:
+        refused = http.post("/gallery/batch", data={"shop_id": "theirs"}, files={"batch": b"{"})
+        assert refused.status_code == 404
+        job = http.post("/gallery/batch", files={"batch": lines(products)}).json()
+        assert [item["error"] and item["error"]["type"] for item in job["items"]] == [
+            None,
+            "/problems/shop-not-found",
+        ]
+    assert guarded.admin.product("ours", "batched")
+    with pytest.raises(ProblemError, match="product-not-found"):
+        guarded.admin.product("theirs", "batched")
+    (told,) = (line for line in guarded.log("service.audit") if line["action"] == "put-batch")
+    assert told["result"] == "accepted"
+
+
+def test_anothers_job_looks_as_absent_as_one_that_is(guarded: Guarded) -> None:
+    with guarded.http(guarded.key(shops=["theirs"])) as http:
+        accepted = http.post(
+            "/gallery",
+            data={"shop_id": "theirs", "product_id": "p"},
+            files={"images": picture(1)},
+            headers={"prefer": "respond-async"},
+        )
+        where = accepted.headers["location"]
+        assert http.get(where).status_code == 200
+        assert http.get("/jobs", params={"state": "dead"}).status_code == 403
+    with guarded.http(guarded.key(shops=["ours"])) as http:
+        nowhere = "/jobs/20260101T000000-" + "0" * 32
+        answers = [http.get(path) for path in (where, nowhere)]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert {answer.json()["type"] for answer in answers} == {"/problems/job-not-found"}

@@ -5,7 +5,13 @@ import time
 import httpx
 import pytest
 
-from service.client import Client, ProblemError, ServiceNotReadyError, ServiceUnreachableError
+from service.client import (
+    Client,
+    JobUnfinishedError,
+    ProblemError,
+    ServiceNotReadyError,
+    ServiceUnreachableError,
+)
 
 
 def client_of(answers: list[httpx.Response], monkeypatch: pytest.MonkeyPatch) -> Client:
@@ -72,3 +78,30 @@ def test_waiting_ends_with_what_was_last_heard(monkeypatch: pytest.MonkeyPatch) 
 def test_nobody_there_is_said() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachableError):
         client.wait_ready(0)
+
+
+def job(error: dict[str, str] | None, *, ended: bool) -> httpx.Response:
+    items = [{"item": 0, "product_id": "p", "error": error}]
+    body = {"job_id": "j", "summary": "s", "ended_at": "now" if ended else None, "items": items}
+    return httpx.Response(202, json=body)
+
+
+def test_a_product_that_was_only_accepted_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = httpx.Response(200, json={"product_id": "p"})
+    answers = [job(None, ended=False), job(None, ended=False), job(None, ended=True), product]
+    assert client_of(answers, monkeypatch).put_product("s", "p", [b"x"]) == {"product_id": "p"}
+    assert not answers
+
+
+def test_a_product_that_fails_later_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = {"type": "/problems/given-up", "detail": "five times"}
+    answers = [job(None, ended=False), job(error, ended=True)]
+    with pytest.raises(ProblemError, match="five times"):
+        client_of(answers, monkeypatch).put_product("s", "p", [b"x"])
+
+
+def test_a_product_that_is_not_searchable_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [job(None, ended=False) for _ in range(200)]
+    with pytest.raises(JobUnfinishedError, match="job j"):
+        client_of(answers, monkeypatch).put_product("s", "p", [b"x"])
+    assert answers

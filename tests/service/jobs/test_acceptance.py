@@ -4,6 +4,8 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -58,7 +60,7 @@ class World:
 
     @property
     def acceptance(self) -> Acceptance:
-        limits = BatchLimits(batch_bytes=1_000_000, item_bytes=100_000)
+        limits = BatchLimits(batch_bytes=1_000_000, item_bytes=100_000, spool=Path(gettempdir()))
         return Acceptance(self.jobs, self.queue, self.indexer, limits, max_backlog=50)
 
     def batch(self, *products: str, check_shop: Callable[[str], None] = lambda _: None) -> Job:

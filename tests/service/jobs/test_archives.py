@@ -5,9 +5,11 @@ import gzip
 import io
 import struct
 import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -19,6 +21,7 @@ from service.errors import (
     ArchiveUnsafeError,
     BatchError,
     BatchTooLargeError,
+    StorageFullError,
 )
 from service.jobs import archives
 from service.jobs.archives import kind_of, open_archive
@@ -34,7 +37,7 @@ def unpack(data: bytes | IO[bytes], max_bytes: int = MOST) -> dict[str, bytes]:
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     kind = kind_of(file)
     assert kind is not None
-    with open_archive(file, kind, max_bytes) as archive:
+    with open_archive(file, kind, max_bytes, Path(tempfile.gettempdir())) as archive:
         files = {name: archive.read(name) for name in archive.sizes}
         assert {name: len(data) for name, data in files.items()} == archive.sizes
     return files
@@ -163,6 +166,15 @@ def test_a_gzip_of_anything_but_a_tar_is_refused() -> None:
     for content in (b"not a tar", gzipped(FILES), zipped(FILES)):
         with pytest.raises(ArchiveUnreadableError, match="no tar"):
             unpack(gzip.compress(content))
+
+
+def test_a_folder_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    file = io.BytesIO(gzipped(FILES))
+    with (
+        pytest.raises(StorageFullError),
+        open_archive(file, "gzip", MOST, tmp_path / "nowhere"),
+    ):
+        pass
 
 
 def test_an_encrypted_or_unusually_packed_zip_is_refused() -> None:

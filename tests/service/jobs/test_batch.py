@@ -3,8 +3,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +31,8 @@ from service.jobs.batch import BatchLimits, Item, check_batch, items, open_batch
 from tests.service.fakes import BLUE, GREEN, RED
 from tests.service.jobs.material import described, encoded, gzipped, lines, tarred, zipped
 
-LIMITS = BatchLimits(batch_bytes=10_000_000, item_bytes=100_000)
+SPOOL = Path(tempfile.gettempdir())
+LIMITS = BatchLimits(batch_bytes=10_000_000, item_bytes=100_000, spool=SPOOL)
 Packer = Callable[[Mapping[str, bytes]], bytes]
 PACKERS = pytest.mark.parametrize("pack", [zipped, tarred, gzipped])
 
@@ -215,7 +218,7 @@ def test_a_product_with_too_many_bytes_is_refused_unread(pack: Packer) -> None:
 def test_the_pictures_of_an_archive_are_read_one_item_at_a_time() -> None:
     picture = bytes(range(256)) * 400
     data = io.BytesIO(zipped({f"{i}.png": picture for i in range(200)}, 0))
-    limits = BatchLimits(batch_bytes=100_000_000, item_bytes=1_000_000)
+    limits = BatchLimits(batch_bytes=100_000_000, item_bytes=1_000_000, spool=SPOOL)
     tracemalloc.start()
     with open_batch(data, limits) as batch:
         check_batch(batch, "shop")
