@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test test-faults milvus-server check dashboards operations-tools format clean
+.PHONY: help demo serve test test-faults milvus-server check dashboards sizing operations-tools format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: $(VENV)/.testing  ## lint, types and the direction of imports
 dashboards: $(VENV)/.testing  ## write Grafana's dashboards anew, and the picture of them
 	$(BIN)/python deploy/grafana/dashboards.py deploy/grafana/dashboards
 	DASHBOARDS_PICTURE=docs/dashboards.png $(BIN)/python -m pytest tests/operations/test_live.py
+
+sizing: $(VENV)/.serving  ## measure what a recognition costs, and write docs/SIZING.md
+	$(BIN)/python deploy/sizing.py docs/SIZING.md
 
 operations-tools:  ## install Debian's Prometheus, for the tests of what is watched
 	apt-get install --yes --no-install-recommends prometheus

@@ -1,0 +1,169 @@
+"""What 10, 1,000 and 100,000 shops need, from what one recognition costs here: `make sizing`.
+
+Runs the real service on made products and clips, takes the CPU seconds of the service and of its
+decoders from the kernel, and writes docs/SIZING.md with the arithmetic. CPU seconds, not wall time:
+they hardly change when the machine is busy with something else.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from service.client import Client
+from service.demo.layout import read_shop, read_takes
+from service.demo.made import make_dataset
+from service.demo.session import entries, film_all, index, recognise
+from service.inference.bundle import Bundle
+from service.launch import ServiceProcess
+from service.settings import DEFAULT_BUNDLE
+
+PRODUCTS = 60
+PHOTOGRAPHED = 20
+ROUNDS = 10
+SEED = 3000
+
+PICTURES_A_SHOP = 600  # LPR4M's livestreams have about as many
+LIVE_SHARE = 0.1  # of the shops at once
+CLIP_EVERY_S = 5.0
+BUSY = 0.6  # of a core, so that bursts find room
+CORES = 8  # of an instance
+SIZES = (10, 1_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one unit, as measured."""
+
+    recognition_s: float  # CPU
+    indexing_s: float  # CPU, a picture
+    resident_bytes: float  # of a service with nothing hot
+    hot_bytes: float  # a picture
+    stored_bytes: float  # a picture and its share of the record
+    row_bytes: float  # in Milvus
+
+
+def measure(folder: Path) -> Cost:
+    make_dataset(folder / "data", products=PRODUCTS, photographs=5, seed=SEED, split="test")
+    shop = read_shop(folder / "data")
+    takes = read_takes(folder / "data", shop, "test")[:PHOTOGRAPHED]
+    clips = film_all(takes, folder / "clips", SEED)
+    process = ServiceProcess(folder / "service", LPR_DRAIN_S=0)
+    try:
+        with Client(process.wait_address()) as client:
+            process.wait_ready(client)
+            resident = _resident(process.process.pid)
+            before = _cpu_s(process.process.pid)
+            index(client, entries(shop, []))
+            indexed = _cpu_s(process.process.pid)
+            recognise(client, takes, clips)  # the shop is hot from here on
+            warm = _cpu_s(process.process.pid)
+            for _ in range(ROUNDS):
+                recognise(client, takes, clips)
+            done = _cpu_s(process.process.pid)
+            hot = _metric(client.base_url, "lpr_hot_shops_bytes")
+    finally:
+        process.stop()
+    dims = Bundle.load(DEFAULT_BUNDLE).manifest.dims
+    return Cost(
+        recognition_s=(done - warm) / (ROUNDS * len(takes)),
+        indexing_s=(indexed - before) / PRODUCTS,
+        resident_bytes=resident,
+        hot_bytes=hot / PRODUCTS,
+        stored_bytes=_size(folder / "service" / "catalogue") / PRODUCTS,
+        row_bytes=4 * dims.embedding + math.ceil(2 * dims.match_state * 4 / 3) + 200,
+    )
+
+
+def page(cost: Cost) -> str:
+    lines = [
+        "# How large",
+        "",
+        f"Written by `make sizing` on {os.cpu_count()} cores, with the default bundle.",
+        "",
+        "| measured | |",
+        "|---|---|",
+        f"| a recognition, decoding included | {1e3 * cost.recognition_s:.0f} ms of one core |",
+        f"| indexing a picture | {1e3 * cost.indexing_s:.0f} ms of one core |",
+        f"| the service with nothing hot | {cost.resident_bytes / 1e6:.0f} MB |",
+        f"| a picture of a hot shop | {cost.hot_bytes / 1e3:.1f} kB of memory |",
+        f"| a picture in the catalogue | {cost.stored_bytes / 1e3:.0f} kB of made pictures |",
+        f"| a picture in Milvus | {cost.row_bytes / 1e3:.1f} kB (computed from its fields) |",
+        "",
+        f"Assumed: {PICTURES_A_SHOP} pictures a shop, {LIVE_SHARE:.0%} of the shops live at once, "
+        f"a clip every {CLIP_EVERY_S:.0f} s from each, cores {BUSY:.0%} busy, instances of {CORES} "
+        "cores and never fewer than two. Requests of a shop may go to any instance, so each keeps "
+        "all live shops hot; where that is too much, send a shop's requests to the same few.",
+        "",
+        "| shops | clips/s | cores | instances | hot memory, each | catalogue | Milvus | "
+        "indexing all anew |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(shops, cost) for shops in SIZES),
+        "",
+        "cores = clips/s x CPU of a recognition / busy; hot memory = live shops x pictures x bytes "
+        "of a hot picture; indexing anew = pictures x CPU of a picture / cores.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(shops: int, cost: Cost) -> str:
+    live = max(1.0, LIVE_SHARE * shops)
+    pictures = shops * PICTURES_A_SHOP
+    clips = live / CLIP_EVERY_S
+    cores = clips * cost.recognition_s / BUSY
+    instances = max(2, math.ceil(cores / CORES))
+    hot = live * PICTURES_A_SHOP * cost.hot_bytes
+    anew_s = pictures * cost.indexing_s / (instances * CORES)
+    cells = (
+        f"{shops:,}",
+        f"{clips:,.1f}",
+        f"{cores:,.1f}",
+        f"{instances}",
+        _bytes(hot),
+        _bytes(pictures * cost.stored_bytes),
+        _bytes(pictures * cost.row_bytes),
+        f"{anew_s / 3600:,.2f} h",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} PB"
+
+
+def _cpu_s(pid: int) -> float:
+    """Of a process and of all its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _metric(url: str, name: str) -> float:
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else math.nan
+
+
+def _size(folder: Path) -> float:
+    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(sys.argv[1]).write_text(page(measure(Path(scratch))))
