@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test test-faults milvus-server check dashboards sizing operations-tools format clean
+.PHONY: help demo serve test test-faults test-image milvus-server check dashboards sizing operations-tools format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs
 	FAULTS=full $(BIN)/python -m pytest tests/faults
 
 milvus-server: $(VENV)/milvus/bin/milvus-server  ## install a real Milvus server, for the tests that need one
+
+test-image:  ## build the image from nothing and recognise a clip in it (root, Debian, no registry)
+	deploy/test-image.sh
 
 check: $(VENV)/.testing  ## lint, types and the direction of imports
 	$(BIN)/ruff check .

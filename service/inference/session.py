@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+
+# Its makers are told how it is used, from 1.29 on, unless this is there before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime as ort
 
 from service import deadlines

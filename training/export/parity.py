@@ -6,13 +6,18 @@ same call on named numpy arrays.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
+
+# Its makers are told how it is used, from 1.29 on, unless this is there before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 from training.export.errors import ExportError
 from training.export.wrappers import GraphSpec

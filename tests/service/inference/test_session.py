@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -70,3 +72,11 @@ def test_a_missing_input_is_an_inference_error(bundle: Bundle) -> None:
 def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
     assert cores() == 3
+
+
+def test_nobody_is_told_how_it_is_used() -> None:
+    """onnxruntime decides it once, when it is imported."""
+    program = "import os, service.inference.session; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True)
+    assert done.stdout.split() == [b"1"]
