@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from training import checkpoint, engine
-from training.configs import Layout, Recipe, Source
+from training import checkpoint, distributed, engine
+from training.configs import Compute, Layout, Precision, Recipe, Source
 from training.data import commands as data_commands
 from training.data.clip_sets import ClipSet
 from training.data.errors import DataError
@@ -63,42 +63,83 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "bf16",
+    chunk: Annotated[
+        int | None,
+        typer.Option(help="Pictures encoded at once, where memory does not hold a whole batch."),
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
+    ] = False,
 ) -> None:
-    """Train a recipe; killed and started again, it goes on where it was."""
+    """Train a recipe; killed and started again, it goes on where it was.
+
+    On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
+    """
     recipe = _recipe(recipe_name)
     if steps is not None:
         recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
     if start is not None and encoder is not None:
         raise _fail("--start brings an encoder: give one of --start and --encoder")
     begin = None if start is None else _load(start)
+    compute = _compute(precision, chunk, checkpointing)
     folders = _folders(data)
     if missing := [source.name for source in recipe.sources if source.name not in folders]:
         raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
     if encoder is not None:
         begin = model_commands.begun(recipe, encoder)
+    with distributed.joined(torch.device(device)) as place:
+        console.quiet = not distributed.share().leads
+        best = _fitted(recipe, folders, out, device=place, begin=begin, compute=compute)
+    console.print(f"best checkpoint: {best}")
+
+
+def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Compute:
+    try:
+        return Compute(precision, chunk, checkpointing)
+    except ValueError as error:
+        raise _fail(str(error)) from error
+
+
+def _fitted(
+    recipe: Recipe,
+    folders: dict[str, Path],
+    out: Path,
+    *,
+    device: torch.device,
+    begin: checkpoint.Checkpoint | None,
+    compute: Compute,
+) -> Path:
+    """Reads the data and trains; returns the best checkpoint."""
     with progress_bars(console) as bars:
-        sets = {
-            source.name: _training(recipe, source, folders[source.name], bars)
-            for source in recipe.sources
-        }
-        validation = _judging(recipe, folders[recipe.validate_on], "val", bars)
+        with distributed.first_alone():
+            sets = {
+                source.name: _training(recipe, source, folders[source.name], bars)
+                for source in recipe.sources
+            }
+            validation = _judging(recipe, folders[recipe.validate_on], "val", bars)
         task = bars.add_task(recipe.name, total=recipe.schedule.steps)
 
         def watch(progress: engine.Progress) -> None:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-            bars.update(task, completed=progress.step, description=f"{recipe.name}  {losses}")
+            bars.update(
+                task,
+                completed=progress.step,
+                description=f"{recipe.name}  {losses}",
+                clips=progress.clips,
+            )
             if progress.validation:
                 console.print(
                     f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True
                 )
 
         try:
-            best = engine.fit(
-                recipe, sets, validation, out, device=torch.device(device), start=begin, watch=watch
-            )
-        except (checkpoint.CheckpointError, DataError, engine.DivergedError) as error:
+            return engine.fit(
+                recipe, sets, validation, out,
+                device=device, start=begin, compute=compute, watch=watch,
+            )  # fmt: skip
+        except (checkpoint.CheckpointError, DataError, engine.RunError) as error:
             raise _fail(str(error)) from error
-    console.print(f"best checkpoint: {best}")
 
 
 @app.command()

@@ -99,6 +99,25 @@ class Schedule:
             raise ValueError("ema is a decay in [0, 1)")
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a run is computed, not what it learns: it may be another when the run is resumed."""
+
+    precision: Precision = "bf16"
+    """Of autocast; with `fp16` the loss is scaled, as its range is short."""
+    chunk: int | None = None
+    """Pictures and frames that are encoded at once (training.gradient_cache); None: all."""
+    checkpointing: bool = False
+    """Whether the encoder's blocks keep their inputs alone and compute the rest again."""
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be positive, not {self.chunk}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     __pydantic_config__ = STRICT

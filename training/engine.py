@@ -1,7 +1,8 @@
 """The training run: draws batches, steps, averages, validates, keeps the best, resumes.
 
 Everything random depends on the recipe's seed and the step, so a run that was killed and resumed
-goes on exactly as it would have.
+goes on exactly as it would have. Started by torchrun, several processes train one model: each
+encodes its share of the batch, and the first validates and writes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.tensorboard import SummaryWriter
 
 from training.checkpoint import (
     Checkpoint,
@@ -24,17 +24,25 @@ from training.checkpoint import (
     optimizer_tensors,
     save,
 )
-from training.configs import Recipe, Schedule
+from training.configs import Compute, Recipe, Schedule
 from training.data.batches import Batch, BatchDrawer
 from training.data.clip_sets import ClipSet
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.distributed import parallel, share, wait
 from training.evaluation.protocol import VAL_TAKES, best_match_weight, score, summary
-from training.losses import icl_loss, pfr_loss, pmd_loss
 from training.models.rice import Rice
+from training.objective import Objective, has_unused, total_loss
+from training.progress import Board
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class DivergedError(Exception):
+class RunError(Exception):
+    """A run cannot begin, or cannot go on; the message says why."""
+
+
+class DivergedError(RunError):
     """The loss is no number any more; the run's last checkpoint is from before that."""
 
 
@@ -44,6 +52,7 @@ class Progress:
 
     step: int
     losses: dict[str, float]
+    clips: int  # of all processes, in this step
     validation: str | None = None
 
 
@@ -55,27 +64,30 @@ def fit(
     *,
     device: torch.device,
     start: Checkpoint | None = None,
+    compute: Compute | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Trains to the recipe's last step and returns the best checkpoint's path.
 
     `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
     the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
-    recipe or `start` of another model, DataError, and DivergedError.
+    recipe or `start` of another model, DataError, and RunError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = Run.resume(recipe, out, device) or Run(recipe, out, device, start)
-    drawer = BatchDrawer(recipe, data, device)
-    with SummaryWriter(out / "tensorboard") as board:
+    compute = compute or Compute()
+    run = Run.resume(recipe, out, device, compute) or Run(recipe, out, device, start, compute)
+    drawer = BatchDrawer(recipe, data, device, share())
+    with Board(out) as board:
         steps = range(run.step, recipe.schedule.steps)
         for step, batch in zip(steps, drawer.batches(steps), strict=True):
             losses = run.train(step, batch)
-            for name, value in losses.items():
-                board.add_scalar(f"loss/{name}", value, step)
+            clips = len(batch.product) * share().ranks
+            board.step(step, losses, run.rate, clips)
             told = None
             if (step + 1) % recipe.schedule.evaluate_every == 0 or run.step == run.last_step:
-                told = run.validate(validation, board)
-            watch(Progress(run.step, losses, told))
+                told = run.validate(validation, board) if share().leads else None
+                wait()
+            watch(Progress(run.step, losses, clips, told))
     return out / "best.safetensors"
 
 
@@ -83,13 +95,22 @@ class Run:
     """Model, averaged model and optimizer on their way through the schedule."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, device: torch.device, start: Checkpoint | None = None
+        self,
+        recipe: Recipe,
+        out: Path,
+        device: torch.device,
+        start: Checkpoint | None = None,
+        compute: Compute | None = None,
     ) -> None:
+        compute = compute or Compute()
+        _check_chunks(recipe, compute)
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.compute = compute
         self.out = out
         self.device = device
         self.step = 0
+        self.rate = 0.0
         self.last_step = recipe.schedule.steps
         self.best = -1.0
         self.model = Rice(recipe.model).to(device)
@@ -100,6 +121,10 @@ class Run:
         self.averaged.load_state_dict(self.model.state_dict())
         groups, self.names = parameter_groups(self.model, recipe.schedule)
         self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+        self.model.encoder.checkpointing = compute.checkpointing
+        objective = Objective(self.model, recipe, compute.chunk)
+        self.losses = parallel(objective, device, unused=has_unused(self.model, recipe))
 
     def _begin_with(self, start: Checkpoint) -> None:
         if start.recipe.model != self.recipe.model:
@@ -107,40 +132,53 @@ class Run:
         self.model.load_state_dict(start.group("model"))
 
     @classmethod
-    def resume(cls, recipe: Recipe, out: Path, device: torch.device) -> Run | None:
+    def resume(
+        cls, recipe: Recipe, out: Path, device: torch.device, compute: Compute
+    ) -> Run | None:
         last = out / "last.safetensors"
         if not last.exists():
             return None
         kept = load(last)
         if kept.recipe != recipe:
             raise CheckpointError(f"{last} is of another recipe; train into another folder")
-        run = cls(recipe, out, device)
+        run = cls(recipe, out, device, compute=compute)
         run.model.load_state_dict(kept.group("training"))
         run.averaged.load_state_dict(kept.group("model"))
         load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
         run.step, run.best = kept.state["step"], kept.state["best"]
+        if run.scaler.is_enabled() and "scaler" in kept.state:
+            run.scaler.load_state_dict(kept.state["scaler"])
         return run
 
     def train(self, step: int, batch: Batch) -> dict[str, float]:
         """One update. Returns the losses."""
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step)  # dropped paths and weights
+        self.rate = learning_rate_share(step, self.recipe.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.rate
+        losses = self.backward(step, batch)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._average(step)
+        self.step = step + 1
+        return losses
+
+    def backward(self, step: int, batch: Batch) -> dict[str, float]:
+        """Losses, and their gradients times the scaler's factor. Raises DivergedError."""
+        # What is dropped, paths and weights, depends on the step and the process alone.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + step + (share().rank << 40))
         self.model.train()
         self.model.encoder.train(self.recipe.schedule.encoder_rate > 0)
-        share = learning_rate_share(step, self.recipe.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * share
         self.optimizer.zero_grad(set_to_none=True)
+        precision = self.compute.precision
         with sdpa_kernel(attention_kernels(self.device)):
-            with torch.autocast(self.device.type, torch.bfloat16):
-                losses = rice_losses(self.model, batch, self.recipe)
+            with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+                losses = self.losses(batch)
             total = total_loss(losses, self.recipe)
             if not torch.isfinite(total):
                 raise DivergedError(f"step {step}: the loss is {total.item()}")
-            total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
-        self.optimizer.step()
-        self._average(step)
-        self.step = step + 1
+            self.scaler.scale(total).backward()
         return {name: loss.item() for name, loss in losses.items()}
 
     @torch.no_grad()
@@ -155,20 +193,23 @@ class Run:
             else:
                 kept.copy_(new)
 
-    def validate(self, validation: PhotographSet | QuerySet, board: SummaryWriter) -> str:
+    def validate(self, validation: PhotographSet | QuerySet, board: Board) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
         scores = score(self.averaged, validation, takes=VAL_TAKES)
         weight = best_match_weight(scores)
         results = summary(scores, weight)
         for name, result in results.items():
-            board.add_scalar(f"validation/{name}_r1", result.r1, self.step)
-            board.add_scalar(f"validation/{name}_mrr", result.mrr, self.step)
-        better = results["fused"].mrr > self.best
-        self.best = max(self.best, results["fused"].mrr)
+            board.write(
+                {f"validation/{name}_r1": result.r1, f"validation/{name}_mrr": result.mrr},
+                self.step,
+            )
+        chosen_by = results["fused" if self.recipe.matching_weight else "coarse"].mrr
+        better = chosen_by > self.best
+        self.best = max(self.best, chosen_by)
         checkpoint = Checkpoint(
             self.recipe,
             {f"model.{k}": v for k, v in self.averaged.state_dict().items()},
-            {"step": self.step, "best": self.best},
+            {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict()},
         )
         if better:
             save(self.out / "best.safetensors", checkpoint)
@@ -181,38 +222,13 @@ class Run:
         return "  ".join(f"{name}: {result}" for name, result in results.items())
 
 
-def rice_losses(model: Rice, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """ICL, PMD and, where the recipe has it, PFR of a batch, each a scalar and not yet weighted."""
-    pictures, clips = model.encode_together(
-        batch.pictures, batch.frames, batch.frame_mask, batch.patch_mask
-    )
-    with torch.autocast(batch.product.device.type, enabled=False):  # cosines need the digits
-        similarity = clips.embedding.float() @ pictures.embedding.float().T
-    losses = {"icl": icl_loss(similarity, batch.product, model.temperature)}
-    key, value = model.decoder.keys_values(clips.tokens)
-    if model.reconstruction is not None and recipe.reconstruction_weight > 0:
-        decoded = model.decoder.self_block(pictures.tokens)
-        states = decoded[:, 0]
-        attention = model.decoder.cross_block.attention_map(
-            decoded[batch.product], key, clips.token_mask
+def _check_chunks(recipe: Recipe, compute: Compute) -> None:
+    """Raises RunError."""
+    if compute.chunk and recipe.model.encoder.stem == "conv" and recipe.schedule.encoder_rate > 0:
+        raise RunError(
+            f"{recipe.name} cannot be encoded in chunks: the conv stem's batch normalisation is "
+            "over the whole batch"
         )
-        reconstruction = model.reconstruction(attention, clips.tokens, clips.token_mask)
-        losses["pfr"] = pfr_loss(reconstruction, pictures.tokens[batch.product])
-    else:
-        states = model.decoder.match_state(pictures.tokens)
-    logits = model.decoder.match(states, key, value, clips.token_mask).float()
-    losses["pmd"] = pmd_loss(
-        logits, similarity, batch.product, recipe.hard_negatives, recipe.contest
-    )
-    return losses
-
-
-def total_loss(losses: dict[str, Tensor], recipe: Recipe) -> Tensor:
-    """The weighted sum, a scalar."""
-    total = losses["icl"] + recipe.matching_weight * losses["pmd"]
-    if "pfr" in losses:
-        total = total + recipe.reconstruction_weight * losses["pfr"]
-    return total
 
 
 def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:

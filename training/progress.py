@@ -1,9 +1,35 @@
-"""The progress bars of `lpr-train`."""
+"""What a run tells while it goes: progress bars, and TensorBoard's log."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from training.distributed import share
+
+
+class ClipsPerSecond(ProgressColumn):
+    """Of tasks whose steps are of so many `clips`, a field of theirs; of others nothing."""
+
+    def render(self, task: Task) -> Text:
+        clips = task.fields.get("clips")
+        if not clips or not task.speed:
+            return Text()
+        return Text(f"{clips * task.speed:.1f} clips/s", style="progress.data.speed")
 
 
 def progress_bars(console: Console) -> Progress:
@@ -11,6 +37,35 @@ def progress_bars(console: Console) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        ClipsPerSecond(),
         TimeRemainingColumn(),
         console=console,
     )
+
+
+class Board:
+    """TensorBoard's log of a run, written by the process that leads."""
+
+    def __init__(self, out: Path) -> None:
+        self._writer = SummaryWriter(out / "tensorboard") if share().leads else None
+        self._before = time.monotonic()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, losses: Mapping[str, float], rate: float, clips: int) -> None:
+        """`rate` is the learning rates' share of their peaks."""
+        now = time.monotonic()
+        values = {f"loss/{name}": value for name, value in losses.items()}
+        values |= {"rate": rate, "clips_per_second": clips / (now - self._before)}
+        self.write(values, step)
+        self._before = now
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)

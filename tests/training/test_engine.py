@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from tests.training.tiny import RECIPE, photographs
-from training import engine
+from training import engine, objective
 from training.checkpoint import Checkpoint, CheckpointError, load, save
-from training.configs import Recipe, Schedule, Source, recipe_from_dict
+from training.configs import Compute, Precision, Recipe, Schedule, Source, recipe_from_dict
 from training.data.batches import BatchDrawer
 from training.engine import learning_rate_share
 from training.models.rice import Rice, RiceConfig
@@ -27,7 +27,9 @@ class KilledError(Exception):
     """Stands for a kill: the run ends between two steps."""
 
 
-def losses_of(recipe: Recipe, out: Path, stop_after: int | None = None) -> list[float]:
+def losses_of(
+    recipe: Recipe, out: Path, stop_after: int | None = None, compute: Compute | None = None
+) -> list[float]:
     seen: list[float] = []
 
     def watch(progress: engine.Progress) -> None:
@@ -37,7 +39,10 @@ def losses_of(recipe: Recipe, out: Path, stop_after: int | None = None) -> list[
 
     data = photographs()
     with contextlib.suppress(KilledError):
-        engine.fit(recipe, {"made": data}, data, out, device=torch.device("cpu"), watch=watch)
+        engine.fit(
+            recipe, {"made": data}, data, out,
+            device=torch.device("cpu"), compute=compute, watch=watch,
+        )  # fmt: skip
     return seen
 
 
@@ -52,6 +57,30 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
         assert got.state == expected.state
         assert got.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_half_precision_scales_its_loss_and_resumes_with_its_scale(tmp_path: Path) -> None:
+    half = Compute("fp16")
+    whole = losses_of(RECIPE, tmp_path / "whole", compute=half)
+    killed = losses_of(RECIPE, tmp_path / "killed", stop_after=4, compute=half)
+    assert killed + losses_of(RECIPE, tmp_path / "killed", compute=half)[1:] == whole
+    state = load(tmp_path / "killed" / "last.safetensors").state
+    assert state == load(tmp_path / "whole" / "last.safetensors").state
+    assert state["scaler"]["_growth_tracker"] == RECIPE.schedule.steps
+
+
+def test_half_precision_gives_nearly_the_gradients_of_full(tmp_path: Path) -> None:
+    batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(0)
+
+    def gradient(precision: Precision) -> torch.Tensor:
+        run = engine.Run(RECIPE, tmp_path, torch.device("cpu"), compute=Compute(precision))
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=64, enabled=precision == "fp16")
+        run.backward(0, batch)
+        run.scaler.unscale_(run.optimizer)
+        return torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None])
+
+    full = gradient("fp32")
+    assert (gradient("fp16") - full).norm() < 0.05 * full.norm()
 
 
 def test_the_averaged_weights_follow_by_the_decay(tmp_path: Path) -> None:
@@ -93,15 +122,15 @@ def test_cosines_are_computed_in_full_precision() -> None:
     model = Rice(RECIPE.model).train()
     batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(0)
     seen = []
-    original = engine.icl_loss
+    original = objective.icl_loss
 
     def spy(similarity: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         seen.append(similarity.dtype)
         return original(similarity, *rest)
 
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(engine, "icl_loss", spy)
-        engine.rice_losses(model, batch, RECIPE)
+        patch.setattr(objective, "icl_loss", spy)
+        objective.rice_losses(model, batch, RECIPE)
     assert seen == [torch.float32]
 
 

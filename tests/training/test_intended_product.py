@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.tiny import CONFIG, RECIPE, photographs, tiny_model
-from training import engine
+from training import engine, objective
 from training.data.batches import BatchDrawer
 from training.models.intended_product import patch_mask
 
@@ -106,9 +106,11 @@ def test_what_lies_outside_the_boxes_changes_no_loss() -> None:
     spoiled = batch.frames.clone()
     spoiled[..., 8:, :] = 5.0  # below the first row of patches
     with torch.no_grad():
-        losses = engine.rice_losses(model, batch, recipe)
-        same = engine.rice_losses(model, replace(batch, frames=spoiled), recipe)
-        other = engine.rice_losses(model, replace(batch, frames=spoiled, patch_mask=None), recipe)
+        losses = objective.rice_losses(model, batch, recipe)
+        same = objective.rice_losses(model, replace(batch, frames=spoiled), recipe)
+        other = objective.rice_losses(
+            model, replace(batch, frames=spoiled, patch_mask=None), recipe
+        )
     for name, loss in losses.items():
         assert torch.allclose(loss, same[name], atol=1e-6), name
         assert not torch.allclose(loss, other[name], atol=1e-4), name

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.tiny import CONFIG, RECIPE, photographs, tiny_model
-from training import engine
+from training import engine, objective
 from training.data.batches import BatchDrawer
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
 from training.models.rice import Rice
@@ -105,7 +105,7 @@ def test_each_clip_is_held_against_the_picture_of_its_own_product() -> None:
     batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(1)
     assert not batch.frame_mask.all(), "a padded clip is among them"
     with torch.no_grad():
-        found = engine.rice_losses(model, batch, RECIPE)["pfr"]
+        found = objective.rice_losses(model, batch, RECIPE)["pfr"]
         pictures, clips = model.encode_together(batch.pictures, batch.frames, batch.frame_mask)
         errors = []
         for clip, product in enumerate(batch.product.tolist()):
@@ -124,5 +124,5 @@ def test_it_is_told_weighted_and_can_be_left_out() -> None:
     assert engine.total_loss(losses, light).item() == pytest.approx(2.05)
     batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(0)
     without = replace(RECIPE, model=replace(CONFIG, reconstruction=None), reconstruction_weight=0.0)
-    assert engine.rice_losses(Rice(without.model), batch, without).keys() == {"icl", "pmd"}
-    assert engine.rice_losses(Rice(CONFIG), batch, RECIPE).keys() == {"icl", "pmd", "pfr"}
+    assert objective.rice_losses(Rice(without.model), batch, without).keys() == {"icl", "pmd"}
+    assert objective.rice_losses(Rice(CONFIG), batch, RECIPE).keys() == {"icl", "pmd", "pfr"}

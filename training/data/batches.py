@@ -1,6 +1,7 @@
 """Draws training batches: products of every source, their pictures, and clips of them.
 
 A batch depends on the recipe's seed and the step alone, so a resumed run draws the same batches.
+Of several processes each draws its share of the recipe's batch.
 What must be read from a disk is read one batch ahead.
 """
 
@@ -18,9 +19,11 @@ from training.configs import Recipe, Source
 from training.data.clip_drawer import ClipDrawer
 from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn
+from training.data.errors import DataError
 from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
 from training.data.transforms import draw_views
+from training.distributed import Share
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Batch:
     frames: Tensor  # float [N,F,3,S,S], zeros where padded
     frame_mask: Tensor  # bool [N,F]
     product: Tensor  # int64 [N], each clip's row in `pictures`
+    identity: Tensor  # int64 [P,2], source and product: processes may have drawn the same
     patch_mask: Tensor | None = None  # bool [N,F,P]; None: all patches take part
 
 
@@ -44,11 +48,20 @@ class BatchDrawer:
     """Batches of a recipe over its sources' pictures."""
 
     def __init__(
-        self, recipe: Recipe, data: Mapping[str, PhotographSet | ClipSet], device: torch.device
+        self,
+        recipe: Recipe,
+        data: Mapping[str, PhotographSet | ClipSet],
+        device: torch.device,
+        share: Share | None = None,
     ) -> None:
+        """Raises DataError where a source cannot be shared out evenly."""
         self._recipe = recipe
         self._device = device
-        self._drawers = [_drawer(source, data[source.name], recipe) for source in recipe.sources]
+        self._share = share or Share()
+        self._drawers = [
+            _drawer(source, data[source.name], recipe.seed, self._share)
+            for source in recipe.sources
+        ]
         self._frames = max(source.frames for source in recipe.sources)
 
     def draw(self, step: int) -> Batch:
@@ -66,9 +79,19 @@ class BatchDrawer:
                 yield self._varied(*read)
 
     def _read(self, step: int) -> tuple[list[Drawn], Generator]:
-        generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
-        tail_cut = self._recipe.tail_cut
-        return [drawer.draw(step, generator, tail_cut) for drawer in self._drawers], generator
+        generator, tail_cut = torch.Generator(), self._recipe.tail_cut
+        if self._share.ranks == 1:
+            generator.manual_seed(self._seed(step))
+            return [drawer.draw(step, generator, tail_cut) for drawer in self._drawers], generator
+        shares = [
+            drawer.draw(step, generator.manual_seed(self._seed(step, source)), tail_cut)
+            for source, drawer in enumerate(self._drawers)  # alike on all processes
+        ]
+        views = len(self._drawers) + self._share.rank
+        return shares, generator.manual_seed(self._seed(step, views))
+
+    def _seed(self, step: int, stream: int = 0) -> int:
+        return self._recipe.seed * 1_000_003 + step + (stream << 40)
 
     def _varied(self, shares: list[Drawn], generator: Generator) -> Batch:
         recipe, size = self._recipe, self._recipe.model.encoder.image_size
@@ -76,6 +99,7 @@ class BatchDrawer:
         for share in shares:
             product += [offset + row for row in share.product]
             offset += len(share.pictures)
+        identity = [(s, one) for s, share in enumerate(shares) for one in share.identity]
         frames = torch.cat([share.frames for share in shares]).to(self._device)
         views = draw_views(frames, size, recipe.frame_view, generator)
         lengths = torch.tensor([length for share in shares for length in share.lengths])
@@ -88,10 +112,16 @@ class BatchDrawer:
             padded,
             frame_mask,
             torch.tensor(product, device=self._device),
+            torch.tensor(identity, device=self._device),
         )
 
 
-def _drawer(source: Source, data: PhotographSet | ClipSet, recipe: Recipe) -> Drawer:
+def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Share) -> Drawer:
+    if source.products % share.ranks:
+        raise DataError(
+            f"source {source.name}: {source.products} products a batch cannot be shared out "
+            f"evenly among {share.ranks} processes"
+        )
     if isinstance(data, PhotographSet):
-        return PhotographDrawer(source, data)
-    return ClipDrawer(source, data, recipe.seed)
+        return PhotographDrawer(source, data, share)
+    return ClipDrawer(source, data, seed, share)

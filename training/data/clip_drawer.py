@@ -23,6 +23,7 @@ from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn, cut_length
 from training.data.errors import DataError
 from training.data.order import ShuffledOrder
+from training.distributed import Share
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,15 @@ class _Read:
 
 class ClipDrawer:
     """A draw is of `source.products` clips in the order, with `clips_per_product` - 1 others of
-    each one's product, where there are any."""
+    each one's product, where there are any; or the share of one process of that."""
 
-    def __init__(self, source: Source, data: ClipSet, seed: int) -> None:
+    def __init__(
+        self, source: Source, data: ClipSet, seed: int, share: Share | None = None
+    ) -> None:
         self._source = source
         self._data = data
         self._seed = seed
+        self._share = share or Share()
         self._order = ShuffledOrder(len(data), seed)
         self._by_product = np.argsort(data.product, kind="stable")
         self._sorted = data.product[self._by_product]
@@ -64,10 +68,12 @@ class ClipDrawer:
             torch.from_numpy(np.stack([frame for clip in found for frame in clip.frames])),
             [len(clip.frames) for clip in found],
             [row[clip.product] for clip in found],
+            np.array(products, np.uint64).view(np.int64).tolist(),
         )
 
     def _chosen(self, step: int) -> list[int]:
-        clips = self._order.share(step, self._source.products).tolist()
+        rank, ranks = self._share.rank, self._share.ranks
+        clips = self._order.share(step, self._source.products // ranks, rank, ranks).tolist()
         rng = default_rng([self._seed, step, 1])
         others = self._source.clips_per_product - 1
         further = [int(other) for clip in clips for other in self._siblings(clip, others, rng)]

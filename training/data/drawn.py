@@ -16,6 +16,7 @@ class Drawn:
     frames: Tensor  # uint8 [M,S,S,3], clip after clip
     lengths: list[int]  # [N], frames of each clip
     product: list[int]  # [N], each clip's row in `pictures`
+    identity: list[int]  # [P], which of the source's products each is, as int64
 
 
 def below(limit: int, generator: Generator) -> int:

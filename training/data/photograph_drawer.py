@@ -8,12 +8,16 @@ from torch import Generator
 from training.configs import Source
 from training.data.drawn import Drawn, below, cut_length
 from training.data.photographs import PhotographSet
+from training.distributed import Share
 
 
 class PhotographDrawer:
-    def __init__(self, source: Source, data: PhotographSet) -> None:
+    """Draws the products of the whole batch, and of them the share of one process."""
+
+    def __init__(self, source: Source, data: PhotographSet, share: Share) -> None:
         self._source = source
         self._data = data
+        self._share = share
         self._clips: dict[int, list[list[int]]] = {}
         for clip in data.clips():
             self._clips.setdefault(int(data.product[clip[0]]), []).append(clip)
@@ -21,7 +25,8 @@ class PhotographDrawer:
 
     def draw(self, step: int, generator: Generator, tail_cut: float) -> Drawn:
         order = torch.randperm(len(self._products), generator=generator)
-        chosen = self._products[order[: self._source.products]]
+        whole = self._products[order[: self._source.products]]
+        chosen = whole[self._share.rank :: self._share.ranks]
         clips = [
             (row, self._clip(product, generator, tail_cut))
             for row, product in enumerate(chosen.tolist())
@@ -33,6 +38,7 @@ class PhotographDrawer:
             self._data.photographs[shown],
             [len(clip) for _, clip in clips],
             [row for row, _ in clips],
+            chosen.tolist(),
         )
 
     def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:

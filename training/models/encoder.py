@@ -14,6 +14,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's constants, RGB, of pixels in [0, 1]
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -197,6 +198,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         width = config.width
         self.config = config
+        self.checkpointing = False
+        """Whether training keeps each block's input alone and computes the rest of it again."""
         self.stem: nn.Module = (
             conv_stem(config)
             if config.stem == "conv"
@@ -223,7 +226,10 @@ class ImageEncoder(nn.Module):
         tokens = self.norm_before(torch.cat([first, patches], dim=1) + self.positions)
         mask = None if patch_mask is None else with_class_token(patch_mask)
         for block in self.blocks:
-            tokens = block(tokens, mask)
+            if self.checkpointing and self.training:
+                tokens = checkpoint(block, tokens, mask, use_reentrant=False)
+            else:
+                tokens = block(tokens, mask)
         return self.project(tokens[:, 0]), tokens
 
     def project(self, tokens: Tensor) -> Tensor:

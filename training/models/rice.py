@@ -7,6 +7,7 @@ Knows nothing of losses or data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,11 @@ class RiceConfig:
             )
 
 
+Encode = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""Normalised pixels [B,3,S,S], patch mask bool [B,P] or None -> embedding [B,E], tokens
+[B,1+P,W]: `Rice.encode`, or a way around it."""
+
+
 class Pictures(NamedTuple):
     embedding: Tensor  # [B,E], L2
     tokens: Tensor  # [B,1+P,W]
@@ -113,12 +119,12 @@ class Rice(nn.Module):
 
     def encode_pictures(self, pixels: Tensor) -> Pictures:
         """Normalised pixels [B,3,S,S]."""
-        embedding, tokens = self._encode(pixels)
+        embedding, tokens = self.encode(pixels)
         return Pictures(F.normalize(embedding, dim=-1), tokens)
 
     def encode_clips(self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor) -> Clips:
         """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
-        embedding, tokens = self._encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
+        embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
         return self.pool_frames(embedding, tokens, frame_mask, patch_mask)
 
     def encode_together(
@@ -127,11 +133,13 @@ class Rice(nn.Module):
         frames: Tensor,
         frame_mask: Tensor,
         patch_mask: Tensor | None = None,
+        encode: Encode | None = None,
     ) -> tuple[Pictures, Clips]:
         """Both views in one pass of the encoder, so that they share batch statistics.
 
         Pictures [B,3,S,S], frames [N,F,3,S,S], frame_mask [N,F]; padded frames are not encoded.
-        `patch_mask` is bool [N,F,P]; without it all patches take part.
+        `patch_mask` is bool [N,F,P]; without it all patches take part. `encode` stands in for the
+        model's own.
         """
         count = pictures.shape[0]
         every_patch = frame_mask.new_ones(*frame_mask.shape, self.config.encoder.patches)
@@ -139,7 +147,8 @@ class Rice(nn.Module):
         if patch_mask is not None:
             whole = frame_mask.new_ones(count, self.config.encoder.patches)
             attended = torch.cat([whole, patch_mask[frame_mask]])
-        embedding, tokens = self._encode(torch.cat([pictures, frames[frame_mask]]), attended)
+        encode = encode or self.encode
+        embedding, tokens = encode(torch.cat([pictures, frames[frame_mask]]), attended)
         clip_embedding = embedding.new_zeros(*frame_mask.shape, embedding.shape[-1])
         clip_tokens = tokens.new_zeros(*frame_mask.shape, *tokens.shape[1:])
         clip_embedding[frame_mask] = embedding[count:]
@@ -154,7 +163,7 @@ class Rice(nn.Module):
             ),
         )
 
-    def _encode(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pixels [B,3,S,S], bool [B,P] -> embedding [B,E], tokens [B,1+P,W]."""
         embedding, tokens = self.encoder(pixels, patch_mask)
         if self.config.tokens == "projected":

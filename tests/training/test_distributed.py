@@ -1,0 +1,147 @@
+"""Two processes that train one model do what one process does with the whole batch."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tests.training.tiny import RECIPE, photographs
+from training import engine
+from training.checkpoint import load
+from training.configs import Compute
+from training.data.batches import Batch, BatchDrawer
+from training.data.errors import DataError
+from training.distributed import Share, first_of_each
+
+CPU = torch.device("cpu")
+# Without what is random in a forward pass, and without batch statistics, which are each process's.
+MODEL = replace(
+    RECIPE.model,
+    encoder=replace(RECIPE.model.encoder, stem="patch", drop_path=0.0),
+    attention_dropout=0.0,
+)
+EXACT = replace(RECIPE, model=MODEL, contest="both")
+COMPUTES = {
+    "plain": Compute("fp32"),
+    "chunked": Compute("fp32", chunk=3, checkpointing=True),
+}
+ROWS = (([0, 1, 2], [0, 1, 2, 3, 4]), ([3, 0], [6, 7, 5]))
+"""Pictures and clips of each process: not as many, and a clip of product 0, whose picture the
+other has too."""
+
+
+class KilledError(Exception):
+    """Stands for a kill: the run ends between two steps."""
+
+
+def whole_batch() -> Batch:
+    return BatchDrawer(EXACT, {"made": photographs()}, CPU).draw(0)
+
+
+def part(rank: int) -> Batch:
+    """Clip 5, of product 2, is made one of product 0 in both `part` and `joint`."""
+    batch, (pictures, clips) = joint(), ROWS[rank]
+    return Batch(
+        batch.pictures[pictures],
+        batch.frames[clips],
+        batch.frame_mask[clips],
+        torch.tensor([pictures.index(int(row)) for row in batch.product[clips]]),
+        batch.identity[pictures],
+    )
+
+
+def joint() -> Batch:
+    batch = whole_batch()
+    product = batch.product.clone()
+    product[5] = 0
+    return replace(batch, product=product)
+
+
+def gradients(batch: Batch, compute: Compute, out: Path) -> tuple[dict[str, float], list[Tensor]]:
+    run = engine.Run(EXACT, out, CPU, compute=compute)
+    losses = run.backward(0, batch)
+    return losses, [parameter.grad for parameter in run.model.parameters()]  # type: ignore[misc]
+
+
+def fit(out: Path, stop_after: int | None = None) -> None:
+    def watch(progress: engine.Progress) -> None:
+        if progress.step == stop_after:
+            raise KilledError
+
+    data = photographs()
+    with contextlib.suppress(KilledError):
+        engine.fit(RECIPE, {"made": data}, data, out, device=CPU, watch=watch)
+
+
+def one_of_two(rank: int, out: Path) -> None:
+    """What each process does, told in files."""
+    torch.set_num_threads(1)
+    meeting = (out / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    for name, compute in COMPUTES.items():
+        torch.save(gradients(part(rank), compute, out), out / f"{name}-{rank}.pt")
+    fit(out / "whole")
+    fit(out / "killed", stop_after=4)
+    fit(out / "killed")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=one_of_two, args=(rank, out)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    return out
+
+
+@pytest.mark.parametrize("name", ["plain", "chunked"])
+def test_losses_and_gradients_are_those_of_one_process(
+    told: Path, tmp_path: Path, name: str
+) -> None:
+    losses, expected = gradients(joint(), Compute("fp32"), tmp_path)
+    for rank in range(2):
+        found, grads = torch.load(told / f"{name}-{rank}.pt")
+        assert found == pytest.approx(losses, abs=1e-4)
+        assert found.keys() == {"icl", "pmd", "pfr"}
+        for gradient, wanted in zip(grads, expected, strict=True):
+            assert torch.allclose(gradient, wanted, atol=1e-4)
+    assert max(gradient.abs().max() for gradient in expected) > 0.1, "1e-4 is small beside them"
+
+
+def test_a_killed_run_of_two_goes_on_as_if_nothing_had_happened(told: Path) -> None:
+    for name in ("last.safetensors", "best.safetensors"):
+        expected, got = load(told / "whole" / name), load(told / "killed" / name)
+        assert got.state == expected.state
+        assert got.tensors.keys() == expected.tensors.keys()
+        assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_processes_draw_different_products_of_one_batch() -> None:
+    def drawn(share: Share) -> list[int]:
+        drawer = BatchDrawer(RECIPE, {"made": photographs()}, CPU, share)
+        return [product for step in range(3) for _, product in drawer.draw(step).identity.tolist()]
+
+    first, second = drawn(Share(0, 2)), drawn(Share(1, 2))
+    assert all(set(first[i : i + 2]).isdisjoint(second[i : i + 2]) for i in (0, 2, 4))
+    assert len(first) == len(second) == 6
+    with pytest.raises(DataError, match="4 products a batch cannot be shared out evenly among 3"):
+        drawn(Share(0, 3))
+
+
+def test_of_a_product_that_two_have_drawn_the_first_picture_counts() -> None:
+    identity = torch.tensor([[0, 7], [0, 8], [1, 7], [0, 8], [0, 7], [0, 9]])
+    kept, place = first_of_each(identity)
+    assert kept.tolist() == [True, True, True, False, False, True]
+    assert place.tolist() == [0, 1, 2, 1, 0, 3]
