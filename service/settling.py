@@ -36,6 +36,11 @@ _BATCH_PICTURES = 128  # of products that are indexed again, in one write to the
 class Index(Protocol):
     """What is asked of `service.gallery.index.VectorIndex`."""
 
+    @property
+    def is_filling(self) -> bool: ...
+
+    def complete(self) -> None: ...
+
     def upsert(self, entries: Entries) -> None: ...
 
     def delete(self, row_ids: Iterable[str]) -> None: ...
@@ -120,6 +125,7 @@ class Settler:
         """Bring the whole index into agreement with the catalogue. Raises UnavailableError."""
         before = [marker for marker in self._pending.all() if self._may_be_settled(marker)]
         self._settle((Task(*key) for key in self.differences()), stoppable=True)
+        self._index.complete()
         self._pending.close(before)
 
     def differences(self, shop_id: str | None = None) -> list[tuple[str, str]]:
@@ -139,8 +145,13 @@ class Settler:
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.
 
-        Raises UnavailableError.
+        Fill an index that Milvus has lost. Raises UnavailableError.
         """
+        if self._index.is_filling:
+            with self._locks.try_hold("fill") as ours:
+                if ours:
+                    logger.warning("the index is filled from the catalogue")
+                    self.reconcile()
         due = self._pending.due()
         if due:
             # Others each time, so that one that ends the process does not keep them all waiting.

@@ -16,7 +16,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
 _SLOW_S = 3.0  # a call to a server that takes longer hangs
 _KEYS = 500  # in one filter
+_LOST = (100, 101)  # Milvus's codes: there is no such collection, it is not loaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class VectorIndex:
         embedding: int,
         match_state: int,
     ) -> None:
-        """Connect, and create and load the collection where it is missing.
+        """Connect, and load the collection; one that is missing `is_filling` until `complete`.
 
         `embedding` and `match_state` are the vectors' lengths; `written` is told of every write.
         Raises StartupError.
@@ -117,6 +118,7 @@ class VectorIndex:
         self._unflushed = 0
         self._telemetry = telemetry
         self._written = written
+        self._target = self.collection
         # Lite mixes up its writes when several threads write at once; a server does not.
         self._writing: AbstractContextManager[object] = (
             threading.Lock() if self.embedded else nullcontext()
@@ -130,7 +132,7 @@ class VectorIndex:
                     token=settings.token or "",
                     timeout=settings.timeout_s,
                 )
-                self._create()
+                self._open()
         except IndexUnavailableError as error:
             where = settings.uri or lite_path
             raise StartupError(f"the vector index at {where} cannot be used: {error}") from error
@@ -139,6 +141,11 @@ class VectorIndex:
         self.breaker.close()
         with self._call("close"):
             self._client.close()
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether it takes writes only: what the catalogue has is not all there yet."""
+        return self._target != self.collection
 
     @property
     def _timeout_s(self) -> float:
@@ -151,7 +158,7 @@ class VectorIndex:
         rows = _rows(entries)
         with self._call("upsert"), self._writing:
             for batch in _batches(rows, _WRITE_ROWS):
-                self._client.upsert(self.collection, batch, timeout=self._timeout_s)
+                self._client.upsert(self._target, batch, timeout=self._timeout_s)
                 self.breaker.progress()
                 self._flush_after(len(batch))
             self._note_write()
@@ -160,7 +167,7 @@ class VectorIndex:
     def delete(self, row_ids: Iterable[str]) -> None:
         with self._call("delete"), self._writing:
             for batch in _batches(row_ids, _WRITE_ROWS):
-                self._client.delete(self.collection, ids=batch, timeout=self._timeout_s)
+                self._client.delete(self._target, ids=batch, timeout=self._timeout_s)
                 self.breaker.progress()
             self._note_write()
 
@@ -179,7 +186,7 @@ class VectorIndex:
         found: list[Row] = []
         with self._call("keys"):
             pages = self._client.query_iterator(
-                self.collection,
+                self._target,
                 batch_size=_READ_ROWS,
                 filter=filter_,
                 output_fields=["id", "shop_id", "product_id"],
@@ -191,12 +198,12 @@ class VectorIndex:
             pages.close()
         return found
 
-    @_guarded
     def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
         """Up to `limit` pictures of a shop, in no order, in one query. `since`: as in `search`."""
-        with self._call("load"):
+        self._check_filled()
+        with self.breaker.call(), self._call("load"):
             rows = self._client.query(
-                self.collection,
+                self._target,
                 filter=_in_shop(shop_id),
                 output_fields=[*_PICTURE_FIELDS, "embedding"],
                 limit=limit,
@@ -211,7 +218,6 @@ class VectorIndex:
                 self._states(rows),
             )
 
-    @_guarded
     def search(
         self, shop_id: str, embedding: Vectors, limit: int, since: int | None = None
     ) -> Candidates:
@@ -220,9 +226,10 @@ class VectorIndex:
         With all that was written by the time `since` of Milvus's clock; None: by now, for which a
         server waits 200 ms and more.
         """
-        with self._call("search"):
+        self._check_filled()
+        with self.breaker.call(), self._call("search"):
             (hits,) = self._client.search(
-                self.collection,
+                self._target,
                 data=[embedding],
                 anns_field="embedding",
                 filter=_in_shop(shop_id),
@@ -241,39 +248,77 @@ class VectorIndex:
                 exact=False,
             )
 
-    def _reconnect(self) -> None:
-        """A server that was started again has the collection, and has not loaded it."""
+    def complete(self) -> None:
+        """All of the catalogue is in it: let it be read, by every replica."""
+        if self.is_filling:
+            with self._call("complete"), suppress(MilvusException):  # another has done it
+                self._client.rename_collection(
+                    self._target, self.collection, timeout=self._timeout_s
+                )
+            self._find()
+        if self.is_filling:
+            raise IndexUnavailableError("the index is being filled, by another replica too")
+
+    @_guarded
+    def _find(self) -> None:
         with self._call("open"):
-            self._create()
+            self._open()
+
+    def _check_filled(self) -> None:
+        """Raises IndexUnavailableError until it is; looked up outside what counts as a failure."""
+        if self.is_filling:
+            self._find()
+        if self.is_filling:
+            raise IndexUnavailableError("the index is being filled from the catalogue; ask again")
+
+    def _reconnect(self) -> None:
+        with self._call("open"):
+            self._open()
 
     @contextmanager
     def _call(self, name: str) -> Iterator[None]:
         with _index_errors(), self._telemetry.call("milvus", name):
-            yield
+            try:
+                yield
+            except MilvusException as error:
+                if error.code in _LOST and name != "open":
+                    self._open()  # for the next call; this one may have been done in part
+                raise
 
-    def _create(self) -> None:
-        if not self._client.has_collection(self.collection, timeout=self._timeout_s):
-            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
-            schema.add_field("shop_key", DataType.VARCHAR, max_length=64)
-            schema.add_field("product_key", DataType.VARCHAR, max_length=64)
-            schema.add_field("shop_id", DataType.VARCHAR, max_length=1_024)
-            schema.add_field("product_id", DataType.VARCHAR, max_length=1_024)
-            schema.add_field("title", DataType.VARCHAR, max_length=8_192)
-            schema.add_field("image_id", DataType.VARCHAR, max_length=64)
-            schema.add_field("state", DataType.VARCHAR, max_length=65_535)
-            schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=self._embedding)
-            self._client.create_collection(
-                self.collection,
-                schema=schema,
-                index_params=self._index_params(),
-                # A product is found as soon as its post was answered, by any replica; reads that
-                # know how late it was written ask for that. Lite is always this way and would
-                # hide a weaker choice.
-                consistency_level="Strong",
-                timeout=self._timeout_s,
-            )
-        self._client.load_collection(self.collection, timeout=self._timeout_s)
+    def _open(self) -> None:
+        """Load the collection: that of a server that was started again is there and not loaded.
+
+        Where it is missing, for a new bundle or because Milvus has lost it, another name is taken
+        until it is filled, so that no replica ever reads from half of it.
+        """
+        there = self._client.has_collection(self.collection, timeout=self._timeout_s)
+        target = self.collection if there else f"{self.collection}_filling"
+        if not there and not self._client.has_collection(target, timeout=self._timeout_s):
+            self._create(target)
+        self._client.load_collection(target, timeout=self._timeout_s)
+        self._target = target
+
+    def _create(self, name: str) -> None:
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("shop_key", DataType.VARCHAR, max_length=64)
+        schema.add_field("product_key", DataType.VARCHAR, max_length=64)
+        schema.add_field("shop_id", DataType.VARCHAR, max_length=1_024)
+        schema.add_field("product_id", DataType.VARCHAR, max_length=1_024)
+        schema.add_field("title", DataType.VARCHAR, max_length=8_192)
+        schema.add_field("image_id", DataType.VARCHAR, max_length=64)
+        schema.add_field("state", DataType.VARCHAR, max_length=65_535)
+        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=self._embedding)
+        self._client.create_collection(
+            name,
+            schema=schema,
+            index_params=self._index_params(),
+            # A product is found as soon as its post was answered, by any replica; reads that know
+            # how late it was written ask for that. Lite is always this way and would hide a weaker
+            # choice.
+            consistency_level="Strong",
+            timeout=self._timeout_s,
+        )
 
     def _index_params(self) -> Any:
         params = self._client.prepare_index_params()
@@ -300,7 +345,7 @@ class VectorIndex:
         """
         self._unflushed += rows
         if self.embedded and self._unflushed >= _UNFLUSHED_ROWS:
-            self._client.flush(self.collection, timeout=self._timeout_s)
+            self._client.flush(self._target, timeout=self._timeout_s)
             self._unflushed = 0
 
     def _states(self, rows: Sequence[dict[str, Any]]) -> Vectors:

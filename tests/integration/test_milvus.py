@@ -5,9 +5,12 @@ Skipped where there is no server to start; `make milvus-server` installs one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from service.coordination.epochs import Epochs, written_at
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
+from service.errors import IndexUnavailableError
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import VectorIndex, WriteTime, row_id
 from service.settings import MilvusSettings
@@ -22,6 +26,7 @@ from service.telemetry import Telemetry
 from tests.integration.milvus_server import MilvusServer
 
 E, D = 8, 6
+T = TypeVar("T")
 
 
 @contextmanager
@@ -68,6 +73,7 @@ def test_another_replica_reads_each_write_at_once(
         replica(milvus_server, tmp_path) as (here, written),
         replica(milvus_server, tmp_path) as (there, _),
     ):
+        here.complete()
         writing, reading = Epochs(store, written.latest), Epochs(store, lambda: None)
         for i in range(20):
             put = entries(f"shop-{i}", *(f"p{i}" for i in range(50)))
@@ -81,3 +87,52 @@ def test_another_replica_reads_each_write_at_once(
             writing.renew(put.shop_id)
             since = written_at(reading.read(put.shop_id))
             assert len(there.load(put.shop_id, 100, since).pictures) == 49
+
+
+def test_a_server_that_was_started_again_is_loaded_by_the_call_that_misses_it(
+    milvus_server: MilvusServer, tmp_path: Path
+) -> None:
+    put = entries("restarted", "a", "b")
+    with replica(milvus_server, tmp_path) as (index, _):
+        index.complete()
+        index.upsert(put)
+        milvus_server.kill()
+        milvus_server.start()
+        assert len(until_it_answers(lambda: index.load("restarted", 10)).pictures) == 2
+
+
+def test_what_milvus_lost_is_read_by_nobody_until_it_is_filled_again(
+    milvus_server: MilvusServer, tmp_path: Path
+) -> None:
+    """The whole of Milvus: its directory is removed, while two replicas run."""
+    put = entries("lost", "a", "b")
+    with (
+        replica(milvus_server, tmp_path) as (here, _),
+        replica(milvus_server, tmp_path) as (there, _),
+    ):
+        here.complete()
+        here.upsert(put)
+        assert len(there.load("lost", 10).pictures) == 2
+        milvus_server.kill()
+        shutil.rmtree(milvus_server._folder)
+        milvus_server.start()
+        until_it_answers(lambda: here.upsert(entries("lost", "a")))
+        assert here.is_filling
+        for index in (here, there):
+            with pytest.raises(IndexUnavailableError):
+                index.load("lost", 10)
+        here.upsert(put)
+        here.complete()
+        assert len(here.load("lost", 10).pictures) == 2
+        assert len(until_it_answers(lambda: there.load("lost", 10)).pictures) == 2
+        assert not there.is_filling
+
+
+def until_it_answers(ask: Callable[[], T]) -> T:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except IndexUnavailableError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -84,8 +84,13 @@ class FakeIndex:
 
     rows: dict[str, tuple[str, Picture, np.ndarray, np.ndarray]] = field(default_factory=dict)
     down: bool = False
+    is_filling: bool = False
     loads: int = 0
     searches: int = 0
+
+    def complete(self) -> None:
+        self._check()
+        self.is_filling = False
 
     def upsert(self, entries: Entries) -> None:
         self._check()

@@ -22,6 +22,12 @@ NASTY = 'x" or id != "'
 
 
 def open_index(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> VectorIndex:
+    index = open_unfilled(folder, bundle_id)
+    index.complete()
+    return index
+
+
+def open_unfilled(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> VectorIndex:
     return VectorIndex(
         MilvusSettings(),
         folder / "milvus.db",
@@ -202,6 +208,33 @@ def test_every_foreign_error_becomes_ours(
     ):
         with pytest.raises(IndexUnavailableError):
             call()
+
+
+def test_nothing_is_read_from_an_index_that_is_not_filled_yet(tmp_path: Path) -> None:
+    index = open_unfilled(tmp_path)
+    put = entries("shop", "a", "b")
+    index.upsert(put)
+    for _ in range(5):  # which is not taken for Milvus being away
+        for read in (
+            lambda: index.load("shop", 10),
+            lambda: index.search("shop", put.embeddings[0], 5),
+        ):
+            with pytest.raises(IndexUnavailableError, match="filled"):
+                read()
+    index.delete([row_id("shop", put.pictures[1])])
+    index.close()
+    successor = open_unfilled(tmp_path)
+    assert successor.is_filling, "its predecessor died while it was filling"
+    assert len(list(successor.scan())) == 1
+    successor.complete()
+    successor.complete()
+    assert successor.load("shop", 10).pictures == put.pictures[:1]
+    successor.upsert(put)
+    successor.close()
+    again = open_unfilled(tmp_path)
+    assert not again.is_filling
+    assert len(again.load("shop", 10).pictures) == 2
+    again.close()
 
 
 def test_a_place_where_it_cannot_be_is_a_startup_error(tmp_path: Path) -> None:

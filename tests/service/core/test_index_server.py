@@ -38,6 +38,7 @@ def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         embedding=2,
         match_state=2,
     )
+    index.complete()
     vectors = np.ones((1, 2), np.float32)
     index.upsert(Entries("shop", (Picture("p", None, "i"),), vectors, vectors))
     yield index

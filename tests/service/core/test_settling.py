@@ -176,6 +176,17 @@ class TestAccepting:
         assert world.agrees()
 
 
+def test_an_index_that_milvus_lost_is_filled_again(world: World) -> None:
+    for name, image in (("a", RED), ("b", GREEN)):
+        world.put(name, image)
+    rows = dict(world.index.rows)
+    world.index.rows.clear()
+    world.index.is_filling = True
+    world.service.settler.sweep()
+    assert world.index.rows.keys() == rows.keys()
+    assert not world.index.is_filling
+
+
 class Dying:
     """Counts the changes a write makes to storage and index, and ends the process at one."""
 
