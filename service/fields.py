@@ -16,6 +16,11 @@ from service.errors import BadInputError, MetadataTooLargeError
 MAX_IMAGES = 64  # of a product
 MAX_METADATA_BYTES = 16_384
 
+# For readers of the documentation, as regular expressions of JSON Schema: no other characters, no
+# separators but the space. What is checked is said below in words.
+_PRINTABLE = r"^(?:[^\p{C}\p{Z}]| )*$"
+_ADDRESSABLE = r"^(?!\.{1,2}$)(?:[^/\p{C}\p{Z}]| )+$"
+
 
 def _plain(text: str) -> str:
     if not text.isprintable():
@@ -74,11 +79,18 @@ def _keepable(metadata: object) -> object:
 
 Identifier = Annotated[
     str,
-    Field(min_length=1, max_length=128, description="printable characters, no slash"),
+    Field(
+        min_length=1,
+        max_length=128,
+        description="printable characters, no slash",
+        json_schema_extra={"pattern": _ADDRESSABLE},
+    ),
     AfterValidator(_plain),
     AfterValidator(_addressable),
 ]
-Title = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+Title = Annotated[
+    str, Field(max_length=500, json_schema_extra={"pattern": _PRINTABLE}), AfterValidator(_plain)
+]
 Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_keepable),  # before, for pydantic points at keys, and a key may be at fault

@@ -52,7 +52,7 @@ async def read_form(
     RequestTimeoutError where the body takes longer than `within_s`, ClientLeftError.
     """
     async with arriving(within_s):
-        form = await _parse(request)
+        form = await _parse(request, sum(files.values()))
     try:
         return Form(_fields(form, fields, files), await _files(form, files))
     finally:
@@ -75,7 +75,7 @@ async def read_upload(
     Raises as `read_form`, and StorageFullError.
     """
     async with arriving(within_s):
-        form = await _parse(request, folder)
+        form = await _parse(request, 1, folder)
     try:
         values = _fields(form, fields, {name: 1})
         parts = form.getlist(name)
@@ -89,14 +89,14 @@ async def read_upload(
         await form.close()
 
 
-async def _parse(request: Request, folder: Path | None = None) -> FormData:
+async def _parse(request: Request, most_files: int, folder: Path | None = None) -> FormData:
     if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaTypeError("send the body as multipart/form-data")
     # The parser itself, for `Request.form` tells all its errors apart by prose alone.
     parser = _Parser(
         request.headers,
         request.stream(),
-        max_files=MAX_FILES,
+        max_files=most_files,
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,
     )
@@ -106,7 +106,7 @@ async def _parse(request: Request, folder: Path | None = None) -> FormData:
     except MultiPartException as error:
         if parser.has_too_many_parts:
             raise TooManyPartsError(
-                f"a form has at most {MAX_FILES} files and {MAX_FIELDS} fields"
+                f"this form has at most {most_files} files and {MAX_FIELDS} fields"
             ) from error
         raise MalformedMultipartError(
             f"the multipart body is malformed: {error.message}"
@@ -184,12 +184,25 @@ def _no_file(name: str, text: str) -> BadInputError:
 
 
 def multipart_schema(
-    fields: type[BaseModel], files: Mapping[str, dict[str, Any]]
+    fields: type[BaseModel], files: Mapping[str, dict[str, Any]], **rules: Any
 ) -> dict[str, Any]:
-    """OpenAPI's `requestBody` of a form: its fields, and `files` as properties by name."""
+    """OpenAPI's `requestBody` of a form: its fields, `files` as properties by name, and `rules` of
+    JSON Schema about both.
+    """
     schema = fields.model_json_schema()
-    schema["properties"] |= files
+    properties = {name: _without_null(field) for name, field in schema["properties"].items()}
+    required = [*schema["required"], *rules.pop("required", ())]
+    schema |= {"properties": properties | dict(files), "required": required} | rules
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """What may be left out of a form cannot be null there: that would be the text "null"."""
+    if "anyOf" not in field:
+        return field
+    [kind] = [option for option in field["anyOf"] if option != {"type": "null"}]
+    rest = {key: value for key, value in field.items() if key not in ("anyOf", "default")}
+    return {**kind, **rest}
 
 
 def file_schema(description: str) -> dict[str, Any]:
@@ -197,4 +210,10 @@ def file_schema(description: str) -> dict[str, Any]:
 
 
 def files_schema(description: str) -> dict[str, Any]:
-    return {"type": "array", "items": file_schema(""), "description": description}
+    return {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "minItems": 1,
+        "maxItems": MAX_FILES,
+        "description": description,
+    }

@@ -25,7 +25,7 @@ from service.api.jobs import job_body, job_response
 from service.api.problems import documented
 from service.api.schemas import JobAnswer, Product, ProductPage
 from service.api.state import service_of
-from service.coordination.idempotency import Answer, check_key
+from service.coordination.idempotency import KEY_PATTERN, Answer, check_key
 from service.errors import BadInputError, NotIndexedYetError
 from service.fields import Identifier, Metadata, MetadataText, Title
 from service.indexing import NewProduct
@@ -69,7 +69,7 @@ class _Posted:
 
 def _request_body() -> dict[str, Any]:
     files = {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
-    body = multipart_schema(ProductForm, files)
+    body = multipart_schema(ProductForm, files, required=["images"])
     body["content"]["application/json"] = {"schema": ProductByUrl.model_json_schema()}
     return body
 
@@ -90,7 +90,10 @@ async def put_product(
     key: Writer,
     idempotency_key: Annotated[
         str | None,
-        Header(description="send a post again under its key, and it has one effect and one answer"),
+        Header(
+            description="send a post again under its key, and it has one effect and one answer",
+            json_schema_extra={"pattern": KEY_PATTERN},
+        ),
     ] = None,
     prefer: Annotated[
         list[str] | None, Header(description="`respond-async`: answer 202 as soon as it is stored")

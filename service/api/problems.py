@@ -96,7 +96,16 @@ async def _on_framework(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path}: {error.detail}",
         **_occurrence(request.scope),
     )
-    return _response(problem, error.headers or {}, request.scope)
+    headers = dict(error.headers or {})
+    if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(sorted(_methods(request))) or headers["allow"]
+    return _response(problem, headers, request.scope)
+
+
+def _methods(request: Request) -> set[str]:
+    """All that are documented at this address; the framework names those of one route."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return {method.upper() for method in request.app.openapi()["paths"].get(path, ())}
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -50,7 +50,11 @@ _FILES = {
     summary="Recognise the product shown in a clip",
     response_model=RecognizeAnswer,
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504),
-    openapi_extra={"requestBody": multipart_schema(RecognizeFields, _FILES)},
+    openapi_extra={
+        "requestBody": multipart_schema(
+            RecognizeFields, _FILES, oneOf=[{"required": ["clip"]}, {"required": ["frames"]}]
+        )
+    },
 )
 async def recognize(request: Request, key: Recognizing) -> Response:
     """The decision names the best candidate if its calibrated confidence is high enough, else it

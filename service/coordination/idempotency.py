@@ -31,7 +31,7 @@ _KEEP_S = 86_400
 _IF_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call({}) end"
 _REPLACE_IF_OURS = _IF_OURS.format("'SET', KEYS[1], ARGV[2], 'EX', ARGV[3]")
 _DELETE_IF_OURS = _IF_OURS.format("'DEL', KEYS[1]")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Idempotency:
 
 def check_key(key: str) -> None:
     """Raises IdempotencyKeyInvalidError."""
-    if not _KEY.fullmatch(key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise IdempotencyKeyInvalidError(
             "an Idempotency-Key is 1 to 255 visible ASCII characters, for instance a UUID"
         )
