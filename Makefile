@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test test-faults test-image milvus-server check dashboards sizing operations-tools format clean
+.PHONY: help demo serve test test-faults test-image milvus-server fuzz check dashboards sizing operations-tools format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ milvus-server: $(VENV)/milvus/bin/milvus-server  ## install a real Milvus server
 
 test-image:  ## build the image from nothing and recognise a clip in it (root, Debian, no registry)
 	deploy/test-image.sh
+
+fuzz: $(VENV)/.testing  ## send every parser RUNS bad inputs and the API CASES requests
+	FUZZ_RUNS=$(or $(RUNS),20000) FUZZ_CASES=$(or $(CASES),1000) $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/.testing  ## lint, types and the direction of imports
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from service.api.jobs import job_body, job_response
 from service.api.problems import documented
 from service.api.schemas import JobAnswer
 from service.api.state import service_of
-from service.coordination.idempotency import Answer, Lease, check_key
+from service.coordination.idempotency import KEY_PATTERN, Answer, Lease, check_key
 from service.fields import Identifier
 from service.keys import Grant
 from service.parts import Parts
@@ -49,14 +49,19 @@ _BATCH = file_schema(
     summary="Store or replace up to 10,000 products",
     response_model=JobAnswer,
     responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 504, 507),
-    openapi_extra={"requestBody": multipart_schema(BatchFields, {"batch": _BATCH})},
+    openapi_extra={
+        "requestBody": multipart_schema(BatchFields, {"batch": _BATCH}, required=["batch"])
+    },
 )
 async def put_batch(
     request: Request,
     key: Writer,
     idempotency_key: Annotated[
         str | None,
-        Header(description="send a batch again under its key, and it has one effect and one job"),
+        Header(
+            description="send a batch again under its key, and it has one effect and one job",
+            json_schema_extra={"pattern": KEY_PATTERN},
+        ),
     ] = None,
 ) -> Response:
     """When this is answered, every item is either stored durably or told as failed, with its

@@ -191,7 +191,7 @@ def multipart_schema(
     """
     schema = fields.model_json_schema()
     properties = {name: _without_null(field) for name, field in schema["properties"].items()}
-    required = [*schema["required"], *rules.pop("required", ())]
+    required = [*schema.get("required", ()), *rules.pop("required", ())]
     schema |= {"properties": properties | dict(files), "required": required} | rules
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 

@@ -98,7 +98,7 @@ async def _on_framework(request: Request, error: Exception) -> Response:
     )
     headers = dict(error.headers or {})
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(sorted(_methods(request))) or headers["allow"]
+        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers["Allow"]
     return _response(problem, headers, request.scope)
 
 

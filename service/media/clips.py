@@ -243,7 +243,7 @@ def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
             numerator, _, denominator = base.partition(b"/")
             try:
                 times.append(int(ticks) * int(numerator) / int(denominator))
-            except (ValueError, ZeroDivisionError):
+            except (ValueError, ArithmeticError):
                 break  # a line cut by the kill: the frames behind it are not looked at
     return np.array(times, np.float64)
 

@@ -17,8 +17,10 @@ from service.errors import (
     ClipTooManyStreamsError,
 )
 
-_DURATION = re.compile(r"^\[info\]   Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MULTILINE)
-_ENDED = re.compile(r"\d+ frames decoded; (\d+) decode errors")
+_DURATION = re.compile(
+    r"^\[info\]   Duration: (\d{1,9}):(\d\d):(\d\d\.\d{1,9})", re.MULTILINE | re.ASCII
+)
+_ENDED = re.compile(r"\d+ frames decoded; (\d{1,20}) decode errors", re.ASCII)
 _ERROR = re.compile(r"^(?P<source>.*)\[(?:error|fatal|panic)\] (?P<message>.*)$", re.MULTILINE)
 _CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
 _DECODER_NOT_OPENED = re.compile(r"\[dec:.*Error while opening decoder|no decoder found")

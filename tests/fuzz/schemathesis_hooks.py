@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.integration.material import clip, picture
 
-_PICTURE = picture(0)
+PICTURE = picture(0)
 
 schemathesis.openapi.format(
-    "binary", st.sampled_from([_PICTURE, picture(1), clip(_PICTURE)]) | st.binary(max_size=64)
+    "binary", st.sampled_from([PICTURE, picture(1), clip(PICTURE)]) | st.binary(max_size=64)
 )
