@@ -104,8 +104,9 @@ async def _on_framework(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """All that are documented at this address; the framework names those of one route."""
-    path = getattr(request.scope.get("route"), "path", "")
-    return {method.upper() for method in request.app.openapi()["paths"].get(path, ())}
+    paths = request.app.openapi()["paths"]
+    pattern = getattr(request.scope.get("route"), "path", "")
+    return {method.upper() for method in paths.get(request.url.path, paths.get(pattern, ()))}
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -360,7 +360,9 @@ TARGETS: dict[str, Target] = {
             b'{"shop_id": "s", "product_id": "p", "title": "t", "metadata": {}, "images": ["http://a/"]}'
         ],
     ),
-    "metadata": Target(metadata, [b'{"price": 1.5, "tags": ["\\u00e9", null, true]}'], _JSON),
+    "metadata": Target(
+        metadata, [b'{"a":1}', b'{"price": 1.5, "tags": ["\\u00e9", null, true]}'], _JSON
+    ),
     "identifier": Target(identifier, ["été 夏".encode(), b'x" or id!="', b".."]),
     "idempotency-key": Target(idempotency_key, [b"8e03978e-40d5-43dd-bc93-6894a57f9324"]),
     "authorization": Target(authorization, [b"Bearer lpr_0123456789ab_" + b"A" * 43]),
