@@ -7,9 +7,11 @@ at too. Seeds are good inputs, for a fuzzer to spoil. `tests.fuzz.run` feeds the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -66,6 +68,8 @@ class Target:
 
 # A small loop and small limits: a fuzzer counts on thousands of runs a second.
 _LOOP = asyncio.new_event_loop()
+_FOLDER = Path(tempfile.mkdtemp(prefix="lpr-fuzz-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _LIMITS = MediaSettings(max_image_pixels=100_000, max_image_metadata_bytes=4_000)
 
 
@@ -181,7 +185,7 @@ def idempotency_key(data: bytes) -> None:
 
 
 def _keys() -> KeyRing:
-    file = Path(tempfile.mkdtemp()) / "keys.json"
+    file = _FOLDER / "keys.json"
     create_key(file, name="a", shops="all", rights=[Right.RECOGNIZE], expires_at=None)
     return KeyRing(file, expected=True)
 
@@ -319,7 +323,7 @@ def _tar(kind: str) -> bytes:
 
 def batch(data: bytes) -> None:
     try:
-        with open_batch(io.BytesIO(data), BatchLimits(100_000, 10_000)) as opened:
+        with open_batch(io.BytesIO(data), BatchLimits(100_000, 10_000, _FOLDER)) as opened:
             check_batch(opened, "shop")
             for item in items(opened, None):
                 try:
