@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -20,8 +20,9 @@ from training.data.errors import DataError
 from training.data.opening import Track, open_judging, open_training
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
-from training.evaluation import protocol
+from training.evaluation import ablation, protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
+from training.evaluation.metrics import Accuracy
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
@@ -76,21 +77,21 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
 
     On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
     """
-    recipe = _recipe(recipe_name)
-    if steps is not None:
-        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps))
+    recipe = _recipe(recipe_name, steps)
     if start is not None and encoder is not None:
         raise _fail("--start brings an encoder: give one of --start and --encoder")
     begin = None if start is None else _load(start)
     compute = _compute(precision, chunk, checkpointing)
-    folders = _folders(data)
-    if missing := [source.name for source in recipe.sources if source.name not in folders]:
-        raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
+    folders = _folders_of(recipe, data)
     if encoder is not None:
         begin = model_commands.begun(recipe, encoder)
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
-        best = _fitted(recipe, folders, out, device=place, begin=begin, compute=compute)
+        with progress_bars(console) as bars:
+            best = _fitted(
+                recipe, _open(recipe, folders, bars), out, bars,
+                device=place, begin=begin, compute=compute,
+            )  # fmt: skip
     console.print(f"best checkpoint: {best}")
 
 
@@ -101,45 +102,95 @@ def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Co
         raise _fail(str(error)) from error
 
 
+class _Opened(NamedTuple):
+    """What a recipe is trained on and chosen by."""
+
+    sets: dict[str, PhotographSet | ClipSet]
+    val: PhotographSet | QuerySet
+
+
+def _open(recipe: Recipe, folders: dict[str, Path], bars: Progress) -> _Opened:
+    with distributed.first_alone():
+        return _Opened(
+            {s.name: _training(recipe, s, folders[s.name], bars) for s in recipe.sources},
+            _judging(recipe, folders[recipe.validate_on], "val", bars),
+        )
+
+
 def _fitted(
     recipe: Recipe,
-    folders: dict[str, Path],
+    opened: _Opened,
     out: Path,
+    bars: Progress,
     *,
     device: torch.device,
-    begin: checkpoint.Checkpoint | None,
     compute: Compute,
+    begin: checkpoint.Checkpoint | None = None,
 ) -> Path:
-    """Reads the data and trains; returns the best checkpoint."""
-    with progress_bars(console) as bars:
-        with distributed.first_alone():
-            sets = {
-                source.name: _training(recipe, source, folders[source.name], bars)
-                for source in recipe.sources
-            }
-            validation = _judging(recipe, folders[recipe.validate_on], "val", bars)
-        task = bars.add_task(recipe.name, total=recipe.schedule.steps)
+    """Trains, told by a bar; returns the best checkpoint."""
+    task = bars.add_task(recipe.name, total=recipe.schedule.steps)
 
-        def watch(progress: engine.Progress) -> None:
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-            bars.update(
-                task,
-                completed=progress.step,
-                description=f"{recipe.name}  {losses}",
-                clips=progress.clips,
-            )
-            if progress.validation:
-                console.print(
-                    f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True
-                )
+    def watch(progress: engine.Progress) -> None:
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+        bars.update(
+            task,
+            completed=progress.step,
+            description=f"{recipe.name}  {losses}",
+            clips=progress.clips,
+        )
+        if progress.validation:
+            console.print(f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True)
+
+    try:
+        return engine.fit(
+            recipe, opened.sets, opened.val, out,
+            device=device, start=begin, compute=compute, watch=watch,
+        )  # fmt: skip
+    except (checkpoint.CheckpointError, DataError, engine.RunError) as error:
+        raise _fail(str(error)) from error
+
+
+@app.command()
+def ablate(  # noqa: PLR0917 - typer reads the options off the signature
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; what is finished is kept.")],
+    seeds: Annotated[int, typer.Option(min=3, help="Runs of each variant.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of RESULTS.md and its plot, such as docs.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "bf16",
+) -> None:
+    """Train ICL, ICL with PMD, and with PFR as well; report the test's accuracy over the seeds.
+
+    Killed and started again, it goes on where it was.
+    """
+    recipe = _recipe(recipe_name, steps)
+    folders = _folders_of(recipe, data)
+    with progress_bars(console) as bars:
+        opened = _open(recipe, folders, bars)
+        test = _judging(recipe, folders[recipe.validate_on], "test", bars)
+
+        def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
+            best = _fitted(
+                variant, opened, folder, bars,
+                device=torch.device(device), compute=Compute(precision),
+            )  # fmt: skip
+            model = _load(best).model().to(device)
+            weight = protocol.best_match_weight(_score(model, opened.val, protocol.VAL_TAKES, bars))
+            scores = _score(model, test, 1, bars)
+            judged = protocol.summary(scores, weight)
+            return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
 
         try:
-            return engine.fit(
-                recipe, sets, validation, out,
-                device=device, start=begin, compute=compute, watch=watch,
-            )  # fmt: skip
-        except (checkpoint.CheckpointError, DataError, engine.RunError) as error:
+            outcomes = ablation.ablate(recipe, seeds, out, measure)
+        except ablation.AblationError as error:
             raise _fail(str(error)) from error
+    console.print(ablation.table(outcomes))
+    told = PROTOCOLS[_layout(recipe)]
+    console.print(f"{ablation.write_report(recipe, told, outcomes, report or out)}")
 
 
 @app.command()
@@ -235,10 +286,15 @@ def _score(
         raise _fail(str(error)) from error
 
 
-def _recipe(name: str) -> Recipe:
+def _recipe(name: str, steps: int | None = None) -> Recipe:
     if name not in RECIPES:
         raise _fail(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    recipe = RECIPES[name]
+    try:
+        schedule = replace(recipe.schedule, steps=steps or recipe.schedule.steps)
+    except ValueError as error:
+        raise _fail(str(error)) from error
+    return replace(recipe, schedule=schedule)
 
 
 def _load(path: Path) -> checkpoint.Checkpoint:
@@ -256,6 +312,14 @@ def _folders(data: list[str]) -> dict[str, Path]:
             raise _fail(f"--data takes NAME=FOLDER, not {item!r}")
         named[name] = Path(folder)
     return named
+
+
+def _folders_of(recipe: Recipe, data: list[str]) -> dict[str, Path]:
+    """The folders, one for each of the recipe's sources."""
+    folders = _folders(data)
+    if missing := [source.name for source in recipe.sources if source.name not in folders]:
+        raise _fail(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
+    return folders
 
 
 def _training(

@@ -1,0 +1,106 @@
+"""The ablation: its variants, what is not done twice, and what is reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.training.test_cli import folder as folder  # noqa: PLC0414  a fixture
+from tests.training.tiny import RECIPE
+from training import cli
+from training.configs import Recipe
+from training.evaluation.ablation import AblationError, ablate, table, variants, write_report
+from training.evaluation.metrics import Accuracy
+from training.recipes import RECIPES
+
+runner = CliRunner()
+
+
+def measured(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
+    """Stands for a run: PMD adds 10 points, PFR 5 more, and each seed is off by one."""
+    out.mkdir(parents=True)
+    pmd, pfr = recipe.matching_weight > 0, recipe.reconstruction_weight > 0
+    r1 = 0.5 + 0.1 * pmd + 0.05 * pfr + 0.01 * recipe.seed
+    return 200, Accuracy(r1, r1 + 0.2, r1 + 0.3, r1 + 0.1)
+
+
+def test_the_variants_differ_in_their_losses_alone() -> None:
+    for recipe in (RECIPE, *RECIPES.values()):
+        icl, pmd, pfr = variants(recipe).values()
+        assert (icl.matching_weight, icl.reconstruction_weight) == (0, 0)
+        assert pmd == replace(icl, matching_weight=recipe.matching_weight)
+        assert pfr.model.reconstruction is not None
+        assert pfr.reconstruction_weight > 0
+        model = replace(pfr.model, reconstruction=None)
+        assert pmd == replace(pfr, model=model, reconstruction_weight=0.0)
+
+
+def test_the_table_has_means_and_deviations_over_the_seeds(tmp_path: Path) -> None:
+    outcomes = ablate(RECIPE, 3, tmp_path, measured)
+    assert table(outcomes).splitlines()[2:] == [
+        "| ICL | 51.0 ± 1.0 | 71.0 ± 1.0 | 81.0 ± 1.0 |",
+        "| + PMD | 61.0 ± 1.0 | 81.0 ± 1.0 | 91.0 ± 1.0 |",
+        "| + PFR | 66.0 ± 1.0 | 86.0 ± 1.0 | 96.0 ± 1.0 |",
+    ]
+
+
+def test_what_is_finished_is_not_repeated_and_what_is_of_another_recipe_refused(
+    tmp_path: Path,
+) -> None:
+    done = []
+
+    def counted(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append((out.name, recipe.seed))
+        return measured(recipe, out)
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate(RECIPE, 3, tmp_path, counted)
+    assert done == [("icl-0", 0), ("pmd-0", 0), ("pfr-0", 0), ("icl-1", 1)]
+    outcomes = ablate(RECIPE, 3, tmp_path, measured)  # would fail on a folder that is there
+    assert outcomes == ablate(RECIPE, 3, tmp_path / "anew", measured)
+    with pytest.raises(AblationError, match=r"icl-0.result\.json is of another recipe"):
+        ablate(replace(RECIPE, tail_cut=0.0), 3, tmp_path, measured)
+
+
+def test_the_report_replaces_its_own_section_alone(tmp_path: Path) -> None:
+    outcomes = ablate(RECIPE, 3, tmp_path / "runs", measured)
+    path = tmp_path / "RESULTS.md"
+    path.write_text("# Results\n\n## Ablation: tiny\n\nold\n\n## Other\n\nstays\n")
+    for _ in range(2):
+        assert write_report(RECIPE, "clips against shops", outcomes, tmp_path) == path
+    text = path.read_text()
+    assert "old" not in text
+    assert "## Other\n\nstays\n" in text
+    assert text.count("## Ablation: tiny") == 1
+    assert table(outcomes) in text
+    assert "6 steps, 3 seeds" in text
+    assert (tmp_path / "ablation_tiny.svg").read_text().startswith("<?xml")
+
+
+def test_the_command_trains_and_resumes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.RECIPES, "tiny", RECIPE)
+    out, report = tmp_path / "runs", tmp_path / "docs"
+    command = ["ablate", "tiny", "--data", f"made={folder}", "--out", str(out), "--steps", "2",
+               "--report", str(report)]  # fmt: skip
+    result = runner.invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    runs = sorted(path.parent.name for path in out.glob("*/result.json"))
+    assert runs == [f"{variant}-{seed}" for variant in ("icl", "pfr", "pmd") for seed in range(3)]
+    first = (report / "RESULTS.md").read_text()
+    kept = json.loads((out / "pmd-1" / "result.json").read_text())
+    assert kept["recipe"]["schedule"]["steps"] == 2
+    assert kept["clips"] == 10
+    monkeypatch.setattr(cli.engine, "fit", None)  # a second time nothing is trained
+    again = runner.invoke(cli.app, command)
+    assert again.exit_code == 0, again.output
+    assert (report / "RESULTS.md").read_text() == first
+    refused = runner.invoke(cli.app, [*command, "--seeds", "2"])
+    assert refused.exit_code == 2

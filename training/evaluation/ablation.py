@@ -1,0 +1,141 @@
+"""The ablation of RICE: what PMD adds to ICL, and PFR to both, over several seeds.
+
+One run after the other, each in a folder of its own with its `result.json`: what is finished is
+not repeated. How a run is trained and scored is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from matplotlib.figure import Figure
+
+from training.configs import Recipe
+from training.evaluation.metrics import Accuracy
+
+REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
+MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
+
+
+class AblationError(Exception):
+    """A result that is there is of another run; the message says which."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished run, scored on the test's clips."""
+
+    variant: str
+    seed: int
+    clips: int
+    accuracy: Accuracy
+
+
+Measure = Callable[[Recipe, Path], tuple[int, Accuracy]]
+"""Trains a recipe in a folder and scores it: number of clips, accuracy."""
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """ICL alone, with PMD, and with PFR as well; everything else is the recipe's."""
+    without = replace(recipe.model, reconstruction=None)
+    full = replace(recipe.model, reconstruction=recipe.model.reconstruction or "softmax")
+    return {
+        "ICL": replace(recipe, model=without, matching_weight=0.0, reconstruction_weight=0.0),
+        "+ PMD": replace(recipe, model=without, reconstruction_weight=0.0),
+        "+ PFR": replace(
+            recipe, model=full, reconstruction_weight=recipe.reconstruction_weight or 1.0
+        ),
+    }
+
+
+def ablate(recipe: Recipe, seeds: int, out: Path, measure: Measure) -> list[Outcome]:
+    """Every variant with every seed, seed by seed. Raises AblationError."""
+    return [
+        _outcome(variant, replace(of, seed=recipe.seed + seed), out, measure)
+        for seed in range(seeds)
+        for variant, of in variants(recipe).items()
+    ]
+
+
+def _outcome(variant: str, recipe: Recipe, out: Path, measure: Measure) -> Outcome:
+    folder = out / f"{variant.removeprefix('+ ').lower()}-{recipe.seed}"
+    result = folder / "result.json"
+    if result.exists():
+        kept = json.loads(result.read_text())
+        if kept["recipe"] != json.loads(json.dumps(recipe.to_dict())):
+            raise AblationError(f"{result} is of another recipe; choose another folder")
+        return Outcome(variant, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
+    clips, accuracy = measure(recipe, folder)
+    told = {"recipe": recipe.to_dict(), "clips": clips, "accuracy": asdict(accuracy)}
+    partial = result.with_suffix(".partial")
+    partial.write_text(json.dumps(told, indent=1))
+    partial.replace(result)
+    return Outcome(variant, recipe.seed, clips, accuracy)
+
+
+def values(outcomes: list[Outcome], variant: str, measure: str) -> list[float]:
+    """Percent, of each seed."""
+    return [100 * getattr(o.accuracy, measure) for o in outcomes if o.variant == variant]
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Markdown: mean and standard deviation over the seeds, in percent."""
+    lines = [f"| | {' | '.join(MEASURES)} |", f"|---|{'---|' * len(MEASURES)}"]
+    for variant in dict.fromkeys(outcome.variant for outcome in outcomes):
+        cells = [values(outcomes, variant, measure) for measure in MEASURES.values()]
+        told = " | ".join(f"{mean(cell):.1f} ± {stdev(cell):.1f}" for cell in cells)
+        lines.append(f"| {variant} | {told} |")
+    return "\n".join(lines)
+
+
+def draw(outcomes: list[Outcome], path: Path) -> None:
+    """R@1 of every run as a dot; mean and standard deviation of each variant. Writes SVG."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(outcome.variant for outcome in outcomes))
+    for place, variant in enumerate(names):
+        of_seeds = values(outcomes, variant, "r1")
+        axes.errorbar(place, mean(of_seeds), stdev(of_seeds), fmt="_", capsize=8, ms=24, c="k")
+        axes.scatter([place] * len(of_seeds), of_seeds, alpha=0.6)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylabel("R@1 on test, %")
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def write_report(recipe: Recipe, protocol: str, outcomes: list[Outcome], folder: Path) -> Path:
+    """Table and plot into `RESULTS.md`, in place of what it had of this recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plot = PLOT.format(recipe.name)
+    draw(outcomes, folder / plot)
+    seeds = len({outcome.seed for outcome in outcomes})
+    steps = recipe.schedule.steps
+    section = "\n".join(
+        [
+            f"## Ablation: {recipe.name}\n",
+            f"{steps} steps, {seeds} seeds; mean ± standard deviation, in percent, of "
+            f"{outcomes[0].clips} clips of the test: {protocol}. ICL alone ranks by the "
+            "embeddings' cosine, the others by the fused score, its weight chosen on val.\n",
+            f"{table(outcomes)}\n",
+            f"![R@1 by variant]({plot})\n",
+            f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}`.\n",
+        ]
+    )
+    path = folder / REPORT
+    path.write_text(_with_section(path, section))
+    return path
+
+
+def _with_section(path: Path, section: str) -> str:
+    """The file's text, with the section of the same heading replaced or a new one at the end."""
+    text = path.read_text() if path.exists() else "# Results\n"
+    heading = section.splitlines()[0]
+    others = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    parts = [part.rstrip() for part in others if part.splitlines()[:1] != [heading]]
+    return "\n\n".join([*filter(None, parts), section])
