@@ -30,6 +30,9 @@ ROW = np.dtype(
 )  # fmt: skip
 
 
+FEWEST = 5  # groups for validation: one livestream alone would say little
+
+
 @dataclass(frozen=True)
 class _Job:
     number: int
@@ -118,15 +121,17 @@ def _read(job: _Job) -> tuple[np.ndarray, list[str]]:
     return np.array(rows, ROW), wrong
 
 
-def held_out(live: np.ndarray, share: float) -> np.ndarray:
-    """Bool [N] of clips in the livestreams that are kept for validation.
+def held_out(group: np.ndarray, share: float) -> np.ndarray:
+    """Bool [N] of clips in the livestreams, or of the products, that are kept for validation.
 
-    They are those with the lowest hashes, at least one of several, so that they stay the same
-    when data is added. `live` is uint64 [N].
+    They are the groups with the lowest hashes, so that they stay the same when data is added:
+    that share of them, at least FEWEST where these are no more than a tenth, and at least one of
+    several. `group` is uint64 [N].
     """
-    lives = np.unique(live)
-    count = min(max(1, round(share * len(lives))), len(lives) - 1)
-    return np.isin(live, lives[:count])
+    groups = np.unique(group)
+    fewest = min(FEWEST, max(1, len(groups) // 10))
+    count = min(max(fewest, round(share * len(groups))), len(groups) - 1)
+    return np.isin(group, groups[:count])
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -26,7 +26,8 @@ from training.data.shards import hash_of
 from training.data.wrong_lines import WrongLines
 
 HELD_OUT = 0.01  # of the livestreams, or products, that training leaves to validation
-VAL_QUERIES = 1_000  # at most
+VAL_SHOPS, VAL_QUERIES = 10, 1_000  # at most: validation is done often
+VAL_SHOP = 600  # pictures, as many as a shop of LPR4M's test has
 
 
 class ClipSet(Protocol):
@@ -131,22 +132,40 @@ def lpr_test(data: LprData) -> QuerySet:
 
 
 def lpr_validation(data: LprData) -> QuerySet:
-    """Clips of held-out livestreams; the shop of each is the pictures that its clips sell."""
-    rows = np.flatnonzero(held_out(data.clips.live, HELD_OUT))
+    """Clips of held-out livestreams. The shop of each is the pictures that its clips sell, filled
+    up with pictures of training to the several hundred that a shop of the test has: what only
+    tells ten products apart would look good otherwise."""
+    held = held_out(data.clips.live, HELD_OUT)
+    lives = np.unique(data.clips.live[held])[:VAL_SHOPS]
+    rows = np.flatnonzero(np.isin(data.clips.live, lives))
     clips = [data.clips[row] for row in rows[evenly(len(rows), VAL_QUERIES)]]
     clips = [clip for clip in clips if clip.image in data.pictures]
     galleries: dict[str, dict[str, ShopPicture]] = {}
     for clip in clips:
         shop = galleries.setdefault(clip.live_id, {})
         shop[clip.image_id] = ShopPicture(clip.image_id, clip.image)
+    others = _others(data, np.flatnonzero(~held))
     queries = [Query(c.clip_id, c.live_id, c.frames, (c.image_id,)) for c in clips]
     return QuerySet(
         queries,
-        {live: list(shop.values()) for live, shop in galleries.items()},
+        {live: _filled_up(shop, others) for live, shop in galleries.items()},
         partial(_picture, data.pictures),
         partial(_frames, data.pictures),
         data.pictures.__contains__,
     )
+
+
+def _filled_up(shop: dict[str, ShopPicture], others: dict[str, ShopPicture]) -> list[ShopPicture]:
+    further = [picture for image, picture in others.items() if image not in shop]
+    return [*shop.values(), *further[: max(0, VAL_SHOP - len(shop))]]
+
+
+def _others(data: LprData, rows: np.ndarray) -> dict[str, ShopPicture]:
+    """Pictures of up to VAL_SHOP products of training, by image id."""
+    _, first = np.unique(data.clips.product[rows], return_index=True)
+    chosen = rows[np.sort(first)][evenly(len(first), VAL_SHOP)]
+    clips = (data.clips[row] for row in chosen)
+    return {clip.image_id: ShopPicture(clip.image_id, clip.image) for clip in clips}
 
 
 def movingfashion_queries(data: MovingFashion, *, validation: bool) -> QuerySet:
