@@ -235,7 +235,9 @@ class Service:
             item_bytes=settings.max_body_bytes,
             spool=settings.spool_dir,
         )
-        return Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
+        acceptance = Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
+        self._closing.callback(acceptance.close)
+        return acceptance
 
     def _claim(self, data_dir: Path) -> None:
         """The catalogue has one writer: refuse a second service on the same directory."""

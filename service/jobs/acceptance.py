@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 from service.errors import (
@@ -23,7 +25,9 @@ from service.jobs.records import ItemResult, ItemStatus, Job, Jobs
 
 logger = logging.getLogger(__name__)
 
-_ITEMS_A_STEP = 8
+_WRITERS = 4  # of all batches together; a write is mostly waiting for the disk
+_ITEMS_A_STEP = 16
+_BYTES_A_STEP = 16_000_000
 
 
 class Accepter(Protocol):
@@ -32,6 +36,14 @@ class Accepter(Protocol):
     def accept(self, product: NewProduct) -> ProductRecord: ...
 
     def backlog(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An item that is here: with its product, or what is wrong with it."""
+
+    result: ItemResult
+    product: NewProduct | BadInputError
 
 
 class Acceptance:
@@ -48,6 +60,7 @@ class Acceptance:
         self._indexer = indexer
         self._limits = limits
         self._max_backlog = max_backlog
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="lpr-acceptance")
 
     def check_backlog(self, more: int = 1) -> None:
         """Raises IndexUnavailableError if so many more products are too many."""
@@ -79,26 +92,22 @@ class Acceptance:
         with open_batch(file, self._limits) as batch:
             self.check_backlog(check_batch(batch, shop_id))
             results: list[ItemResult] = []
-            for item in items(batch, shop_id):
-                results.append(self._accepted(item, check_shop))
-                if len(results) % _ITEMS_A_STEP == 0:
-                    yield None
+            for few in _few(items(batch, shop_id), check_shop):
+                results += self._writers.map(self._accepted, few)
+                yield None
         yield self._job(results)
 
-    def _accepted(self, item: Item, check_shop: Callable[[str], None]) -> ItemResult:
-        result = ItemResult(
-            item=item.place,
-            shop_id=item.shop_id,
-            product_id=item.product_id,
-            status=ItemStatus.QUEUED,
-        )
+    def close(self) -> None:
+        self._writers.shutdown(cancel_futures=True)
+
+    def _accepted(self, read: _Read) -> ItemResult:
+        if isinstance(read.product, BadInputError):
+            return read.result.turned(ItemStatus.FAILED, read.product)
         try:
-            if item.shop_id is not None:
-                check_shop(item.shop_id)
-            self._indexer.accept(item.product())
+            self._indexer.accept(read.product)
         except (BadInputError, BusyError) as error:
-            return result.turned(ItemStatus.FAILED, error)
-        return result
+            return read.result.turned(ItemStatus.FAILED, error)
+        return read.result
 
     def _job(self, results: list[ItemResult]) -> Job:
         job = self._jobs.create(results)
@@ -108,3 +117,34 @@ class Acceptance:
             except CoordinationError as error:
                 logger.warning("a job is found by the next look for unfinished ones: %s", error)
         return job
+
+
+def _few(batch: Iterator[Item], check_shop: Callable[[str], None]) -> Iterator[list[_Read]]:
+    """The items of a batch, with their pictures: a few at a time, and of large ones fewer."""
+    few: list[_Read] = []
+    size = 0
+    for item in batch:
+        read = _read(item, check_shop)
+        few.append(read)
+        if isinstance(read.product, NewProduct):
+            size += sum(map(len, read.product.images))
+        if len(few) == _ITEMS_A_STEP or size >= _BYTES_A_STEP:
+            yield few
+            few, size = [], 0
+    if few:
+        yield few
+
+
+def _read(item: Item, check_shop: Callable[[str], None]) -> _Read:
+    result = ItemResult(
+        item=item.place,
+        shop_id=item.shop_id,
+        product_id=item.product_id,
+        status=ItemStatus.QUEUED,
+    )
+    try:
+        if item.shop_id is not None:
+            check_shop(item.shop_id)
+        return _Read(result, item.product())
+    except BadInputError as error:
+        return _Read(result, error)

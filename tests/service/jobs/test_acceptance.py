@@ -89,7 +89,7 @@ def world(store: Store, jobs: Jobs) -> World:
 def test_a_batch_becomes_a_job_of_what_was_stored_and_what_was_refused(world: World) -> None:
     world.indexer.refuses = {"q": ImageError("damaged", pointer="/images/0")}
     job = world.batch("p", "q", "r")
-    assert world.indexer.accepted == [("shop", "p"), ("shop", "r")]
+    assert sorted(world.indexer.accepted) == [("shop", "p"), ("shop", "r")]
     assert [item.status.value for item in world.results(job)] == ["queued", "failed", "queued"]
     error = world.results(job)[1].error
     assert error is not None
@@ -100,9 +100,18 @@ def test_a_batch_becomes_a_job_of_what_was_stored_and_what_was_refused(world: Wo
 
 
 def test_a_batch_lets_others_have_their_turn(world: World) -> None:
-    steps = world.acceptance.batch(batch(*map(str, range(20))), "shop", lambda _: None)
+    steps = world.acceptance.batch(batch(*map(str, range(40))), "shop", lambda _: None)
     assert next(steps) is None
-    assert 0 < len(world.indexer.accepted) < 20
+    assert 0 < len(world.indexer.accepted) < 40
+
+
+def test_large_items_are_in_memory_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.acceptance._BYTES_A_STEP", 1)
+    steps = world.acceptance.batch(batch("p", "q", "r"), "shop", lambda _: None)
+    assert next(steps) is None
+    assert world.indexer.accepted == [("shop", "p")]
 
 
 def test_items_of_shops_that_are_not_the_callers_fail(world: World) -> None:
