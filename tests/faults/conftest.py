@@ -71,11 +71,15 @@ def stub_ffmpeg(tmp_path: Path) -> StubFfmpeg:
     return lambda script: {"IMAGEIO_FFMPEG_EXE": stub(tmp_path, script)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ours = [item for item in items if _FOLDER in item.path.parents]
     if scales.asked_for().full:
-        for item in items:
-            if _FOLDER in item.path.parents:
-                item.add_marker(pytest.mark.timeout(_FULL_TIMEOUT_S))
+        for item in ours:
+            item.add_marker(pytest.mark.timeout(_FULL_TIMEOUT_S))
+        return
+    left_out = [item for item in ours if item.get_closest_marker("full")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)

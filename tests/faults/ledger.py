@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import httpx
 
@@ -19,6 +21,12 @@ _A_LANE = 10  # products, so that all are among the 100 candidates of an answer
 _TAKEN = (200, 201, 202, 204)
 
 Title = str | None  # None: the product is not there
+
+
+class Written(NamedTuple):
+    method: str
+    status: int
+    seconds: float
 
 
 class Ledger:
@@ -59,13 +67,13 @@ class Ledger:
             except httpx.TransportError:
                 return
 
-    def write_some(self, http: httpx.Client, lane: int, numbers: range) -> list[tuple[int, float]]:
-        """Status and seconds of each write."""
+    def write_some(self, http: httpx.Client, lane: int, numbers: range) -> list[Written]:
         answers = []
         for number in numbers:
             started = time.monotonic()
-            status = self.write(http, lane, number).status_code
-            answers.append((status, time.monotonic() - started))
+            response = self.write(http, lane, number)
+            seconds = time.monotonic() - started
+            answers.append(Written(response.request.method, response.status_code, seconds))
         return answers
 
     def check(self, client: Client) -> tuple[list[str], list[str]]:
@@ -117,3 +125,12 @@ class Ledger:
             data={"shop_id": self.shop_id, "product_id": product_id, "title": title},
             files={"images": PICTURES[number % len(PICTURES)]},
         )
+
+
+def told(written: Sequence[Written]) -> str:
+    """How often each method got which status, and the longest it took."""
+    counts = Counter(f"{write.method} {write.status}" for write in written)
+    slowest = max(write.seconds for write in written)
+    return (
+        f"{', '.join(f'{count} x {what}' for what, count in counts.items())} in <= {slowest:.2f} s"
+    )

@@ -201,47 +201,6 @@ class RedisServer:
             return False
 
 
-class MilvusLiteServer:
-    """Milvus Lite as a server on a TCP port: at once there, and found by every installation."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        program = str(Path(sys.executable).parent / "milvus-lite")
-        where = ("--data-dir", str(self._folder), "--host", "127.0.0.1", "--port", str(self.port))
-        self._process = subprocess.Popen(
-            [program, "server", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until(self._listens, 30, "the Milvus Lite server listens")
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def freeze(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
 def until(condition: Callable[[], bool], within_s: float, what: str) -> float:
     """Seconds until `condition` held, asked again and again. Fails after `within_s`."""
     start = time.monotonic()

@@ -10,6 +10,7 @@ from tests.faults.conftest import Record, Serve
 from tests.faults.ledger import PICTURES
 from tests.faults.processes import peak_memory
 from tests.faults.scale import Scale
+from tests.integration.material import Shop
 from tests.service.media.material import lavfi, png_bomb
 
 _MOST_BYTES = 100_000_000
@@ -39,9 +40,12 @@ def test_picture_bombs(scale: Scale, serve: Serve, record: Record) -> None:
     _judge(scale, record, "a PNG of 400 MP", len(bomb), figures, "image-dimensions-too-large")
 
 
-def test_clip_bombs(scale: Scale, serve: Serve, huge_clip: bytes, record: Record) -> None:
+def test_clip_bombs(
+    scale: Scale, serve: Serve, shop: Shop, huge_clip: bytes, record: Record
+) -> None:
     served = serve()
     served.client.put_product("shop", "p", [PICTURES[0]])
+    served.client.recognize("shop", shop.clips["product-0"])  # the decoder's file is read by now
     with peak_memory(served) as grown:
         started = time.monotonic()
         response = served.http.post(

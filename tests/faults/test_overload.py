@@ -14,8 +14,11 @@ from tests.faults.load import Prepared, Samples, closed_loop, open_loop
 from tests.faults.processes import Served, until
 from tests.faults.scale import Scale
 from tests.integration.material import Shop
+from tests.integration.test_jobs import as_lines
 
 _TIMES = 10
+_TAKEN = (200, 201, 202)
+_PATHS = ("/recognize", "/gallery", "/gallery/batch")
 _SHARE_UNLOADED = 0.25  # of what it can do: requests seldom meet each other
 
 
@@ -32,7 +35,12 @@ def _requests(shop: Shop) -> list[Prepared]:
         )
         for place in range(2)
     ]
-    return recognize + posts
+    batch = Prepared.post(
+        "/gallery/batch",
+        data={"shop_id": "batches"},
+        files={"batch": as_lines({"a": PICTURES[0], "b": PICTURES[1]})},
+    )
+    return [*recognize, *posts, batch]
 
 
 def test_ten_times_the_load(
@@ -43,14 +51,14 @@ def test_ten_times_the_load(
         served.client.put_product("shop", product_id, [jpeg])
     requests = _requests(shop)
     calm_s = 30.0 if scale.full else 3.0
-    capacity = len(closed_loop(served.url, requests, lanes=2, for_s=calm_s).of(200, 201)) / calm_s
+    capacity = len(closed_loop(served.url, requests, lanes=2, for_s=calm_s).of(*_TAKEN)) / calm_s
     calm = open_loop(served.url, requests, per_s=_SHARE_UNLOADED * capacity, for_s=calm_s)
     storm = open_loop(served.url, requests, per_s=_TIMES * capacity, for_s=scale.overload_s)
     after = open_loop(
         served.url, requests, per_s=_SHARE_UNLOADED * capacity, for_s=max(calm_s, 11), seed=1
     )
-    taken, refused = storm.of(200, 201), storm.of(429)
-    ratios = {path: _ratio(taken, calm, path) for path in ("/recognize", "/gallery")}
+    taken, refused = storm.of(*_TAKEN), storm.of(429)
+    ratios = {path: _ratio(taken, calm, path) for path in _PATHS}
     record(
         "overload is refused fast",
         "10x open-loop load for minutes: only 200 and 429; refusals p99 <= 50 ms; accepted p99 "
@@ -61,11 +69,11 @@ def test_ten_times_the_load(
         + ", ".join(f"{path} {ratio:.1f}x" for path, ratio in ratios.items())
         + f" unloaded; after 10 s {after.after(10).counts()}, p99 "
         f"{_ratio(after.after(10), calm, '/recognize'):.1f}x",
-        f"shipped bundle, 3 recognitions for each post, capacity {capacity:.1f}/s",
+        f"shipped bundle, 6 recognitions, 2 posts, 1 batch by turns, capacity {capacity:.1f}/s",
     )
-    assert storm.counts().keys() <= {200, 201, 429}, storm.slugs()
-    assert calm.counts().keys() <= {200, 201}, calm.slugs()
-    assert after.after(10).counts().keys() <= {200, 201}, after.slugs()
+    assert storm.counts().keys() <= {*_TAKEN, 429}, storm.slugs()
+    assert calm.counts().keys() <= set(_TAKEN), calm.slugs()
+    assert after.after(10).counts().keys() <= set(_TAKEN), after.slugs()
     assert taken, "some are served"
     assert refused, "the load was more than it can do"
     if scale.full:
