@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.api import batches, gallery, health, jobs, problems, recognize
+from service.api import batches, bundles, gallery, health, jobs, problems, recognize
 from service.api.access import Authenticate
 from service.api.middleware import Attend, LimitBody, Observe
 from service.errors import StartupError
@@ -73,6 +73,6 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(Authenticate, keys=service.keys)
     app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
-    for router in (recognize.router, gallery.router, batches.router, jobs.router, health.router):
-        app.include_router(router)
+    for resource in (recognize, gallery, batches, jobs, bundles, health):
+        app.include_router(resource.router)
     return app

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service import key_commands
+from service import bundle_commands, key_commands
 from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
@@ -31,6 +31,7 @@ app = typer.Typer(
 
 app.command()(demo)
 app.command()(made)
+app.add_typer(bundle_commands.app, name="bundle")
 app.add_typer(key_commands.app, name="keys")
 
 Shop = Annotated[str, typer.Option("--shop", help="Id of the shop.")]

@@ -164,6 +164,20 @@ class Client:
     def delete_shop(self, shop_id: str) -> None:
         self._send("DELETE", _path("gallery", shop_id))
 
+    def bundles(self) -> JSON:
+        """The answer of `GET /bundles`: which there are, and what each is for."""
+        return self._json("GET", "/bundles")
+
+    def activate_bundle(self, bundle_id: str) -> JSON:
+        """Begin to serve another bundle; `bundles` tells when it does."""
+        return self._json("POST", _path("bundles", bundle_id, "activate"))
+
+    def go_back_a_bundle(self) -> JSON:
+        return self._json("POST", "/bundles/back")
+
+    def drop_bundle(self, bundle_id: str) -> None:
+        self._send("DELETE", _path("bundles", bundle_id))
+
     def info(self) -> JSON:
         return self._json("GET", "/info")
 

@@ -202,6 +202,24 @@ class JobNotFoundError(NotFoundError):
         super().__init__(f"there is no job {job_id[:100]!r}; jobs are not kept for ever")
 
 
+class BundleNotFoundError(NotFoundError):
+    slug, title = "bundle-not-found", "No such bundle"
+
+
+class BundleRefusedError(BadInputError):
+    """`BundleError` as an answer: somebody asked for this bundle."""
+
+    slug, title = "bundle-invalid", "The model bundle cannot be trusted"
+
+
+class BundleInUseError(BadInputError):
+    slug, status, title = "bundle-in-use", 409, "The bundle is being served"
+
+
+class NoPreviousBundleError(BadInputError):
+    slug, status, title = "no-previous-bundle", 409, "There is no bundle to go back to"
+
+
 class IdempotencyKeyInvalidError(BadInputError):
     slug, status, title = "idempotency-key-invalid", 400, "The Idempotency-Key is not valid"
 

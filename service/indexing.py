@@ -3,7 +3,8 @@
 A post is answered only after the catalogue holds the product durably and the index finds it; or,
 where that was asked for or the index is away, after the first of the two. The catalogue goes first
 on the way in and on the way out, behind a durable marker of the write (`service.gallery.pending`),
-so whatever a crash leaves behind, `service.settling` can finish.
+so whatever a crash leaves behind, `service.settling` can finish. That also brings a write into the
+indexes of bundles that are kept beside the active one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from service.gallery.catalogue import (
 from service.gallery.entries import Entries
 from service.gallery.index import row_id
 from service.gallery.pending import Marker
-from service.settling import Gallery, Settler
+from service.settling import Gallery, Projection, Settler
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,19 @@ class NewProduct:
     images: tuple[bytes, ...]
 
 
+@dataclass
+class _Write:
+    marker: Marker
+    others: list[Marker]  # of other writes of the same, that may not be in the index
+    is_done: bool = False  # in every index that is kept
+
+
 class Indexer:
     """Safe to share between threads; writes of one product are ordered, by its lock."""
 
-    def __init__(self, encoder: Encoder, gallery: Gallery, settler: Settler) -> None:
-        self._encoder = encoder
+    def __init__(self, gallery: Gallery, settler: Settler) -> None:
         self._catalogue = gallery.catalogue
-        self._index = gallery.index
+        self._projections = gallery.projections
         self._epochs = gallery.epochs
         self._pending = gallery.pending
         self._locks = gallery.locks
@@ -65,17 +72,20 @@ class Indexer:
         Raises ImageError that points at the picture, StorageFullError, UnavailableError: of the
         last, NotIndexedYetError says that it is durable, and searchable later.
         """
-        record, pictures, pixels = self._read(product)
-        entries = self._encoder.encode([record], pixels)
+        active = self._projections.active
+        record, pictures, pixels = _read(product, active.encoder)
+        entries = active.encoder.encode([record], pixels)
         shop_id, product_id = record.shop_id, record.product_id
         with (
             self._locks.hold(product_folder(shop_id, product_id)) as alone,
-            self._marked(shop_id, product_id, record.updated_at, alone) as others,
+            self._marked(shop_id, product_id, record.updated_at, alone) as write,
         ):
-            before = self._rows(shop_id, product_id) if alone and not others else None
+            trusted = alone and not write.others
+            before = self._rows(shop_id, product_id) if trusted else None
             self._catalogue.put(record, pictures, alone=alone)
-            self._feed(shop_id, product_id, before, entries)
-        self._settle_failed(shop_id)
+            self._feed(active, write.marker, before, entries)
+            write.is_done = self._projections.kept().is_only(active)
+        self._settle_rest(write)
         return record
 
     def accept(self, product: NewProduct) -> ProductRecord:
@@ -83,7 +93,7 @@ class Indexer:
 
         Raises ImageError that points at the picture, StorageFullError, UnavailableError.
         """
-        record, pictures, _ = self._read(product)
+        record, pictures, _ = _read(product, self._projections.active.encoder)
         with self._locks.hold(product_folder(record.shop_id, record.product_id)) as alone:
             marker = self._pending.open(record.shop_id, record.product_id, record.updated_at)
             try:
@@ -121,15 +131,19 @@ class Indexer:
 
         Raises ShopNotFoundError, ProductNotFoundError, UnavailableError.
         """
+        active = self._projections.active
         with self._locks.hold(product_folder(shop_id, product_id)) as alone:
             was_there = self._catalogue.holds(shop_id, product_id)
             if was_there:
-                with self._marked(shop_id, product_id, None, alone) as others:
-                    before = self._rows(shop_id, product_id) if alone and not others else None
+                with self._marked(shop_id, product_id, None, alone) as write:
+                    trusted = alone and not write.others
+                    before = self._rows(shop_id, product_id) if trusted else None
                     self._catalogue.delete(shop_id, product_id, alone=alone)
-                    self._feed(shop_id, product_id, before, None)
-        self._settle_failed(shop_id)
-        if not was_there:
+                    self._feed(active, write.marker, before, None)
+                    write.is_done = self._projections.kept().is_only(active)
+        if was_there:
+            self._settle_rest(write)
+        else:
             self.finish(shop_id, [product_id])  # an earlier delete may have failed half way
             self._catalogue.check_shop(shop_id)
             raise ProductNotFoundError(f"shop {shop_id!r} has no product {product_id!r}")
@@ -139,53 +153,65 @@ class Indexer:
         if not self._catalogue.has_shop(shop_id):
             self._settler.settle(self._pending.of(shop_id, None))
             raise ShopNotFoundError(shop_id)
-        with self._marked(shop_id, None, None, alone=False):
+        with self._marked(shop_id, None, None, alone=False) as write:
             self._catalogue.delete_shop(shop_id, self._locks.hold)
-            self._settler.settle_shop(shop_id)
+            write.is_done = self._settler.settle_shop(shop_id)
 
     @contextmanager
     def _marked(
         self, shop_id: str, product_id: str | None, updated_at: datetime | None, alone: bool
-    ) -> Iterator[list[Marker]]:
+    ) -> Iterator[_Write]:
         """A write behind its marker; whatever comes of it, every replica looks at the shop anew.
 
-        Yields the markers of other writes, that may not be in the index. Who is `alone` knows that
-        they have ended, and has settled them as well.
+        Who is `alone` knows that other writes of the same have ended, and has settled them as well.
         """
         others = self._pending.of(shop_id, product_id)
-        marker = self._pending.open(shop_id, product_id, updated_at)
+        write = _Write(self._pending.open(shop_id, product_id, updated_at), others)
         try:
-            yield others
+            yield write
         except BaseException:
-            self._pending.leave(marker, failed=True)
+            self._pending.leave(write.marker, failed=True)
             raise
         finally:
             self._epochs.renew(shop_id)
-        if product_id is None or self._settler.is_durable(marker):
-            self._pending.close([marker, *others] if alone else [marker])
-        else:  # another service has written it meanwhile
-            self._pending.leave(marker, failed=True)
+        if product_id is not None and not self._settler.is_durable(write.marker):
+            # Another service has written it meanwhile.
+            self._pending.leave(write.marker, failed=True)
+        elif write.is_done:
+            self._pending.close([write.marker, *others] if alone else [write.marker])
+        else:
+            self._pending.leave(write.marker, failed=False)
 
     def _feed(
-        self, shop_id: str, product_id: str, before: set[str] | None, entries: Entries | None
+        self,
+        projection: Projection,
+        marker: Marker,
+        before: set[str] | None,
+        entries: Entries | None,
     ) -> None:
         """Make these the product's only rows. `before`: those it had; None: the index tells."""
+        index, shop_id = projection.index, marker.shop_id
         wanted = {row_id(shop_id, picture) for picture in entries.pictures} if entries else set()
         try:
             if entries is not None:
-                self._index.upsert(entries)
+                index.upsert(entries)
             if before is None:
-                before = {row.row_id for row in self._index.rows_of(shop_id, [product_id])}
-            self._index.delete(sorted(before - wanted))
+                before = {row.row_id for row in index.rows_of(shop_id, [str(marker.product_id)])}
+            index.delete(sorted(before - wanted))
         except UnavailableError as error:
             raise NotIndexedYetError(f"{error.detail}; the write is durable") from error
 
-    def _settle_failed(self, shop_id: str) -> None:
-        """Finish what failed half way in the shop before, now that it goes."""
-        failed = self._pending.failed(shop_id)
-        if failed:
+    def _settle_rest(self, write: _Write) -> None:
+        """Bring the write into other bundles' indexes; and what failed half way in the shop before.
+
+        The product is found already: what cannot be done now is done later.
+        """
+        rest = self._pending.failed(write.marker.shop_id)
+        if not write.is_done and write.marker not in rest:
+            rest.append(write.marker)
+        if rest:
             try:
-                self._settler.settle(failed)
+                self._settler.settle(rest)
             except UnavailableError as error:
                 logger.warning("writes that failed half way are finished later: %s", error)
 
@@ -196,29 +222,32 @@ class Indexer:
             return None
         return row_ids_of(record)
 
-    def _read(self, product: NewProduct) -> tuple[ProductRecord, dict[str, bytes], list[Pixels]]:
-        """The record to be, its pictures by image id, and their pixels in the same order."""
-        records: dict[str, PictureRecord] = {}
-        pictures: dict[str, bytes] = {}
-        pixels: list[Pixels] = []
-        for place, data in enumerate(product.images):
-            name = image_id(data)
-            if name in pictures:  # the same picture twice says nothing new
-                continue
-            try:
-                fitted, media_type = self._encoder.decode(data)
-            except BadInputError as error:
-                error.pointer = f"/images/{place}"
-                raise
-            pictures[name] = data
-            records[name] = PictureRecord(image_id=name, media_type=media_type, bytes=len(data))
-            pixels.append(fitted)
-        record = ProductRecord(
-            shop_id=product.shop_id,
-            product_id=product.product_id,
-            title=product.title,
-            metadata=product.metadata,
-            images=tuple(records.values()),
-            updated_at=datetime.now(UTC),
-        )
-        return record, pictures, pixels
+
+def _read(
+    product: NewProduct, encoder: Encoder
+) -> tuple[ProductRecord, dict[str, bytes], list[Pixels]]:
+    """The record to be, its pictures by image id, and their pixels in the same order."""
+    records: dict[str, PictureRecord] = {}
+    pictures: dict[str, bytes] = {}
+    pixels: list[Pixels] = []
+    for place, data in enumerate(product.images):
+        name = image_id(data)
+        if name in pictures:  # the same picture twice says nothing new
+            continue
+        try:
+            fitted, media_type = encoder.decode(data)
+        except BadInputError as error:
+            error.pointer = f"/images/{place}"
+            raise
+        pictures[name] = data
+        records[name] = PictureRecord(image_id=name, media_type=media_type, bytes=len(data))
+        pixels.append(fitted)
+    record = ProductRecord(
+        shop_id=product.shop_id,
+        product_id=product.product_id,
+        title=product.title,
+        metadata=product.metadata,
+        images=tuple(records.values()),
+        updated_at=datetime.now(UTC),
+    )
+    return record, pictures, pixels

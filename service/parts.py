@@ -9,13 +9,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from service.admission import Admission
 from service.coordination.epochs import Epochs
+from service.coordination.filling import Filling
 from service.coordination.idempotency import Idempotency
 from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
@@ -25,13 +27,15 @@ from service.errors import CoordinationError, NotReadyError, StartupError
 from service.gallery.catalogue import Catalogue
 from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.pending import Pending
+from service.gallery.roles import RolesRecord
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, Storage, open_storage
 from service.indexing import Indexer
-from service.inference.bundle import Bundle
+from service.inference.bundle import Bundle, read_manifest
 from service.inference.gpus import Gpus
 from service.inference.model import Model
 from service.inference.session import cores
+from service.inference.shelf import Shelf
 from service.jobs.acceptance import Acceptance
 from service.jobs.batch import BatchLimits
 from service.jobs.queue import WorkQueue
@@ -41,8 +45,9 @@ from service.keys import KeyRing
 from service.media.clips import ClipDecoder
 from service.media.remote_images import RemoteImages
 from service.recognition import Recognizer
+from service.serving import Bundles, Serving
 from service.settings import Settings
-from service.settling import Gallery, Settler
+from service.settling import Gallery, Projection, Settler
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -52,14 +57,11 @@ _READS = 64  # of the catalogue at once: short, and of files
 
 @dataclass(frozen=True)
 class Parts:
-    model: Model
+    bundles: Bundles
     decoder: ClipDecoder
     storage: Storage
     catalogue: Catalogue
-    index: VectorIndex
-    shops: HotShops
     indexer: Indexer
-    recognizer: Recognizer
     idempotency: Idempotency
     jobs: Jobs
     acceptance: Acceptance
@@ -99,6 +101,7 @@ class Service:
         self._parts: Parts | None = None
         self._settler: Settler | None = None
         self._worker: Worker | None = None
+        self._bundles: Bundles | None = None
         self._closing = ExitStack()
 
     @property
@@ -111,8 +114,10 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """False also while inference, which is this replica's own, is started again."""
-        parts = self._parts
-        return parts is not None and parts.model.runs and not self.draining.is_set()
+        if self._parts is None or self.draining.is_set():
+            return False
+        bundles = self._parts.bundles
+        return bundles.serving.model.runs and not bundles.is_behind
 
     def open_store(self) -> None:
         """Claim the data directory and open Redis; on the main thread, which outlives both.
@@ -139,7 +144,6 @@ class Service:
         if self.store is None:
             raise StartupError("the store is opened first")
         settings = self.settings
-        model = Model.open(Bundle.load(settings.bundle), settings.inference)
         decoder = ClipDecoder(settings.media)
         sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
         logger.info("decoder", extra=sandbox)
@@ -149,51 +153,50 @@ class Service:
         if isinstance(storage, LocalStorage):
             storage.sweep()
             catalogue.sweep()
-        dims = model.manifest.dims
         written = WriteTime()
-        index = VectorIndex(
-            settings.milvus,
-            settings.data_dir / "milvus.db",
-            bundle_id=model.manifest.bundle_id,
-            telemetry=self.telemetry,
-            written=written,
-            embedding=dims.embedding,
-            match_state=dims.match_state,
-        )
-        self._closing.callback(index.close)
         epochs = Epochs(self.store, written.latest)
-        shops = HotShops(index, epochs, settings.search)
-        self._closing.callback(shops.close)
+        opened = self._closing.enter_context(ExitStack())
+        bundles = self._bundles = Bundles(
+            RolesRecord(storage, read_manifest(settings.bundle).bundle_id),
+            Shelf(settings.bundle, settings.bundles_folder),
+            Filling(self.store),
+            partial(
+                _open_bundle,
+                settings=settings,
+                decoder=decoder,
+                catalogue=catalogue,
+                epochs=epochs,
+                telemetry=self.telemetry,
+                written=written,
+                closing=opened,
+            ),
+            self._tell_bundle,
+            alone=alone,
+        )
+        bundles.open_active()
         pending = Pending(storage, alone=alone)
-        locks = Locks(None if alone else self.store)
-        encoder = Encoder(model, catalogue, settings.media)
-        gallery = Gallery(catalogue, index, epochs, pending, locks)
-        settler = self._settler = Settler(encoder, gallery)
+        gallery = Gallery(catalogue, bundles, epochs, pending, Locks(None if alone else self.store))
+        settler = self._settler = Settler(gallery)
         if self.draining.is_set():
             raise NotReadyError("the service stops before its index agrees with its catalogue")
         settler.reconcile()
-        sweeping = threading.Thread(target=settler.keep_swept, name="lpr-sweeping", daemon=True)
-        sweeping.start()
-        self._closing.callback(sweeping.join)
-        indexer, jobs = Indexer(encoder, gallery, settler), Jobs(storage, settings.jobs.keep_s)
+        self._run("lpr-sweeping", settler.keep_swept)
+        self._run("lpr-bundles", lambda: bundles.keep_in_step(settler))
+        indexer, jobs = Indexer(gallery, settler), Jobs(storage, settings.jobs.keep_s)
         self._parts = Parts(
-            model=model,
+            bundles=bundles,
             decoder=decoder,
             storage=storage,
             catalogue=catalogue,
-            index=index,
-            shops=shops,
             indexer=indexer,
-            recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
             idempotency=Idempotency(self.store),
             remote_images=RemoteImages(settings.image_urls),
             jobs=jobs,
             acceptance=self._open_jobs(jobs, indexer, self.store),
         )
-        self.telemetry.serves(model.manifest, model.providers[0])
         if settings.inference.provider != "cpu":
             self.telemetry.registry.register(Gpus())
-        logger.info("ready", extra={"bundle": model.manifest.bundle_id})
+        logger.info("ready", extra={"bundle": bundles.serving.bundle_id})
 
     def drain(self) -> None:
         """Say `unready` from now on, and start nothing long."""
@@ -202,6 +205,8 @@ class Service:
             self._settler.stop()
         if self._worker is not None:
             self._worker.stop()
+        if self._bundles is not None:
+            self._bundles.stop()
 
     def close(self) -> None:
         """Wait for running work, then close what was opened."""
@@ -225,9 +230,7 @@ class Service:
         worker = self._worker = Worker(
             jobs, queue, indexer, lambda: self.recognitions.is_busy, tell
         )
-        working = threading.Thread(target=worker.run, name="lpr-jobs", daemon=True)
-        working.start()
-        self._closing.callback(working.join)
+        self._run("lpr-jobs", worker.run)
         if self.draining.is_set():  # asked to stop before there was somebody to stop
             worker.stop()
         limits = BatchLimits(
@@ -238,6 +241,16 @@ class Service:
         acceptance = Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
         self._closing.callback(acceptance.close)
         return acceptance
+
+    def _run(self, name: str, work: Callable[[], None]) -> None:
+        """In a thread of its own, which is waited for in the end."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        self._closing.callback(thread.join)
+
+    def _tell_bundle(self, serving: Serving) -> None:
+        self.telemetry.serves(serving.model.manifest, serving.model.providers[0])
+        logger.info("serving", extra={"bundle": serving.bundle_id})
 
     def _claim(self, data_dir: Path) -> None:
         """The catalogue has one writer: refuse a second service on the same directory."""
@@ -257,3 +270,38 @@ class Service:
         except CoordinationError as error:
             logger.error("going on without Redis: %s", error)
         return private.url
+
+
+def _open_bundle(
+    bundle: Bundle,
+    settings: Settings,
+    *,
+    decoder: ClipDecoder,
+    catalogue: Catalogue,
+    epochs: Epochs,
+    telemetry: Telemetry,
+    written: WriteTime,
+    closing: ExitStack,
+) -> Serving:
+    """Raises StartupError."""
+    model = Model.open(bundle, settings.inference)
+    dims = bundle.manifest.dims
+    index = VectorIndex(
+        settings.milvus,
+        settings.data_dir / "milvus.db",
+        bundle_id=bundle.manifest.bundle_id,
+        telemetry=telemetry,
+        written=written,
+        embedding=dims.embedding,
+        match_state=dims.match_state,
+    )
+    closing.callback(index.close)
+    shops = HotShops(index, epochs, settings.search)
+    closing.callback(shops.close)
+    return Serving(
+        model=model,
+        index=index,
+        shops=shops,
+        recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
+        projection=Projection(Encoder(model, catalogue, settings.media), index),
+    )

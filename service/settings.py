@@ -174,7 +174,14 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
     data_dir: Path = Field(default=Path("data"), description="catalogue, index and Redis live here")
-    bundle: Path = Field(default=DEFAULT_BUNDLE, description="the model bundle's folder")
+    bundle: Path = Field(
+        default=DEFAULT_BUNDLE,
+        description="folder of the model bundle that is served until another is activated",
+    )
+    bundles: Path | None = Field(
+        default=None,
+        description="folder of the bundles that can be activated; None: in the data directory",
+    )
     max_body_bytes: int = Field(default=64_000_000, gt=0, description="of one request")
     max_in_flight: int = Field(
         default=16, gt=0, description="recognitions admitted at once, and as many posts of products"
@@ -217,6 +224,10 @@ class Settings(BaseSettings):
     def spool_dir(self) -> Path:
         """Where batches lie while they are taken in: on disk, for /tmp may be memory."""
         return self.data_dir / "spool"
+
+    @property
+    def bundles_folder(self) -> Path:
+        return self.bundles or self.data_dir / "bundles"
 
     @property
     def keys_file(self) -> Path:

@@ -1,8 +1,9 @@
-"""Index and catalogue brought into agreement: about some products, or about all of them.
+"""Indexes and catalogue brought into agreement: about some products, or about all of them.
 
-The catalogue is right. What it has and the index lacks is encoded again and indexed, what only the
-index has is removed. Whoever does it does it under the products' locks and looks at the catalogue
-again before and after, so it may be done at any time, by several services at once, again and again.
+The catalogue is right. What it has and an index lacks is encoded again and indexed, what only the
+index has is removed; so for the index of every bundle that is kept. Whoever does it does it under
+the products' locks and looks at the catalogue again before and after, so it may be done at any
+time, by several services at once, again and again.
 
 Three occasions: a write was accepted only (`settle`, for a product's markers), a write died or
 failed (`sweep`, every few seconds), or nobody can know (`reconcile`: everything is compared).
@@ -13,8 +14,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 from service.coordination.locks import Locks
@@ -57,11 +59,39 @@ class Epochs(Protocol):
 
 
 @dataclass(frozen=True)
+class Projection:
+    """The catalogue as one bundle sees it: how its rows are made, and where they are."""
+
+    encoder: Encoder
+    index: Index
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where everything must be that the catalogue has."""
+
+    projections: list[Projection]
+    complete: bool  # False: others are kept too that are not open here
+
+    def is_only(self, projection: Projection) -> bool:
+        return self.complete and all(kept is projection for kept in self.projections)
+
+
+class Projections(Protocol):
+    """What is asked of `service.serving.Bundles`."""
+
+    @property
+    def active(self) -> Projection: ...
+
+    def kept(self) -> Kept: ...
+
+
+@dataclass(frozen=True)
 class Gallery:
     """What a write of a product has to do with."""
 
     catalogue: Catalogue
-    index: Index
+    projections: Projections
     epochs: Epochs
     pending: Pending
     locks: Locks
@@ -85,23 +115,25 @@ class Task:
         return len(self.record.images) if self.record else 0
 
 
+Closing = Callable[[Task, bool], list[Marker]]  # of a settled product; whether nobody else writes
+
+
 class Settler:
     """Safe to share between threads and between services."""
 
-    def __init__(self, encoder: Encoder, gallery: Gallery) -> None:
-        self._encoder = encoder
+    def __init__(self, gallery: Gallery) -> None:
         self._catalogue = gallery.catalogue
-        self._index = gallery.index
+        self._projections = gallery.projections
         self._epochs = gallery.epochs
         self._pending = gallery.pending
         self._locks = gallery.locks
         self._stopping = threading.Event()
 
     def settle(self, markers: Iterable[Marker]) -> dict[str, LPRError]:
-        """Make the index agree about what these are for, and remove them.
+        """Make every index agree about what these are for, and remove them.
 
-        The products that cannot be indexed come back by id, with what is wrong with them. Raises
-        UnavailableError where it should be tried again.
+        The products that the active bundle cannot index come back by id, with what is wrong with
+        them. Raises UnavailableError where it should be tried again.
         """
         products: dict[tuple[str, str], Task] = {}
         shops: dict[str, list[Marker]] = {}
@@ -111,29 +143,73 @@ class Settler:
             else:
                 key = (marker.shop_id, marker.product_id)
                 products.setdefault(key, Task(*key)).markers.append(marker)
-        failed = self._settle(products.values())
+        failed: dict[str, LPRError] = {}
+        for batch in self._batches(products.values()):
+            failed |= self._settle_batch(batch)
         for shop_id, of_shop in shops.items():
-            failed |= self.settle_shop(shop_id)
-            self._pending.close(of_shop)
+            if self.settle_shop(shop_id):
+                self._pending.close(of_shop)
         return failed
 
-    def settle_shop(self, shop_id: str) -> dict[str, LPRError]:
-        """Compare all of a shop. As `settle`."""
-        return self._settle(Task(*key) for key in self.differences(shop_id))
+    def settle_shop(self, shop_id: str) -> bool:
+        """Compare all of a shop; whether that was done in every index that is kept."""
+        kept = self._projections.kept()
+        for projection in kept.projections:
+            tasks = [Task(*key) for key in self.differences(projection, shop_id)]
+            for batch in self._batches(tasks):
+                self._agree(projection, batch, _none)
+        return kept.complete
 
     def reconcile(self) -> None:
-        """Bring the whole index into agreement with the catalogue. Raises UnavailableError."""
-        before = [marker for marker in self._pending.all() if self._may_be_settled(marker)]
-        self._settle((Task(*key) for key in self.differences()), stoppable=True)
-        self._index.complete()
-        self._pending.close(before)
+        """Bring the active bundle's index into agreement with the catalogue.
 
-    def differences(self, shop_id: str | None = None) -> list[tuple[str, str]]:
-        """Products, by shop and id, about which index and catalogue differ just now."""
+        Raises UnavailableError, of those NotReadyError after `stop`.
+        """
+        before = [marker for marker in self._pending.all() if self._may_be_settled(marker)]
+        active = self._projections.active
+        done = self.agree(active, lambda done, of: not self._stopping.is_set())
+        if done is None:
+            raise NotReadyError("the service stops before its index is complete")
+        if self._projections.kept().is_only(active):
+            self._pending.close(before)
+
+    def agree(
+        self, projection: Projection, goes_on: Callable[[int, int], bool]
+    ) -> list[LPRError] | None:
+        """Bring a whole index into agreement with the catalogue; returns what kept products out.
+
+        `goes_on` is told after every batch how many of how many products are done; where it says
+        no, this ends early and returns None. Raises UnavailableError.
+        """
+        hopeless: dict[tuple[str, str], LPRError] = {}
+        differing = self.differences(projection)
+        while differing:
+            done = 0
+            for batch in self._batches(Task(*key) for key in differing):
+                if not goes_on(done, len(differing)):
+                    return None
+                failed = self._agree(projection, batch, _none)
+                hopeless |= {(batch[0].shop_id, name): error for name, error in failed.items()}
+                done += len(batch)
+                of = {"products": done, "of": len(differing)}
+                logger.info("indexed from the catalogue", extra=of)
+            # What was written meanwhile, but for what its writer is to finish.
+            differing = [
+                key
+                for key in self.differences(projection)
+                if key not in hopeless and not self._pending.of(*key)
+            ]
+        projection.index.complete()
+        return list(hopeless.values())
+
+    def differences(
+        self, projection: Projection, shop_id: str | None = None
+    ) -> list[tuple[str, str]]:
+        """Products, by shop and id, about which an index and the catalogue differ just now."""
         # The index first: a write goes to the catalogue first, so what is seen in the index and
         # not in the catalogue then is not on its way.
         present: dict[tuple[str, str], set[str]] = {}
-        for row in self._index.scan(shop_id):
+        for row in projection.index.scan(shop_id):
             present.setdefault((row.shop_id, row.product_id), set()).add(row.row_id)
         differing = []
         for record in self._catalogue.products(shop_id):
@@ -145,9 +221,9 @@ class Settler:
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.
 
-        Fill an index that Milvus has lost. Raises UnavailableError.
+        Fill the active bundle's index if Milvus has lost it. Raises UnavailableError.
         """
-        if self._index.is_filling:
+        if self._projections.active.index.is_filling:
             with self._locks.try_hold("fill") as ours:
                 if ours:
                     logger.warning("the index is filled from the catalogue")
@@ -186,48 +262,63 @@ class Settler:
     def _may_be_settled(self, marker: Marker) -> bool:
         return self._pending.is_abandoned(marker) or self.is_durable(marker)
 
-    def _settle(self, tasks: Iterable[Task], *, stoppable: bool = False) -> dict[str, LPRError]:
-        failed: dict[str, LPRError] = {}
-        shops: dict[str, list[Task]] = {}
-        for task in tasks:
-            shops.setdefault(task.shop_id, []).append(task)
-        for of_shop in shops.values():
-            for batch in self._batches(of_shop):
-                if stoppable and self._stopping.is_set():
-                    raise NotReadyError("the service stops before its index is complete")
-                failed |= self._settle_batch(batch)
-                logger.info("settled", extra={"shop_id": batch[0].shop_id, "products": len(batch)})
-        return failed
-
     def _batches(self, tasks: Iterable[Task]) -> Iterator[list[Task]]:
-        """Runs of products, each of few enough pictures for one write."""
-        batch: list[Task] = []
-        for task in tasks:
-            task.record = self._catalogue.find(task.shop_id, task.product_id)
-            if batch and sum(t.pictures for t in [*batch, task]) > _BATCH_PICTURES:
-                yield batch
-                batch = []
-            batch.append(task)
-        if batch:
+        """Runs of products of one shop, each of few enough pictures for one write."""
+        for _, of_shop in groupby(sorted(tasks, key=_shop_of), key=_shop_of):
+            batch: list[Task] = []
+            for task in of_shop:
+                task.record = self._catalogue.find(task.shop_id, task.product_id)
+                if batch and sum(t.pictures for t in [*batch, task]) > _BATCH_PICTURES:
+                    yield batch
+                    batch = []
+                batch.append(task)
             yield batch
 
     def _settle_batch(self, batch: Sequence[Task]) -> dict[str, LPRError]:
+        """Of one shop, in every index. What the active bundle cannot index comes back."""
+        kept = self._projections.kept()
+        failing: set[str] = set()
+
+        def closing(task: Task, alone: bool) -> list[Marker]:
+            if not kept.complete or task.product_id in failing:
+                return []
+            if len(kept.projections) > 1 or not (alone and task.markers):
+                return task.markers
+            # All writes of the product have ended, and are settled.
+            return self._pending.of(task.shop_id, task.product_id)
+
+        failed: list[dict[str, LPRError]] = []
+        for place, projection in enumerate(kept.projections, start=1):
+            is_last = place == len(kept.projections)
+            failed.append(self._agree(projection, batch, closing if is_last else _none))
+            failing |= {n for n, error in failed[-1].items() if isinstance(error, InferenceError)}
+        return failed[0] if failed else {}
+
+    def _agree(
+        self, projection: Projection, batch: Sequence[Task], closing: Closing
+    ) -> dict[str, LPRError]:
+        """Products of one shop; those that cannot be indexed come back with what is wrong."""
         try:
-            return self._settle_together(batch)
+            return self._agree_together(projection, batch, closing)
         except InferenceError as error:
             if len(batch) == 1:
                 logger.error("a product cannot be encoded: %s", error, extra=_names(batch[0]))
                 return {batch[0].product_id: error}
         failed: dict[str, LPRError] = {}
         for task in batch:  # one that the model fails at must not keep the others out
-            failed |= self._settle_batch([task])
+            failed |= self._agree(projection, [task], closing)
         return failed
 
-    def _settle_together(self, batch: Sequence[Task]) -> dict[str, LPRError]:
-        """Of one shop. A product that is written meanwhile is looked at again."""
+    def _agree_together(
+        self, projection: Projection, batch: Sequence[Task], closing: Closing
+    ) -> dict[str, LPRError]:
+        """A product that is written meanwhile is looked at again.
+
+        `closing` tells which markers go.
+        """
         failed: dict[str, LPRError] = {}
         for _ in range(_TRIES):
-            changed, damaged = self._try_together(batch)
+            changed, damaged = self._try_together(projection, batch, closing)
             failed |= damaged
             if not changed:
                 return failed
@@ -237,39 +328,43 @@ class Settler:
                 task.record = self._catalogue.find(task.shop_id, task.product_id)
         raise BusyError("products are written all the time; their index is settled later")
 
-    def _try_together(self, batch: Sequence[Task]) -> tuple[list[Task], dict[str, BadInputError]]:
+    def _try_together(
+        self, projection: Projection, batch: Sequence[Task], closing: Closing
+    ) -> tuple[list[Task], dict[str, BadInputError]]:
         """Those that were written meanwhile, and those that cannot be indexed."""
         shop_id = batch[0].shop_id
         present: dict[str, set[str]] = {task.product_id: set() for task in batch}
-        for row in self._index.rows_of(shop_id, present):
+        for row in projection.index.rows_of(shop_id, present):
             present[row.product_id].add(row.row_id)
         missing = [
             task.record
             for task in batch
             if task.record and not row_ids_of(task.record) <= present[task.product_id]
         ]
-        entries, damaged = self._encoder.encode_stored(missing)
+        entries, damaged = projection.encoder.encode_stored(missing)
         with self._locks.hold(*(task.folder for task in batch)) as alone:
             same = [task for task in batch if self._is_as_read(task)]
             stale = [present[task.product_id] - row_ids_of(task.record) for task in same]
             try:
                 if entries is not None:
-                    self._index.upsert(entries.of({task.product_id for task in same}))
-                self._index.delete(sorted(set().union(*stale)))
+                    projection.index.upsert(entries.of({task.product_id for task in same}))
+                projection.index.delete(sorted(set().union(*stale)))
             finally:
                 self._epochs.renew(shop_id)
             settled = [task for task in same if self._is_as_read(task)]
-            self._pending.close(marker for task in settled for marker in self._done(task, alone))
+            self._pending.close(m for task in settled for m in closing(task, alone))
         return [task for task in batch if task not in settled], damaged
-
-    def _done(self, task: Task, alone: bool) -> list[Marker]:
-        """Who is alone knows that all writes of the product have ended, and are settled."""
-        if alone and task.markers:
-            return self._pending.of(task.shop_id, task.product_id)
-        return task.markers
 
     def _is_as_read(self, task: Task) -> bool:
         return self._catalogue.find(task.shop_id, task.product_id) == task.record
+
+
+def _none(task: Task, alone: bool) -> list[Marker]:
+    return []
+
+
+def _shop_of(task: Task) -> str:
+    return task.shop_id
 
 
 def _names(task: Task) -> dict[str, str]:

@@ -23,6 +23,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def another_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of another tiny model, which makes shorter vectors."""
+    pytest.importorskip("torch", reason="as `tiny_bundle`")
+    from tests.contract.models import another_rice, export_tiny
+
+    return export_tiny(another_rice(), tmp_path_factory.mktemp("bundles") / "another")
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of an object store."""
     from tests.service.object_store import object_store

@@ -250,7 +250,7 @@ async def _read(request: Request, within_s: float) -> _Posted:
 def _store(service: Service, product: NewProduct, *, later: bool) -> tuple[int, str]:
     """The answer's status and body: the product's, or that of the job that makes it searchable."""
     parts = service.parts
-    if later or parts.index.breaker.is_open:
+    if later or parts.bundles.serving.index.breaker.is_open:
         return 202, job_body(parts.jobs, parts.acceptance.one(product))
     parts.acceptance.check_backlog()
     try:

@@ -35,8 +35,11 @@ async def readyz(request: Request) -> Status:
     service = service_of(request)
     if service.draining.is_set():
         raise NotReadyError("the service is stopping")
-    if not service.parts.model.runs:
+    bundles = service.parts.bundles
+    if not bundles.serving.model.runs:
         raise InferenceError("the model is started again")
+    if bundles.is_behind:
+        raise NotReadyError("another bundle is active than can be served here; the log says why")
     return Status(status="ready")
 
 
@@ -44,7 +47,8 @@ async def readyz(request: Request) -> Status:
 async def info(request: Request, key: Caller) -> Info:
     service = service_of(request)
     parts, settings = service.parts, service.settings
-    manifest = parts.model.manifest
+    serving = parts.bundles.serving
+    manifest = serving.model.manifest
     return Info(
         version=request.app.version,
         bundle={
@@ -57,13 +61,13 @@ async def info(request: Request, key: Caller) -> Info:
         },
         inference={
             "provider": settings.inference.provider,
-            "providers": parts.model.providers,
+            "providers": serving.model.providers,
             "threads": settings.inference.threads,
         },
         index={
-            "embedded": parts.index.embedded,
-            "collection": parts.index.collection,
-            "up": not parts.index.breaker.is_open,
+            "embedded": serving.index.embedded,
+            "collection": serving.index.collection,
+            "up": not serving.index.breaker.is_open,
         },
         coordination={
             "embedded": settings.redis.url is None,
@@ -89,8 +93,9 @@ async def metrics(request: Request) -> Response:
     telemetry.ready.set(service.is_ready)
     telemetry.redis_up.set(await _redis_is_up(service))
     if service.is_ready:
-        telemetry.index_up.set(not service.parts.index.breaker.is_open)
-        shops = service.parts.shops
+        serving = service.parts.bundles.serving
+        telemetry.index_up.set(not serving.index.breaker.is_open)
+        shops = serving.shops
         telemetry.hot_shops_bytes.set(shops.bytes)
         telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
     body, content_type = telemetry.exposition(request.headers.get("accept", ""))

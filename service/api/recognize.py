@@ -63,7 +63,7 @@ async def recognize(request: Request, key: Recognizing) -> Response:
     The headers x-queue-time, x-inference-time and x-total-time are in milliseconds.
     """
     service = service_of(request)
-    parts = service.parts
+    serving = service.parts.bundles.serving  # to the end, whatever takes its place meanwhile
     with service.recognitions.admit():
         form = await read_form(
             request,
@@ -78,11 +78,11 @@ async def recognize(request: Request, key: Recognizing) -> Response:
 
         def work() -> Recognition:
             watch.ms["queue"] = 1e3 * (time.perf_counter() - admitted)
-            return parts.recognizer.recognize(query, watch)
+            return serving.recognizer.recognize(query, watch)
 
         recognition = await service.recognitions.run(work)
     watch.ms["total"] = 1e3 * (time.perf_counter() - request.state.started)
-    bundle_id = parts.model.manifest.bundle_id
+    bundle_id = serving.bundle_id
     service.telemetry.recognized(
         watch.ms,
         [product.confidence for product in recognition.ranked],

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from service.gallery.catalogue import ProductRecord
 from service.jobs.records import ItemResult, Job
 from service.recognition import Explanation, RankedProduct, Recognition
+from service.serving import BundleState, State
 
 
 def image_url(shop_id: str, product_id: str, image_id: str) -> str:
@@ -231,3 +232,36 @@ class Info(BaseModel):
     coordination: dict[str, Any]
     decoder: dict[str, Any] = Field(description="layers of the decoder's sandbox in force")
     limits: dict[str, Any]
+
+
+class Progress(BaseModel):
+    done: int = Field(description="products")
+    of: int
+
+
+class BundleOnOffer(BaseModel):
+    bundle: str = Field(description="id")
+    role: Literal["active", "previous", "coming", "available"]
+    model: dict[str, Any] | None = Field(description="null: it is not on this replica's shelf")
+    progress: Progress | None = Field(description="of the coming one; null: not known just now")
+
+    @classmethod
+    def of(cls, state: BundleState) -> Self:
+        manifest, progress = state.manifest, state.progress
+        return cls(
+            bundle=state.bundle_id,
+            role=state.role,
+            model=None if manifest is None else manifest.model.model_dump(),
+            progress=None if progress is None else Progress(**progress._asdict()),
+        )
+
+
+class BundleList(BaseModel):
+    serving: str = Field(description="the bundle that this replica answers with")
+    bundles: list[BundleOnOffer]
+    broken: dict[str, str] = Field(description="what is wrong with a folder, by its path")
+
+    @classmethod
+    def of(cls, state: State) -> Self:
+        bundles = [BundleOnOffer.of(bundle) for bundle in state.bundles]
+        return cls(serving=state.serving, bundles=bundles, broken=state.broken)

@@ -34,6 +34,8 @@ from service.gallery.entries import Candidates, Entries, Picture, Vectors
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
+ALIAS = "pictures"  # of the collection whose bundle is served
+
 _WRITE_ROWS = 500
 _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
@@ -119,6 +121,8 @@ class VectorIndex:
         self._telemetry = telemetry
         self._written = written
         self._target = self.collection
+        self._unfilled = f"{self.collection}_filling"
+        self._is_dropped = False
         # Lite mixes up its writes when several threads write at once; a server does not.
         self._writing: AbstractContextManager[object] = (
             threading.Lock() if self.embedded else nullcontext()
@@ -151,6 +155,23 @@ class VectorIndex:
     def _timeout_s(self) -> float:
         """Of the next call: no longer than the request that it is made for may take."""
         return deadlines.timeout_s(self._longest_s)
+
+    def drop(self) -> None:
+        """Remove the collection, with all that is in it; nothing else can be asked afterwards."""
+        self._is_dropped = True
+        self.breaker.close()  # or it might make the collection again
+        with self._call("drop"):
+            for name in (self.collection, self._unfilled):
+                if self._client.has_collection(name, timeout=self._timeout_s):
+                    self._client.drop_collection(name, timeout=self._timeout_s)
+
+    def take_alias(self) -> None:
+        """Let the alias lead to this collection, for whoever looks at Milvus from outside."""
+        with self._call("alias"):
+            try:
+                self._client.create_alias(self.collection, ALIAS, timeout=self._timeout_s)
+            except MilvusException:  # it leads somewhere
+                self._client.alter_alias(self.collection, ALIAS, timeout=self._timeout_s)
 
     @_guarded
     def upsert(self, entries: Entries) -> None:
@@ -281,7 +302,7 @@ class VectorIndex:
             try:
                 yield
             except MilvusException as error:
-                if error.code in _LOST and name != "open":
+                if error.code in _LOST and name != "open" and not self._is_dropped:
                     self._open()  # for the next call; this one may have been done in part
                 raise
 
@@ -292,7 +313,7 @@ class VectorIndex:
         until it is filled, so that no replica ever reads from half of it.
         """
         there = self._client.has_collection(self.collection, timeout=self._timeout_s)
-        target = self.collection if there else f"{self.collection}_filling"
+        target = self.collection if there else self._unfilled
         if not there and not self._client.has_collection(target, timeout=self._timeout_s):
             self._create(target)
         self._client.load_collection(target, timeout=self._timeout_s)

@@ -94,6 +94,12 @@ class HotShops:
         pictures = tuple(entries.pictures[row] for row in best)
         return Candidates(pictures, cosines[best], entries.states[best], exact=False)
 
+    def clear(self) -> None:
+        """Give the memory back; whoever asks next is served as from a cold start."""
+        with self._guard:
+            self._hot.clear()
+            self.bytes = 0
+
     def close(self) -> None:
         self._background.shutdown(wait=True, cancel_futures=True)
 

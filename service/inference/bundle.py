@@ -126,7 +126,7 @@ class Bundle:
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Reads and verifies the bundle at `path`. Raises BundleError with what is wrong."""
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         _check_consistency(manifest)
         _check_files(path, manifest)
         return cls(path, manifest)
@@ -192,7 +192,8 @@ def _tensor(name: str, dtype: Literal["bool", "float32", "uint8"], *shape: int |
     return Tensor(name=name, dtype=dtype, shape=shape)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What the bundle at `path` says of itself, not verified. Raises BundleError."""
     text = read_text(path, MANIFEST, MAX_MANIFEST_BYTES)
     _check_schema_version(text)
     try:

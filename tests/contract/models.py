@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,6 +49,11 @@ def random_rice(config: RiceConfig, seed: int = 0) -> Rice:
 
 def tiny_rice() -> Rice:
     return random_rice(TINY)
+
+
+def another_rice() -> Rice:
+    """With shorter vectors than `tiny_rice`'s."""
+    return random_rice(replace(TINY, encoder=replace(TINY.encoder, embedding=16)), seed=1)
 
 
 def export_tiny(model: Rice, out: Path) -> Path:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -58,6 +59,13 @@ def test_every_host_that_is_named_is_a_service() -> None:
     text += str([service.get("command", "") for service in SERVICES.values()])
     named = set(re.findall(r"(?:http|redis)://([\w-]+):", text))
     assert {"milvus", "redis", "minio"} <= named <= {*SERVICES, "localhost"}
+
+
+def test_the_bucket_that_is_made_is_the_catalogues() -> None:
+    [command] = SERVICES["bucket"]["command"]
+    for name in OURS:
+        bucket = urlsplit(SERVICES[name]["environment"]["LPR_CATALOGUE__URL"]).netloc
+        assert command.endswith(f" store/{bucket}")
 
 
 def test_only_the_service_and_grafana_are_published_and_only_on_this_machine() -> None:

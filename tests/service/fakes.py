@@ -22,7 +22,7 @@ from service.indexing import Indexer
 from service.inference.model import ClipFeatures, PictureFeatures
 from service.media.clips import Frames
 from service.settings import MediaSettings
-from service.settling import Gallery, Settler
+from service.settling import Gallery, Kept, Projection, Settler
 
 SIZE, PATCHES, FRAMES = 8, 4, 3
 
@@ -164,6 +164,18 @@ class FakeEpochs:
         self.counts[shop_id] = self.counts.get(shop_id, 0) + 1
 
 
+@dataclass
+class FakeProjections:
+    """The active bundle's and others beside it; `away`: one more is kept, and not open here."""
+
+    active: Projection
+    others: list[Projection] = field(default_factory=list)
+    away: bool = False
+
+    def kept(self) -> Kept:
+        return Kept([self.active, *self.others], complete=not self.away)
+
+
 class FakeService:
     """The writing side of a service: real but for its model, its index and its epochs."""
 
@@ -179,6 +191,7 @@ class FakeService:
         self.pending = Pending(storage, alone=locks is None)
         locks = locks or Locks(None)
         encoder = Encoder(FakeModel(), self.catalogue, MediaSettings())
-        gallery = Gallery(self.catalogue, index, epochs, self.pending, locks)
-        self.settler = Settler(encoder, gallery)
-        self.indexer = Indexer(encoder, gallery, self.settler)
+        self.projections = FakeProjections(Projection(encoder, index))
+        gallery = Gallery(self.catalogue, self.projections, epochs, self.pending, locks)
+        self.settler = Settler(gallery)
+        self.indexer = Indexer(gallery, self.settler)

@@ -13,7 +13,7 @@ from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import Row, VectorIndex, WriteTime, row_id
+from service.gallery.index import ALIAS, Row, VectorIndex, WriteTime, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -241,3 +241,29 @@ def test_a_place_where_it_cannot_be_is_a_startup_error(tmp_path: Path) -> None:
     (tmp_path / "milvus.db").write_text("not a folder")
     with pytest.raises(StartupError, match=r"milvus\.db"):
         open_index(tmp_path)
+
+
+def test_a_dropped_collection_is_gone_and_comes_back_only_when_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    index = open_index(tmp_path)
+    index.upsert(entries("shop", "a"))
+    index.drop()
+    with pytest.raises(IndexUnavailableError):
+        index.upsert(entries("shop", "b"))
+    assert index._client.list_collections() == []
+    again = open_unfilled(tmp_path)
+    assert again.is_filling
+    again.drop()
+    assert index._client.list_collections() == []
+    index.close()
+
+
+def test_the_alias_leads_to_the_bundle_that_took_it_last(tmp_path: Path) -> None:
+    one = open_index(tmp_path)
+    other = open_index(tmp_path, "rice-other-ba9876543210")
+    for index in (one, other, other, one):
+        index.take_alias()
+        assert one._client.describe_alias(ALIAS)["collection_name"] == index.collection
+    one.close()
+    other.close()

@@ -62,7 +62,10 @@ class World:
         self.service.indexer.accept(NewProduct("shop", product_id, None, None, images))
 
     def agrees(self) -> bool:
-        return self.service.settler.differences() == [] and not self.service.pending.all()
+        return (
+            self.service.settler.differences(self.service.projections.active) == []
+            and not self.service.pending.all()
+        )
 
 
 @pytest.fixture
