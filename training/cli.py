@@ -22,7 +22,8 @@ from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.evaluation import ablation, protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
-from training.evaluation.metrics import Accuracy
+from training.evaluation.metrics import Accuracy, by_group, intervals
+from training.evaluation.scorers import BundleError, BundleScorer, Scorer
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
@@ -195,19 +196,53 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
 
 @app.command()
 def evaluate(
-    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE")],
     data: DataOption,
     split: Annotated[str, typer.Option(help="val or test.")] = "val",
     takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
 ) -> None:
-    """Score a checkpoint: R@1, 5 and 10; the fusion weight is chosen on val."""
-    kept = _load(path)
-    weight, _, scores = _assess(kept, kept.model(), data, split, takes)
-    results = protocol.summary(scores, weight)
+    """Score a checkpoint, or a bundle as it is served: R@1, 5 and 10 with 95 % intervals.
+
+    A checkpoint's fusion weight is chosen on val; a bundle has its own.
+    """
+    if path.is_dir():
+        bundle = _bundle(path)
+        weight, scores = (
+            bundle.match_weight,
+            _scored(_recipe(bundle.recipe), bundle, data, split, takes),
+        )
+    else:
+        kept = _load(path)
+        weight, _, scores = _assess(kept, kept.model(), data, split, takes)
+    _tell(scores, weight)
+
+
+def _bundle(path: Path) -> BundleScorer:
+    try:
+        return BundleScorer(path)
+    except BundleError as error:
+        raise _fail(str(error)) from error
+
+
+def _tell(scores: protocol.Scores, weight: float) -> None:
+    """Prints the accuracy of all clips and of groups of them, and as JSON on stdout."""
+    clips, results = len(scores.truth), protocol.summary(scores, weight)
+    report: dict[str, Any] = {"clips": clips, "match_weight": weight}
     for name, result in results.items():
-        console.print(f"{name:7}{result}")
-    report = {name: asdict(result) for name, result in results.items()}
-    typer.echo(json.dumps({"clips": len(scores.truth), "match_weight": weight, **report}))
+        sure = intervals(result, clips)
+        low, high = sure["r1"]
+        console.print(f"{name:7}{result}  R@1 between {100 * low:.1f} and {100 * high:.1f}")
+        report[name] = asdict(result) | {"intervals": sure}
+    report["groups"] = {}
+    for kind, groups in scores.groups.items():
+        found = by_group(scores.fused(weight), scores.truth, groups)
+        report["groups"][kind] = {
+            group: {"clips": count, **asdict(result), "intervals": intervals(result, count)}
+            for group, (count, result) in found.items()
+        }
+        for group, (count, result) in found.items():
+            console.print(f"{kind} {group} ({count} clips)  {result}", soft_wrap=True)
+    typer.echo(json.dumps(report))
 
 
 @app.command()
@@ -264,19 +299,22 @@ def _assess(
     kept: checkpoint.Checkpoint, model: Rice, data: list[str], split: str, takes: int
 ) -> tuple[float, protocol.Scores, protocol.Scores]:
     """The match weight chosen on val, and the scores of val and of `split`."""
-    recipe = kept.recipe
+    val = _scored(kept.recipe, model, data, "val", protocol.VAL_TAKES)
+    return protocol.best_match_weight(val), val, _scored(kept.recipe, model, data, split, takes)
+
+
+def _scored(
+    recipe: Recipe, model: Rice | Scorer, data: list[str], split: str, takes: int
+) -> protocol.Scores:
     folder = _folders(data).get(recipe.validate_on)
     if folder is None:
         raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
     with progress_bars(console) as bars:
-        chosen_on = _judging(recipe, folder, "val", bars)
-        measured_on = _judging(recipe, folder, split, bars)
-        val = _score(model, chosen_on, protocol.VAL_TAKES, bars)
-        return protocol.best_match_weight(val), val, _score(model, measured_on, takes, bars)
+        return _score(model, _judging(recipe, folder, split, bars), takes, bars)
 
 
 def _score(
-    model: Rice, data: PhotographSet | QuerySet, takes: int, bars: Progress
+    model: Rice | Scorer, data: PhotographSet | QuerySet, takes: int, bars: Progress
 ) -> protocol.Scores:
     clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
     task = bars.add_task("clips", total=clips)

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 
@@ -93,15 +93,26 @@ def gather(rows: Tensor) -> Tensor:
     """
     if share().ranks == 1:
         return rows
-    counts = [int(count) for count in _all(torch.tensor([len(rows)], device=rows.device))]
+    counts = _AllGather.apply(torch.tensor(len(rows), device=rows.device)).tolist()
     missing = max(counts) - len(rows)
-    parts = _all(pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)))
+    parts = _AllGather.apply(pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def _all(tensor: Tensor) -> tuple[Tensor, ...]:
-    parts: tuple[Tensor, ...] = all_gather(tensor)
-    return parts
+class _AllGather(torch.autograd.Function):
+    """[...] -> [ranks,...]. torch has this only with a deprecation, and below a private name."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(share().ranks)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient[share().rank]
 
 
 def mean_of_all(mean: Tensor, count: int) -> Tensor:

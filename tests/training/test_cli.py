@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -64,6 +65,24 @@ def test_fit_evaluate_and_export(
     assert manifest["model"]["recipe"] == "tiny"
     assert manifest["metrics"]["r1"] == pytest.approx(report["fused"]["r1"], abs=1e-4)
     assert manifest["fusion"]["match"] == report["match_weight"]
+    # The bundle's graphs in onnxruntime, by the same command, rank as torch does.
+    for split, checkpoint in (("val", report), ("test", None)):
+        served = _evaluated(str(out), *data, "--split", split)
+        expected = checkpoint or _evaluated(best, *data, "--split", split)
+        for name in ("coarse", "match", "fused"):
+            assert served[name]["r1"] == pytest.approx(expected[name]["r1"], abs=1e-3)
+            assert served[name]["mrr"] == pytest.approx(expected[name]["mrr"], abs=1e-3)
+    (out / "clip_encoder.onnx").write_bytes(b"no graph")
+    refused = runner.invoke(cli.app, ["evaluate", str(out), *data])
+    assert refused.exit_code == 1
+    assert "onnxruntime cannot load" in refused.output
+
+
+def _evaluated(*arguments: str) -> dict[str, Any]:
+    result = runner.invoke(cli.app, ["evaluate", *arguments])
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return report
 
 
 @pytest.mark.parametrize(
@@ -72,6 +91,7 @@ def test_fit_evaluate_and_export(
         (["fit", "nothing", "--data", "a=b", "--out", "x"], "no recipe 'nothing'"),
         (["fit", "grocery_small", "--data", "grocery", "--out", "x"], "NAME=FOLDER"),
         (["fit", "grocery_small", "--data", "grocery=x", "--out", "x"], "no --data for made"),
+        (["evaluate", ".", "--data", "a=b"], "is no bundle"),
         (["evaluate", "gone.safetensors", "--data", "a=b"], "no such file"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.training.tiny import CONFIG, photographs, tiny_model
@@ -15,7 +16,7 @@ from training.evaluation.calibration import (
     confidences,
     fit_calibration,
 )
-from training.evaluation.metrics import accuracy, ranks
+from training.evaluation.metrics import accuracy, by_group, interval, ranks
 from training.evaluation.protocol import Scores, best_match_weight, score_clips
 from training.models.rice import Clips, Rice
 
@@ -114,3 +115,30 @@ def test_the_reference_distribution_is_the_share_of_clips_up_to_each_confidence(
     assert shares["0.3"] == 0
     assert shares["0.35"] == shares["0.75"] == 0.5
     assert shares["0.8"] == shares["1.0"] == 1
+
+
+def test_the_interval_is_the_bootstrap_of_the_queries() -> None:
+    torch.manual_seed(0)
+    hits = torch.arange(283) < 230
+    resampled = hits[torch.randint(283, (20_000, 283))].float().mean(dim=1)
+    expected = torch.quantile(resampled, torch.tensor([0.025, 0.975])).tolist()
+    assert interval(230 / 283, 283) == pytest.approx(expected, abs=0.005)
+    assert interval(1.0, 50) == (1.0, 1.0)
+    low, high = interval(0.5, 20)
+    assert high - low > 0.3, "few queries say little"
+
+
+def test_groups_are_scored_on_their_own_queries() -> None:
+    scores = torch.eye(4)
+    truth = torch.tensor([0, 1, 3, 3])
+    found = by_group(scores, truth, ["small", "large", "small", ""])
+    assert {group: (count, a.r1) for group, (count, a) in found.items()} == {
+        "large": (1, 1.0),
+        "small": (2, 0.5),
+    }
+
+
+def test_photographs_are_grouped_by_their_products_category() -> None:
+    data = replace(photographs(), categories=["fruit", "fruit", "milk", "milk", "milk"])
+    groups = score_clips(tiny_model(), data, takes=2).groups
+    assert groups == {"category": 2 * (4 * ["fruit"] + 6 * ["milk"])}

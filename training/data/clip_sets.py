@@ -145,7 +145,13 @@ def lpr_validation(data: LprData) -> QuerySet:
         shop = galleries.setdefault(clip.live_id, {})
         shop[clip.image_id] = ShopPicture(clip.image_id, clip.image)
     others = _others(data, np.flatnonzero(~held))
-    queries = [Query(c.clip_id, c.live_id, c.frames, (c.image_id,)) for c in clips]
+    queries = [
+        Query(
+            c.clip_id, c.live_id, c.frames, (c.image_id,),
+            scale=c.scale, duration=c.duration, products=c.products, category=c.category,
+        )
+        for c in clips
+    ]  # fmt: skip
     return QuerySet(
         queries,
         {live: _filled_up(shop, others) for live, shop in galleries.items()},

@@ -26,7 +26,9 @@ from training.data.records import (
     Query,
     ShopPicture,
     clip_of,
+    duration_type,
     live_of,
+    scale_type,
     to_boxes,
 )
 from training.data.shards import open_shards
@@ -221,13 +223,21 @@ def _query(
     boxes: dict[str, tuple[Box, ...]],
     speech: dict[str, str],
 ) -> Query:
+    of_frames = tuple(boxes.get(frame, ()) for frame in frames)
+    shown = [found[0] if found else None for found in of_frames]
+    told: dict[str, str] = {}
+    if any(shown):  # how many products a frame shows is not told: boxes are of the sold one alone
+        told["duration"] = duration_type(shown)
+        if all(max(box) <= 1 for box in shown if box):  # pixels say nothing without the frame's
+            told["scale"] = scale_type(shown)
     return Query(
         clip,
         live_of(clip),
         tuple(frames),
         _image_ids(truth),
-        tuple(boxes.get(frame, ()) for frame in frames),
+        of_frames,
         speech.get(clip, ""),
+        **told,
     )
 
 

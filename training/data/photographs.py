@@ -12,7 +12,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from training.data.errors import DataError
+
+CATEGORY = "coarse_name"  # a column of classes.csv that not every set has
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class PhotographSet:
     photographs: Tensor  # uint8 [M,S,S,3]
     product: Tensor  # int64 [M], the photograph's product
     clip: Tensor  # int64 [M], the photograph's clip
+    categories: list[str] = field(default_factory=list)  # of the products, where they are told
 
     def clips(self) -> list[list[int]]:
         """The photographs of each clip, in order."""
@@ -63,6 +66,7 @@ def read_photographs(
         photographs=read_pictures([folder / row["image"] for row in rows], size, progress),
         product=torch.tensor([index[row["class_id"]] for row in rows]),
         clip=torch.tensor([clip_index[row["clip_id"]] for row in rows]),
+        categories=[row[CATEGORY] for row in classes] if CATEGORY in classes[0] else [],
     )
 
 

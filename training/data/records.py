@@ -71,6 +71,10 @@ class Query:
     """Image ids; the query hits when any of them is among the first k."""
     boxes: tuple[tuple[Box, ...], ...] = ()
     speech: str = ""
+    scale: str = ""
+    duration: str = ""
+    products: str = ""
+    category: str = ""
 
 
 class ShopPicture(NamedTuple):

@@ -31,12 +31,17 @@ def normalise(pictures: Tensor) -> Tensor:
 
 def draw_views(pictures: Tensor, size: int, view: View, generator: Generator) -> Tensor:
     """uint8 [B,H,W,3] -> normalised float [B,3,size,size], each varied on its own."""
+    return normalise(vary(pictures, size, view, generator))
+
+
+def vary(pictures: Tensor, size: int, view: View, generator: Generator) -> Tensor:
+    """uint8 [B,H,W,3] -> float [B,size,size,3] of the same range, each varied on its own."""
     pixels = pictures.movedim(-1, 1).float().div_(255)
     pixels = _move(pixels, size, view, generator)
     pixels = _blur(pixels, view.blur, generator)
     pixels = _colour(pixels, view, generator)
     pixels = _erase(pixels, view.erase, generator)
-    return normalise(pixels.mul_(255).movedim(1, -1))
+    return pixels.mul_(255).movedim(1, -1)
 
 
 def _uniform(shape: int, low: float, high: float, like: Tensor, generator: Generator) -> Tensor:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+RESAMPLES = 10_000
+SURE = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,28 @@ def accuracy(scores: Tensor, truth: Tensor) -> Accuracy:
         return (rank <= k).float().mean().item()
 
     return Accuracy(share(1), share(5), share(10), torch.mean(1 / rank).item())
+
+
+def interval(share: float, queries: int) -> tuple[float, float]:
+    """The percentile bootstrap's 95 % interval of a share of hits among so many queries.
+
+    Resampling queries with replacement makes their number of hits binomial, so that is drawn.
+    Queries count as independent, which those of one livestream are only nearly.
+    """
+    hits = np.random.default_rng(0).binomial(queries, share, RESAMPLES) / queries
+    low, high = np.quantile(hits, [(1 - SURE) / 2, (1 + SURE) / 2])
+    return float(low), float(high)
+
+
+def intervals(accuracy: Accuracy, queries: int) -> dict[str, tuple[float, float]]:
+    """Of R@1, 5 and 10."""
+    return {name: interval(getattr(accuracy, name), queries) for name in ("r1", "r5", "r10")}
+
+
+def by_group(scores: Tensor, truth: Tensor, groups: list[str]) -> dict[str, tuple[int, Accuracy]]:
+    """Number of queries and accuracy of each group; scores [N,P], `groups` [N], "" for none."""
+    found = {}
+    for group in sorted(set(groups) - {""}):
+        rows = torch.tensor([row for row, other in enumerate(groups) if other == group])
+        found[group] = (len(rows), accuracy(scores[rows], truth[rows]))
+    return found

@@ -10,10 +10,9 @@ every model: their randomness has a fixed seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,13 +20,16 @@ from torch import Tensor
 
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
-from training.data.transforms import HELD, draw_views, normalise
+from training.data.records import Query
+from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import Accuracy, accuracy
+from training.evaluation.scorers import Scorer, Shop, TorchScorer
 from training.models.rice import Rice
 
 CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
+GROUPS = ("scale", "duration", "products", "category")  # of clips: training.data.records
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 
 
@@ -42,6 +44,8 @@ class Scores:
     match: Tensor  # [N,P], logits of the matching decoder
     truth: Tensor  # int64 [N], the column of the right answer
     also: Tensor | None = None  # bool [N,P], further right answers
+    groups: Mapping[str, list[str]] = field(default_factory=dict)
+    """By what clips differ (scale, duration, products, category): each one's group, or ""."""
 
     def fused(self, match_weight: float) -> Tensor:
         return self.judged(self.coarse + match_weight * self.match)
@@ -60,7 +64,7 @@ class Scores:
 
 
 def score(
-    model: Rice,
+    model: Rice | Scorer,
     data: PhotographSet | QuerySet,
     *,
     takes: int = 1,
@@ -75,35 +79,40 @@ def score(
 
 @torch.inference_mode()
 def score_clips(
-    model: Rice, data: PhotographSet, *, takes: int = 1, done: Callable[[], None] = lambda: None
+    model: Rice | Scorer,
+    data: PhotographSet,
+    *,
+    takes: int = 1,
+    done: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each clip `takes` times, every take with another hand; calls `done` a clip."""
-    model.eval()
-    device = next(model.parameters()).device
-    size = model.config.encoder.image_size
-    shop = _shop(model, data.pictures.split(CHUNK))
+    scorer = _scorer(model)
+    shop = _shop(scorer, data.pictures.split(CHUNK))
     generator = torch.Generator().manual_seed(CLIP_SEED)
     coarse, match, truth = [], [], []
     for clip in data.clips() * takes:
-        photographs = data.photographs[_spread(clip, model.config.frames)].to(device)
-        of_clip = _compare(model, shop, draw_views(photographs, size, HELD, generator))
+        photographs = data.photographs[_spread(clip, scorer.frames)]
+        frames = vary(photographs, scorer.size, HELD, generator).round_().byte()
+        of_clip = scorer.compare(shop, frames)
         coarse.append(of_clip[0])
         match.append(of_clip[1])
         truth.append(int(data.product[clip[0]]))
         done()
-    return Scores(torch.stack(coarse), torch.stack(match), torch.tensor(truth))
+    category = [data.categories[product] for product in truth] if data.categories else []
+    groups = {"category": category} if category else {}
+    return Scores(torch.stack(coarse), torch.stack(match), torch.tensor(truth), groups=groups)
 
 
 @torch.inference_mode()
 def score_queries(
-    model: Rice, data: QuerySet, *, done: Callable[[], None] = lambda: None
+    model: Rice | Scorer, data: QuerySet, *, done: Callable[[], None] = lambda: None
 ) -> Scores:
     """Scores each query against its own shop. Calls `done` a query.
 
     A picture of the shop that is missing is no candidate. A query whose right pictures or frames
     are all missing is a miss: it ranks last. Raises DataError where a file is broken.
     """
-    model.eval()
+    scorer = _scorer(model)
     largest = max(len(data.galleries[live]) for live in data.by_shop())
     count = len(data.queries)
     coarse = torch.full((count, largest + 1), OUT_OF_SHOP)  # the last column is never filled
@@ -111,7 +120,7 @@ def score_queries(
     truth = torch.full((count,), largest)
     also = torch.zeros(count, largest + 1, dtype=torch.bool)
     for live, positions in data.by_shop().items():
-        images, shop = _read_shop(model, data, live)
+        images, shop = _read_shop(scorer, data, live)
         column = {image: place for place, image in enumerate(images)}
         for position in positions:
             query = data.queries[position]
@@ -119,53 +128,42 @@ def score_queries(
             if own:
                 truth[position] = own[0]
                 also[position, own[1:]] = True
-            size = model.config.encoder.image_size
-            frames = data.read_frames(query, model.config.frames, size)
+            frames = data.read_frames(query, scorer.frames, scorer.size)
             if frames:
-                pixels = normalise(_stacked(frames, model))
-                scores = _compare(model, shop, pixels)
+                scores = scorer.compare(shop, _stacked(frames))
                 coarse[position, : len(images)], match[position, : len(images)] = scores
             done()
-    return Scores(coarse, match, truth, also)
+    return Scores(coarse, match, truth, also, _groups(data.queries))
 
 
-class _Shop(NamedTuple):
-    embedding: Tensor  # [P,E]
-    states: Tensor  # [P,D]
+def _scorer(model: Rice | Scorer) -> Scorer:
+    return TorchScorer(model) if isinstance(model, Rice) else model
 
 
-def _shop(model: Rice, chunks: Iterable[Tensor]) -> _Shop:
+def _groups(queries: list[Query]) -> dict[str, list[str]]:
+    """What the data tells of its clips, where it tells it of any."""
+    told = {name: [getattr(query, name) for query in queries] for name in GROUPS}
+    return {name: groups for name, groups in told.items() if any(groups)}
+
+
+def _shop(scorer: Scorer, chunks: Iterable[Tensor]) -> Shop:
     """Of the shop's pictures, uint8 [?,H,H,3] each chunk."""
-    device, size = next(model.parameters()).device, model.config.encoder.image_size
-    embedding, states = [], []
-    for chunk in chunks:
-        pictures = model.encode_pictures(normalise(shrink(chunk.to(device), size)))
-        embedding.append(pictures.embedding)
-        states.append(model.decoder.match_state(pictures.tokens))
-    return _Shop(torch.cat(embedding), torch.cat(states))
+    parts = [scorer.products(shrink(chunk, scorer.size)) for chunk in chunks]
+    embedding, states = zip(*parts, strict=True)
+    return Shop(torch.cat(embedding), torch.cat(states))
 
 
-def _read_shop(model: Rice, data: QuerySet, live: str) -> tuple[list[str], _Shop]:
+def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Shop]:
     """Image ids and what is compared of them, without the pictures that are missing."""
-    size, pictures = model.config.encoder.image_size, data.there(live)
+    pictures = data.there(live)
     with ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda p: data.read_picture(p.reference, size), pictures))
-    chunks = (_stacked(read[i : i + CHUNK], model) for i in range(0, len(read), CHUNK))
-    return [picture.image_id for picture in pictures], _shop(model, chunks)
+        read = list(pool.map(lambda p: data.read_picture(p.reference, scorer.size), pictures))
+    chunks = (_stacked(read[i : i + CHUNK]) for i in range(0, len(read), CHUNK))
+    return [picture.image_id for picture in pictures], _shop(scorer, chunks)
 
 
-def _stacked(pictures: list[np.ndarray], model: Rice) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).to(next(model.parameters()).device)
-
-
-def _compare(model: Rice, shop: _Shop, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised frames [F,3,S,S] of one clip -> coarse and match scores [P]."""
-    frame_mask = frames.new_ones(1, len(frames), dtype=torch.bool)
-    patch_mask = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
-    encoded = model.encode_clips(frames[None], frame_mask, patch_mask)
-    key, value = model.decoder.keys_values(encoded.tokens)
-    match = model.decoder.match(shop.states, key, value, encoded.token_mask)
-    return (encoded.embedding @ shop.embedding.T)[0].cpu(), match[0].cpu()
+def _stacked(pictures: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures))
 
 
 def shrink(pictures: Tensor, size: int) -> Tensor:
