@@ -17,6 +17,7 @@ from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ProductFiles, read_products
+from service.reindexing import reindex
 from service.server import serve as run_server
 from service.telemetry import log_to_stderr
 from service.terminal import KeySecret, Url, complain, err, out, ready_client, settings_with, stop
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.command()(demo)
 app.command()(made)
+app.command()(reindex)
 app.add_typer(bundle_commands.app, name="bundle")
 app.add_typer(key_commands.app, name="keys")
 

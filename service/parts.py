@@ -126,9 +126,8 @@ class Service:
         """
         data_dir = self.settings.data_dir
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            claim(data_dir, self._closing)
             self.settings.spool_dir.mkdir(exist_ok=True)
-            self._claim(data_dir)
         except OSError as error:
             raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
         self.store = Store.at(
@@ -252,14 +251,6 @@ class Service:
         self.telemetry.serves(serving.model.manifest, serving.model.providers[0])
         logger.info("serving", extra={"bundle": serving.bundle_id})
 
-    def _claim(self, data_dir: Path) -> None:
-        """The catalogue has one writer: refuse a second service on the same directory."""
-        lock = self._closing.enter_context((data_dir / "lock").open("ab"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StartupError(f"another service is using the data directory {data_dir}") from error
-
     def _redis_url(self, data_dir: Path) -> str:
         if self.settings.redis.url is not None:
             return self.settings.redis.url
@@ -270,6 +261,21 @@ class Service:
         except CoordinationError as error:
             logger.error("going on without Redis: %s", error)
         return private.url
+
+
+def claim(data_dir: Path, closing: ExitStack) -> None:
+    """Make the directory ours until `closing`; what lies in it has one process.
+
+    Raises StartupError.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = closing.enter_context((data_dir / "lock").open("ab"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StartupError(f"another service is using the data directory {data_dir}") from error
+    except OSError as error:
+        raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
 
 
 def _open_bundle(

@@ -174,15 +174,18 @@ class Settler:
             self._pending.close(before)
 
     def agree(
-        self, projection: Projection, goes_on: Callable[[int, int], bool]
+        self,
+        projection: Projection,
+        goes_on: Callable[[int, int], bool],
+        shop_id: str | None = None,
     ) -> list[LPRError] | None:
-        """Bring a whole index into agreement with the catalogue; returns what kept products out.
+        """Bring an index, or a shop of it, into agreement; returns what kept products out.
 
         `goes_on` is told after every batch how many of how many products are done; where it says
         no, this ends early and returns None. Raises UnavailableError.
         """
         hopeless: dict[tuple[str, str], LPRError] = {}
-        differing = self.differences(projection)
+        differing = self.differences(projection, shop_id)
         while differing:
             done = 0
             for batch in self._batches(Task(*key) for key in differing):
@@ -195,11 +198,10 @@ class Settler:
                 logger.info("indexed from the catalogue", extra=of)
             # What was written meanwhile, but for what its writer is to finish.
             differing = [
-                key
-                for key in self.differences(projection)
-                if key not in hopeless and not self._pending.of(*key)
+                key for key in self.lasting_differences(projection, shop_id) if key not in hopeless
             ]
-        projection.index.complete()
+        if shop_id is None:
+            projection.index.complete()
         return list(hopeless.values())
 
     def differences(
@@ -217,6 +219,13 @@ class Settler:
             if present.pop(key, set()) != row_ids_of(record):
                 differing.append(key)
         return sorted([*differing, *present])
+
+    def lasting_differences(
+        self, projection: Projection, shop_id: str | None = None
+    ) -> list[tuple[str, str]]:
+        """As `differences`, without those that a writer is to finish."""
+        differing = self.differences(projection, shop_id)
+        return [key for key in differing if not self._pending.of(*key)]
 
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.
