@@ -126,6 +126,10 @@ class Indexer:
         """How many writes are not in the index yet: as of a few seconds ago at worst."""
         return self._pending.count
 
+    def lag_s(self) -> float:
+        """How long the oldest of them has been known here."""
+        return self._pending.lag_s
+
     def delete(self, shop_id: str, product_id: str) -> None:
         """Remove a product; found by nobody when this returns.
 

@@ -96,6 +96,8 @@ async def metrics(request: Request) -> Response:
         serving = service.parts.bundles.serving
         telemetry.index_up.set(not serving.index.breaker.is_open)
         shops = serving.shops
+        telemetry.index_pending.set(service.parts.indexer.backlog())
+        telemetry.index_lag.set(service.parts.indexer.lag_s())
         telemetry.hot_shops_bytes.set(shops.bytes)
         telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
     body, content_type = telemetry.exposition(request.headers.get("accept", ""))

@@ -66,6 +66,13 @@ class Pending:
         with self._guard:
             return len(self._known)
 
+    @property
+    def lag_s(self) -> float:
+        """Since the oldest of them was first seen here."""
+        now = time.monotonic()
+        with self._guard:
+            return now - min(self._seen.values(), default=now)
+
     def open(self, shop_id: str, product_id: str | None, updated_at: datetime | None) -> Marker:
         """A durable marker of a write that begins now; this process is at work on it."""
         key = f"{_folder(shop_id, product_id)}/{uuid.uuid4().hex}"
@@ -73,6 +80,7 @@ class Pending:
         with self._guard:
             self._mine.add(key)
             self._known[key] = marker
+            self._seen[key] = time.monotonic()
         try:
             self._storage.put(key, marker.model_dump_json().encode())
         except BaseException:

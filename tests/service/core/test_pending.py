@@ -65,6 +65,18 @@ def test_a_write_under_way_is_left_alone(storage: Storage, clock: Clock) -> None
     assert not mine.is_abandoned(marker)
 
 
+def test_the_lag_is_that_of_the_oldest(storage: Storage, clock: Clock) -> None:
+    pending = Pending(storage, alone=False)
+    assert pending.lag_s == 0
+    oldest = pending.open("s", "p", NOW)
+    clock.now = 10
+    pending.open("s", "q", NOW)
+    clock.now = 15
+    assert pending.lag_s == 15
+    pending.close([oldest])
+    assert pending.lag_s == 5
+
+
 def test_a_write_that_failed_is_for_the_next_look(storage: Storage, clock: Clock) -> None:
     pending = Pending(storage, alone=False)
     failed, accepted = pending.open("s", "p", NOW), pending.open("s", "q", NOW)
