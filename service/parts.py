@@ -295,6 +295,7 @@ def _open_bundle(
     index = VectorIndex(
         settings.milvus,
         settings.data_dir / "milvus.db",
+        catalogue_id=catalogue.own_id(),
         bundle_id=bundle.manifest.bundle_id,
         telemetry=telemetry,
         written=written,

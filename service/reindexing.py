@@ -133,6 +133,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Settler, Projection]]:
         index = VectorIndex(
             settings.milvus,
             settings.data_dir / "milvus.db",
+            catalogue_id=catalogue.own_id(),
             bundle_id=active,
             telemetry=telemetry,
             written=written,

@@ -7,6 +7,7 @@ never overwrite different ones; those that only the old record had are removed a
 read the old record a moment ago may miss one. A record that cannot be read is logged and counts as
 none: it hides no other product, and can be replaced or deleted.
 
+    catalogue-id
     shops/<shop>/shop.json
     shops/<shop>/<product>/record.json
     shops/<shop>/<product>/<image_id>
@@ -22,6 +23,7 @@ import hashlib
 import json
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 _RECORD = "record.json"
 _SHOP = "shop.json"
 _SHOPS = "shops"
+_ID = "catalogue-id"
 _LAST = "~"  # comes after every name in a product's folder
 _DELETERS = 8  # products of a shop that are deleted at once
 
@@ -77,6 +80,14 @@ class Catalogue:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    def own_id(self) -> str:
+        """The same for all who share this catalogue, and no other's."""
+        own = self._storage.get(_ID)
+        if own is None:
+            self._storage.put_new(_ID, uuid.uuid4().hex[:12].encode())
+            return self.own_id()
+        return own.decode("ascii")
 
     def put(
         self, record: ProductRecord, pictures: Mapping[str, bytes], *, alone: bool = True

@@ -89,13 +89,17 @@ def row_id(shop_id: str, picture: Picture) -> str:
 
 
 class VectorIndex:
-    """One bundle's collection. Safe to share between threads, and a server's between services."""
+    """A catalogue's collection for one bundle.
+
+    Safe to share between threads, and a server's between services.
+    """
 
     def __init__(
         self,
         settings: MilvusSettings,
         lite_path: Path,
         *,
+        catalogue_id: str,
         bundle_id: str,
         telemetry: Telemetry,
         written: WriteTime,
@@ -108,7 +112,9 @@ class VectorIndex:
         Raises StartupError.
         """
         self.embedded = settings.uri is None
-        self.collection = "products_" + re.sub(r"\W", "_", bundle_id, flags=re.ASCII)
+        # Of another catalogue's rows in the same Milvus it would be thought that nobody needs them.
+        name = f"products_{catalogue_id}_{bundle_id}"
+        self.collection = re.sub(r"\W", "_", name, flags=re.ASCII)
         self._longest_s = settings.timeout_s
         # Lite is no server: it does not hang, and its large reads take long.
         self.breaker = Breaker(

@@ -35,6 +35,7 @@ def replica(server: MilvusServer, folder: Path) -> Iterator[tuple[VectorIndex, W
     index = VectorIndex(
         MilvusSettings(uri=server.uri),
         folder,
+        catalogue_id="0123456789ab",
         bundle_id="rice-test-0123456789ab",
         telemetry=Telemetry(),
         written=written,

@@ -99,6 +99,13 @@ def test_a_reopened_catalogue_has_everything(catalogue: Catalogue, storage: Stor
     assert list(Catalogue(storage).products()) == [catalogue.get("shop", "p")]
 
 
+def test_a_catalogue_is_known_by_its_id(catalogue: Catalogue, storage: Storage) -> None:
+    own = catalogue.own_id()
+    assert own.isalnum()
+    assert Catalogue(storage).own_id() == own
+    assert list(catalogue.products()) == []
+
+
 def test_what_is_not_there_is_said_precisely(catalogue: Catalogue) -> None:
     catalogue.put(*product("p", b"1"))
     with pytest.raises(ShopNotFoundError):

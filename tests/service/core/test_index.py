@@ -27,10 +27,13 @@ def open_index(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> Vecto
     return index
 
 
-def open_unfilled(folder: Path, bundle_id: str = "rice-test-0123456789ab") -> VectorIndex:
+def open_unfilled(
+    folder: Path, bundle_id: str = "rice-test-0123456789ab", catalogue_id: str = "c0"
+) -> VectorIndex:
     return VectorIndex(
         MilvusSettings(),
         folder / "milvus.db",
+        catalogue_id=catalogue_id,
         bundle_id=bundle_id,
         telemetry=Telemetry(),
         written=WriteTime(),
@@ -175,6 +178,15 @@ def test_a_reopened_index_has_everything(tmp_path: Path) -> None:
 def test_another_bundle_has_a_collection_of_its_own(index: VectorIndex, tmp_path: Path) -> None:
     index.upsert(entries("shop", "a"))
     other = open_index(tmp_path, "rice-other-ba9876543210")
+    assert not list(other.scan())
+    assert len(list(index.scan())) == 1
+
+
+def test_another_catalogue_has_a_collection_of_its_own(index: VectorIndex, tmp_path: Path) -> None:
+    """Or two services with a catalogue each would take each other's rows for left over."""
+    index.upsert(entries("shop", "a"))
+    other = open_unfilled(tmp_path, catalogue_id="c1")
+    other.complete()
     assert not list(other.scan())
     assert len(list(index.scan())) == 1
 

@@ -32,6 +32,7 @@ def index(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     index = VectorIndex(
         settings,
         tmp_path,
+        catalogue_id="c",
         bundle_id="b",
         telemetry=Telemetry(),
         written=WriteTime(),
