@@ -218,6 +218,8 @@ class Indexer:
                 self._settler.settle(rest)
             except UnavailableError as error:
                 logger.warning("writes that failed half way are finished later: %s", error)
+                if not write.is_done:
+                    self._pending.leave(write.marker, failed=True)
 
     def _rows(self, shop_id: str, product_id: str) -> set[str] | None:
         """Keys of the product's rows, as its record says; None where that is damaged."""

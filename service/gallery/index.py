@@ -48,13 +48,24 @@ T = TypeVar("T")
 _PICTURE_FIELDS = ["product_id", "title", "image_id", "state"]
 
 
+class _MovedError(IndexUnavailableError):
+    """The collection has another name now, or is another; the next call finds it."""
+
+
 def _guarded(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., T]:
-    """Refused at once with IndexUnavailableError while Milvus does not answer."""
+    """Refused at once with IndexUnavailableError while Milvus does not answer.
+
+    What missed the collection because it was just renamed is done again, and may be done twice.
+    """
 
     @wraps(method)
     def guarded(index: VectorIndex, *args: P.args, **kwargs: P.kwargs) -> T:
-        with index.breaker.call():
-            return method(index, *args, **kwargs)
+        try:
+            with index.breaker.call():
+                return method(index, *args, **kwargs)
+        except _MovedError:
+            with index.breaker.call():
+                return method(index, *args, **kwargs)
 
     return guarded
 
@@ -278,11 +289,12 @@ class VectorIndex:
     def complete(self) -> None:
         """All of the catalogue is in it: let it be read, by every replica."""
         if self.is_filling:
-            with self._call("complete"), suppress(MilvusException):  # another has done it
-                self._client.rename_collection(
-                    self._target, self.collection, timeout=self._timeout_s
-                )
-            self._find()
+            with self._writing:
+                with self._call("complete"), suppress(MilvusException):  # another has done it
+                    self._client.rename_collection(
+                        self._target, self.collection, timeout=self._timeout_s
+                    )
+                self._find()
         if self.is_filling:
             raise IndexUnavailableError("the index is being filled, by another replica too")
 
@@ -309,7 +321,8 @@ class VectorIndex:
                 yield
             except MilvusException as error:
                 if error.code in _LOST and name != "open" and not self._is_dropped:
-                    self._open()  # for the next call; this one may have been done in part
+                    self._open()
+                    raise _MovedError(f"Milvus had lost the collection: {error}") from error
                 raise
 
     def _open(self) -> None:

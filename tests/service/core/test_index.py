@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -279,3 +283,29 @@ def test_the_alias_leads_to_the_bundle_that_took_it_last(tmp_path: Path) -> None
         assert one._client.describe_alias(ALIAS)["collection_name"] == index.collection
     one.close()
     other.close()
+
+
+def test_no_write_is_lost_while_an_index_is_completed(tmp_path: Path) -> None:
+    index = open_unfilled(tmp_path)
+    stop = threading.Event()
+    written: SimpleQueue[str] = SimpleQueue()
+
+    def write(lane: int) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            index.upsert(entries("shop", f"{lane}-{number}", seed=number))
+            written.put(f"{lane}-{number}")
+
+    with ThreadPoolExecutor(2) as lanes:
+        running = [lanes.submit(write, lane) for lane in range(2)]
+        known = {written.get(timeout=30) for _ in range(5)}
+        index.complete()
+        known |= {written.get(timeout=30) for _ in range(5)}
+        stop.set()
+        for lane in running:
+            lane.result()
+    while not written.empty():
+        known.add(written.get())
+    assert {p.product_id for p in index.load("shop", 10_000).pictures} == known
+    index.close()
