@@ -21,6 +21,7 @@ from training.data.opening import Track, open_judging, open_training
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.evaluation import ablation, protocol
+from training.evaluation.attention import attention_of_patches, draw_attention, examples
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.evaluation.metrics import Accuracy, by_group, intervals
 from training.evaluation.scorers import BundleError, BundleScorer, Scorer
@@ -246,6 +247,30 @@ def _tell(scores: protocol.Scores, weight: float) -> None:
 
 
 @app.command()
+def attend(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    split: Annotated[str, typer.Option(help="val or test.")] = "val",
+    clips: Annotated[int, typer.Option(min=1, help="How many, spread over the split.")] = 8,
+) -> None:
+    """Draw where the matching decoder looks in a clip for the patches of its product."""
+    kept = _load(path)
+    model, recipe = kept.model(), kept.recipe
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bars(console) as bars:
+        judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
+    frames, size = model.config.frames, model.config.encoder.image_size
+    try:
+        for number, (picture, shown) in enumerate(examples(judged, clips, frames, size)):
+            attention = attention_of_patches(model, picture, shown)
+            draw_attention(attention, picture, shown).save(out / f"attention-{number:02d}.png")
+    except DataError as error:
+        raise _fail(str(error)) from error
+    console.print(f"{out}", soft_wrap=True)
+
+
+@app.command()
 def export(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
@@ -306,11 +331,17 @@ def _assess(
 def _scored(
     recipe: Recipe, model: Rice | Scorer, data: list[str], split: str, takes: int
 ) -> protocol.Scores:
+    with progress_bars(console) as bars:
+        judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
+        return _score(model, judged, takes, bars)
+
+
+def _judged_folder(recipe: Recipe, data: list[str]) -> Path:
+    """Of the source that the recipe is judged on."""
     folder = _folders(data).get(recipe.validate_on)
     if folder is None:
         raise _fail(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    with progress_bars(console) as bars:
-        return _score(model, _judging(recipe, folder, split, bars), takes, bars)
+    return folder
 
 
 def _score(

@@ -56,6 +56,12 @@ def test_fit_evaluate_and_export(
     report = json.loads(scored.stdout.splitlines()[-1])
     assert report["clips"] == 10
     assert 0 <= report["fused"]["r1"] <= report["fused"]["r5"] == 1
+    attended = runner.invoke(
+        cli.app, ["attend", best, *data, "--out", str(tmp_path / "looks"), "--clips", "2"]
+    )
+    assert attended.exit_code == 0, attended.output
+    looks = sorted(file.name for file in (tmp_path / "looks").iterdir())
+    assert looks == ["attention-00.png", "attention-01.png"]
     out = tmp_path / "bundle"
     exported = runner.invoke(
         cli.app, ["export", best, *data, "--out", str(out), "--name", "rice-tiny"]
