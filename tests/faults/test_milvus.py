@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -91,7 +90,7 @@ def test_killed_and_started_again(
     record(
         "Milvus down or restarted",
         "/recognize 503 index-unavailable <= 1 s; /gallery 202; caught up <= 30 s",
-        f"{Counter((status, slug) for status, slug, _ in refused)} within {slowest:.2f} s; "
+        f"{sorted({f'{status} {slug}' for status, slug, _ in refused})} within {slowest:.2f} s; "
         f"{told(during)}; "
         f"caught up {caught_up_s:.1f} s after it answered; {len(lost)} lost, {len(wrong)} wrong",
         f"kill -9 of {setting}",
