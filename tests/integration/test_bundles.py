@@ -21,7 +21,9 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.client import Client, ProblemError
 from service.coordination.private_server import PrivateRedis
+from service.gallery.catalogue import Catalogue
 from service.gallery.index import ALIAS
+from service.gallery.storage import LocalStorage
 from service.inference.bundle import read_manifest
 from service.keys import Right, create_key
 from service.launch import ServiceProcess, running_service
@@ -164,7 +166,8 @@ def test_it_takes_over_without_a_failure_and_goes_back_at_once(
     with_it = MilvusClient(uri=str(tmp_path / "data" / "milvus.db"))
     collection = with_it.describe_alias(ALIAS)["collection_name"]
     with_it.close()
-    assert collection == "products_" + old.replace("-", "_")
+    catalogue = Catalogue(LocalStorage(tmp_path / "data" / "catalogue"))
+    assert collection == f"products_{catalogue.own_id()}_{old.replace('-', '_')}"
 
 
 def test_a_restart_serves_the_active_one(
