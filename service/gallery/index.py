@@ -34,8 +34,6 @@ from service.gallery.entries import Candidates, Entries, Picture, Vectors
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
-ALIAS = "pictures"  # of the collection whose bundle is served
-
 _WRITE_ROWS = 500
 _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
@@ -124,8 +122,8 @@ class VectorIndex:
         """
         self.embedded = settings.uri is None
         # Of another catalogue's rows in the same Milvus it would be thought that nobody needs them.
-        name = f"products_{catalogue_id}_{bundle_id}"
-        self.collection = re.sub(r"\W", "_", name, flags=re.ASCII)
+        self.collection = _name("products", catalogue_id, bundle_id)
+        self.alias = _name("products", catalogue_id)  # of the collection whose bundle is served
         self._longest_s = settings.timeout_s
         # Lite is no server: it does not hang, and its large reads take long.
         self.breaker = Breaker(
@@ -186,9 +184,9 @@ class VectorIndex:
         """Let the alias lead to this collection, for whoever looks at Milvus from outside."""
         with self._call("alias"):
             try:
-                self._client.create_alias(self.collection, ALIAS, timeout=self._timeout_s)
+                self._client.create_alias(self.collection, self.alias, timeout=self._timeout_s)
             except MilvusException:  # it leads somewhere
-                self._client.alter_alias(self.collection, ALIAS, timeout=self._timeout_s)
+                self._client.alter_alias(self.collection, self.alias, timeout=self._timeout_s)
 
     @_guarded
     def upsert(self, entries: Entries) -> None:
@@ -426,6 +424,10 @@ def _consistency(since: int | None) -> dict[str, Any]:
 
 def _picture(row: dict[str, Any]) -> Picture:
     return Picture(row["product_id"], row["title"] or None, row["image_id"])
+
+
+def _name(*parts: str) -> str:
+    return re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -17,7 +17,7 @@ from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import ALIAS, Row, VectorIndex, WriteTime, row_id
+from service.gallery.index import Row, VectorIndex, WriteTime, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -275,14 +275,18 @@ def test_a_dropped_collection_is_gone_and_comes_back_only_when_it_is_opened(
     index.close()
 
 
-def test_the_alias_leads_to_the_bundle_that_took_it_last(tmp_path: Path) -> None:
+def test_a_catalogues_alias_leads_to_the_bundle_that_took_it_last(tmp_path: Path) -> None:
     one = open_index(tmp_path)
     other = open_index(tmp_path, "rice-other-ba9876543210")
+    elsewhere = open_unfilled(tmp_path, catalogue_id="c1")
+    elsewhere.complete()
+    elsewhere.take_alias()
     for index in (one, other, other, one):
         index.take_alias()
-        assert one._client.describe_alias(ALIAS)["collection_name"] == index.collection
-    one.close()
-    other.close()
+        assert one._client.describe_alias(index.alias)["collection_name"] == index.collection
+    assert one._client.list_aliases(elsewhere.collection)["aliases"] == [elsewhere.alias]
+    for index in (one, other, elsewhere):
+        index.close()
 
 
 def test_no_write_is_lost_while_an_index_is_completed(tmp_path: Path) -> None:
