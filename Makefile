@@ -17,7 +17,7 @@ serve: $(VENV)/.serving  ## run the service, on loopback
 	$(BIN)/lpr serve
 
 test: $(VENV)/.testing  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs/RELIABILITY.md (about 40 minutes)
 	FAULTS=full $(BIN)/python -m pytest tests/faults
@@ -44,6 +44,7 @@ sizing: $(VENV)/.serving  ## measure what a recognition costs, and write docs/SI
 	$(BIN)/python deploy/sizing.py docs/SIZING.md
 
 operations-tools:  ## install Debian's Prometheus, for the tests of what is watched
+	apt-get update
 	apt-get install --yes --no-install-recommends prometheus
 
 format: $(VENV)/.testing  ## put the code into shape

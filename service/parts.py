@@ -10,7 +10,7 @@ import fcntl
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,12 @@ from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.encoding import Encoder
-from service.errors import CoordinationError, NotReadyError, StartupError
+from service.errors import (
+    CoordinationError,
+    IndexUnavailableError,
+    NotReadyError,
+    StartupError,
+)
 from service.gallery.catalogue import Catalogue
 from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.pending import Pending
@@ -225,6 +230,9 @@ class Service:
         def tell(counts: Mapping[JobState, int]) -> None:
             for state, count in counts.items():
                 self.telemetry.jobs.labels(state).set(count)
+            if self._bundles is not None:
+                with suppress(IndexUnavailableError):
+                    self.telemetry.index_pictures.set(self._bundles.serving.index.count())
 
         worker = self._worker = Worker(
             jobs, queue, indexer, lambda: self.recognitions.is_busy, tell

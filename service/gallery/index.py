@@ -211,6 +211,19 @@ class VectorIndex:
         """All rows, or a shop's, in no order."""
         yield from self._query_rows("" if shop_id is None else _in_shop(shop_id))
 
+    @_guarded
+    def count(self) -> int:
+        """How many rows there are; on a server, as of a moment ago."""
+        with self._call("count"):
+            [row] = self._client.query(
+                self._target,
+                filter="",
+                output_fields=["count(*)"],
+                consistency_level="Eventually",
+                timeout=self._timeout_s,
+            )
+            return int(row["count(*)"])
+
     def rows_of(self, shop_id: str, product_ids: Iterable[str]) -> Iterator[Row]:
         """The rows of some products of a shop."""
         for batch in _batches(product_ids, _KEYS):

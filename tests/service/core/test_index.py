@@ -313,3 +313,11 @@ def test_no_write_is_lost_while_an_index_is_completed(tmp_path: Path) -> None:
         known.add(written.get())
     assert {p.product_id for p in index.load("shop", 10_000).pictures} == known
     index.close()
+
+
+def test_rows_are_counted(index: VectorIndex) -> None:
+    assert index.count() == 0
+    index.upsert(entries("shop", "a", "b"))
+    index.upsert(entries("other", "a"))
+    index.upsert(entries("other", "a"))  # the same row again
+    assert index.count() == 3
