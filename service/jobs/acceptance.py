@@ -16,6 +16,7 @@ from service.errors import (
     BusyError,
     CoordinationError,
     IndexUnavailableError,
+    ShopNotFoundError,
 )
 from service.gallery.catalogue import ProductRecord
 from service.indexing import NewProduct
@@ -146,5 +147,7 @@ def _read(item: Item, check_shop: Callable[[str], None]) -> _Read:
         if item.shop_id is not None:
             check_shop(item.shop_id)
         return _Read(result, item.product())
+    except ShopNotFoundError as error:  # another's, whose the job is not
+        return _Read(result.model_copy(update={"shop_id": None}), error)
     except BadInputError as error:
         return _Read(result, error)

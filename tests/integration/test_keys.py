@@ -302,6 +302,8 @@ def test_a_batch_is_kept_to_the_keys_shops_item_by_item(guarded: Guarded) -> Non
             None,
             "/problems/shop-not-found",
         ]
+        again = http.get(f"/jobs/{job['job_id']}")
+        assert again.status_code == 200, "an item for another's shop does not make the job theirs"
     assert guarded.admin.product("ours", "batched")
     with pytest.raises(ProblemError, match="product-not-found"):
         guarded.admin.product("theirs", "batched")
