@@ -18,6 +18,7 @@ import httpx
 
 JSON = dict[str, Any]
 
+_BUNDLE_S = 300.0  # to verify and load one
 _BUSY = {
     httpx.codes.TOO_MANY_REQUESTS,
     httpx.codes.SERVICE_UNAVAILABLE,
@@ -170,10 +171,10 @@ class Client:
 
     def activate_bundle(self, bundle_id: str) -> JSON:
         """Begin to serve another bundle; `bundles` tells when it does."""
-        return self._json("POST", _path("bundles", bundle_id, "activate"))
+        return self._json("POST", _path("bundles", bundle_id, "activate"), timeout=_BUNDLE_S)
 
     def go_back_a_bundle(self) -> JSON:
-        return self._json("POST", "/bundles/back")
+        return self._json("POST", "/bundles/back", timeout=_BUNDLE_S)
 
     def drop_bundle(self, bundle_id: str) -> None:
         self._send("DELETE", _path("bundles", bundle_id))
