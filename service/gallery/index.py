@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from functools import wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own words are no JSON, and our log is
 
 import grpc
 import numpy as np
@@ -34,6 +37,8 @@ from service.gallery.entries import Candidates, Entries, Picture, Vectors
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
+# pymilvus pings an idle connection every 10 s; Lite's server hangs up on more than one in 5 min.
+_LITE_CHANNEL = {"grpc.keepalive_time_ms": 360_000}
 _WRITE_ROWS = 500
 _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
@@ -150,6 +155,7 @@ class VectorIndex:
                     uri=settings.uri or str(lite_path),
                     token=settings.token or "",
                     timeout=settings.timeout_s,
+                    grpc_options=_LITE_CHANNEL if self.embedded else {},
                 )
                 self._open()
         except IndexUnavailableError as error:

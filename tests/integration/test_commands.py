@@ -145,7 +145,7 @@ def test_a_bad_clip_does_not_keep_the_next_one_from_being_told(
     assert done.exit_code == 1
     assert "clip-empty" in done.stderr
     assert "gone.mp4" in done.stderr
-    assert "good.mp4" in done.stdout
+    assert "good.mp4" in done.stdout.replace("\n", "")  # a long path is wrapped
 
 
 @pytest.mark.parametrize("command", ["index", "recognize"])
