@@ -149,6 +149,7 @@ class TestBatches:
             (b"no batch", 415, "unsupported-media-type"),
             (b"", 415, "unsupported-media-type"),
         ],
+        ids=["10001", "twice", "outside", "bomb", "torn", "empty-zip", "text", "empty"],
     )
     def test_a_bad_batch_is_refused_whole(
         self, http: httpx.Client, body: bytes, status: int, slug: str
