@@ -189,10 +189,11 @@ class VectorIndex:
     def take_alias(self) -> None:
         """Let the alias lead to this collection, for whoever looks at Milvus from outside."""
         with self._call("alias"):
-            try:
-                self._client.create_alias(self.collection, self.alias, timeout=self._timeout_s)
-            except MilvusException:  # it leads somewhere
-                self._client.alter_alias(self.collection, self.alias, timeout=self._timeout_s)
+            client = self._client
+            if self.alias in client.list_aliases(timeout=self._timeout_s)["aliases"]:
+                client.alter_alias(self.collection, self.alias, timeout=self._timeout_s)
+            else:
+                client.create_alias(self.collection, self.alias, timeout=self._timeout_s)
 
     @_guarded
     def upsert(self, entries: Entries) -> None:
