@@ -88,18 +88,25 @@ def test_leaving_while_waiting_for_a_recognition(
 
 
 def test_leaving_after_a_post_was_sent(serve: Serve, record: Record) -> None:
+    """A reset may overtake a body that the service has not read, which was then not accepted: that
+    post comes again. Were accepted ones ended with their client, hardly any would ever be stored.
+    """
     served = serve()
-    for number in range(20):
+    cut_off = 0
+    while (number := _stored(served)) < 20:
         fields = {"shop_id": "shop", "product_id": f"{number}"}
         connection = _send(served, "/gallery", data=fields, files={"images": PICTURES[number % 12]})
-        until(lambda: _in_flight(served, "gallery") >= 1 or _stored(served) > number, 10, "taken")  # noqa: B023
+        until(lambda: _in_flight(served, "gallery") >= 1 or _stored(served) > number, 10, "taken")
         _reset(connection)
-        until(lambda: _stored(served) > number, 10, "an accepted post is done")  # noqa: B023
+        until(lambda: _in_flight(served, "gallery") == 0, 10, "the post is over")
+        cut_off += _stored(served) == number
+        assert cut_off <= 40, "posts end with their client, accepted or not"
     answer = served.client.recognize_frames("shop", [PICTURES[0]], top_k=100)
     record(
         "client disconnect after a post",
         "accepted indexing goes on",
-        f"20 posts whose client left: {len(answer['candidates'])} found",
+        f"20 accepted posts whose client left: {len(answer['candidates'])} found; "
+        f"{cut_off} were cut off before they were read",
         "",
     )
     assert len(answer["candidates"]) == 20
