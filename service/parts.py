@@ -21,6 +21,7 @@ from service.coordination.filling import Filling
 from service.coordination.idempotency import Idempotency
 from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
+from service.coordination.replicas import Replicas
 from service.coordination.store import Store
 from service.encoding import Encoder
 from service.errors import (
@@ -164,7 +165,8 @@ class Service:
             RolesRecord(storage, read_manifest(settings.bundle).bundle_id),
             Shelf(settings.bundle, settings.bundles_folder),
             Filling(self.store),
-            partial(
+            Replicas(self.store),
+            open_bundle=partial(
                 _open_bundle,
                 settings=settings,
                 decoder=decoder,
@@ -174,7 +176,7 @@ class Service:
                 written=written,
                 closing=opened,
             ),
-            self._tell_bundle,
+            on_switch=self._tell_bundle,
             alone=alone,
         )
         bundles.open_active()

@@ -9,8 +9,9 @@ within seconds:
    its index too, for a write looks at the record after it has changed the catalogue.
 2. One replica fills the index from the catalogue. A write that did not see the record yet was in
    the catalogue before, so nothing is left out.
-3. When both agree, the record says that it is active. Whoever reads that switches over; the one
-   before is still kept, so going back is the same step again, without the filling.
+3. When both agree, and every replica has the bundle open, so that its writes reach it, the record
+   says that it is active. Whoever reads that switches over; the one before is still kept, so going
+   back is the same step again, without the filling.
 
 A replica that dies in the middle leaves the record as it is: it, or another, goes on from there.
 """
@@ -19,11 +20,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from service.coordination.filling import Filling, Progress
+from service.coordination.replicas import Replicas
 from service.errors import (
     BundleError,
     BundleInUseError,
@@ -47,6 +50,7 @@ from service.settling import Kept, Projection, Settler
 logger = logging.getLogger(__name__)
 
 _FOLLOW_S = 2.0  # between looks at the record
+_WAIT_S = 30.0  # for other replicas to open a bundle that is filled
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,17 @@ class Bundles:
         record: RolesRecord,
         shelf: Shelf,
         filling: Filling,
+        replicas: Replicas,
+        *,
         open_bundle: Callable[[Bundle], Serving],
         on_switch: Callable[[Serving], None],
-        *,
         alone: bool,
     ) -> None:
         """`alone`: no other service has the same index. `on_switch` is told what is active now."""
         self._record = record
         self._shelf = shelf
         self._filling = filling
+        self._replicas = replicas
         self._open_bundle = open_bundle
         self._on_switch = on_switch
         self._alone = alone
@@ -103,6 +109,7 @@ class Bundles:
         self._in_step: set[str] = set()  # of those: their index agreed, and is kept so since
         self._serving: Serving | None = None
         self._has_alias = False  # what is served
+        self._filled_at: dict[str, float] = {}  # when a coming bundle's index first agreed
         self._changing = threading.RLock()  # what is open, and the record
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -167,6 +174,7 @@ class Bundles:
                         now if bundle_id in (now.active, now.coming) else now.activating(bundle_id)
                     )
                 )
+                self._tell_open()
         self._wake.set()
         return self.state()
 
@@ -224,6 +232,7 @@ class Bundles:
                 self._switch(active)
             self._let_go(set(self._open) - {*roles.kept, self.serving.bundle_id})
             self._take_alias()
+            self._tell_open()
             return roles
 
     def _open_kept(self, roles: Roles, name: str) -> None:
@@ -253,6 +262,8 @@ class Bundles:
     def _let_go(self, names: set[str]) -> None:
         self._open = {name: it for name, it in self._open.items() if name not in names}
         self._in_step -= names
+        for name in names:
+            self._filled_at.pop(name, None)
 
     def _fill(self, serving: Serving, settler: Settler) -> None:
         """Bring an index into agreement; where it is the coming bundle's, it takes over."""
@@ -268,12 +279,28 @@ class Bundles:
         for error in kept_out:
             if isinstance(error, InferenceError):  # the catalogue is not at fault: it must not lead
                 raise error
-        settler.sweep()
+        if name == self._record.read().coming and not self._is_open_everywhere(name):
+            return
+        settler.settle_durable()  # what was written by who had not opened it yet
         with self._changing:
             self._in_step.add(name)
             if self._record.read().coming == name:
                 self._take_over(name)
         self._filling.end(name)
+
+    def _is_open_everywhere(self, name: str) -> bool:
+        """Whether all writes reach it; a replica that never opens it is not waited for for ever."""
+        if self._alone or self._replicas.all_have(name):
+            return True
+        since = self._filled_at.setdefault(name, time.monotonic())
+        if time.monotonic() - since < _WAIT_S:
+            return False
+        logger.warning("a bundle takes over that is not known to be open on every replica")
+        return True
+
+    def _tell_open(self) -> None:
+        if not self._alone:
+            self._replicas.tell(self._open)
 
     def _take_over(self, bundle_id: str) -> None:
         self._change(

@@ -245,6 +245,13 @@ class Settler:
                 if ours:
                     self.settle(marker for marker in some if self._may_be_settled(marker))
 
+    def settle_durable(self) -> None:
+        """Finish every write that the catalogue has, whoever is at work on it.
+
+        Raises UnavailableError.
+        """
+        self.settle([marker for marker in self._pending.all() if self._may_be_settled(marker)])
+
     def keep_swept(self) -> None:
         """Sweep every few seconds; returns after `stop`."""
         while not self._stopping.wait(_SWEEP_S):

@@ -18,6 +18,7 @@ import pytest
 from service.coordination.filling import Filling, Progress
 from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
+from service.coordination.replicas import Replicas
 from service.coordination.store import Store
 from service.encoding import Encoder
 from service.errors import (
@@ -132,8 +133,9 @@ class Replica:
             RolesRecord(world.storage, "a"),
             shelf,
             Filling(store),
-            self._open,
-            lambda serving: self.switched.append(serving.bundle_id),
+            Replicas(store),
+            open_bundle=self._open,
+            on_switch=lambda serving: self.switched.append(serving.bundle_id),
             alone=alone,
         )
         self.bundles.open_active()
@@ -540,10 +542,18 @@ class TestReplicas:
         here = world.replica(store, alone=False)
         there = world.replica(store, alone=False)
         here.put("p", RED)
+        for replica in (here, there):
+            replica.step()
         here.bundles.activate("b")
-        there.step()
-        assert {here.serves, there.serves} == {"b", "a"}, "there has filled it"
         here.step()
+        assert {here.serves, there.serves} == {"a"}, "there has it not open yet"
+        there.put("s", RED)
+        assert world.pictures("b") == shown(p=RED), "so its writes are left out for now"
+        there.step()
+        here.step()
+        assert {here.serves, there.serves} == {"b", "a"}, "there switches when it looks again"
+        assert world.pictures("b") == shown(p=RED, s=RED)
+        there.step()
         assert {here.serves, there.serves} == {"b"}
         there.put("q", GREEN)
         here.bundles.go_back()
@@ -551,7 +561,31 @@ class TestReplicas:
         there.put("r", BLUE)
         there.step()
         assert there.serves == "a"
-        assert world.pictures("a") == world.pictures("b") == shown(p=RED, q=GREEN, r=BLUE)
+        assert world.pictures("a") == world.pictures("b") == shown(p=RED, q=GREEN, r=BLUE, s=RED)
+
+    def test_who_never_opens_it_is_not_waited_for_for_ever(
+        self, world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = world.replica(store, alone=False)
+        there = world.replica(store, alone=False, b=BundleError("changed"))
+        here.bundles.activate("b")
+        for replica in (there, here, here):
+            replica.step()
+        assert here.serves == "a"
+        monkeypatch.setattr("service.serving._WAIT_S", 0)
+        here.step()
+        assert here.serves == "b"
+
+    def test_without_redis_it_is_waited_for_a_while(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = world.replica(NOBODY, alone=False)
+        here.bundles.activate("b")
+        here.step()
+        assert here.serves == "a"
+        monkeypatch.setattr("service.serving._WAIT_S", 0)
+        here.step()
+        assert here.serves == "b"
 
     def test_one_fills_and_the_others_leave_it_to_it(self, world: World, store: Store) -> None:
         here = world.replica(store, alone=False)
@@ -579,7 +613,10 @@ class TestReplicas:
         assert world.pictures("b") == shown(p=RED)
         assert not here.pending.all()
 
-    def test_who_cannot_follow_says_so_and_answers_on(self, world: World, store: Store) -> None:
+    def test_who_cannot_follow_says_so_and_answers_on(
+        self, world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.serving._WAIT_S", 0)
         here = world.replica(store, alone=False)
         there = world.replica(store, alone=False, b=BundleError("changed"))
         here.put("p", RED)
