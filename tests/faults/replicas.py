@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +24,7 @@ class Shared:
 
     def __exit__(self, *_: object) -> None:
         self.redis.kill()
-        self.milvus.signal(signal.SIGKILL)
+        self.milvus.kill()
 
     @property
     def settings(self) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.freezing import freeze, thaw
 
 
 class Server:
@@ -26,8 +27,11 @@ class Server:
         )
         until(lambda: not socket.socket().connect_ex(("127.0.0.1", self.port)))
 
-    def signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
+    def freeze(self) -> None:
+        freeze(self._process)
+
+    def thaw(self) -> None:
+        thaw(self._process)
 
     def kill(self) -> None:
         self._process.kill()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from service.errors import (
     IdempotencyKeyReusedError,
 )
 from service.telemetry import Telemetry
+from tests.freezing import freeze, thaw
 
 
 @pytest.fixture
@@ -126,12 +125,12 @@ class TestStore:
         store = Store.at(server.url, timeout_s=0.2, telemetry=Telemetry())
         assert store.is_up()
         assert server._process is not None
-        os.kill(server._process.pid, signal.SIGSTOP)
+        freeze(server._process)
         try:
             with pytest.raises(CoordinationError):
                 store.call(lambda client: client.get("key"))
         finally:
-            os.kill(server._process.pid, signal.SIGCONT)
+            thaw(server._process)
         forget_silence(store)
         assert store.is_up()
 

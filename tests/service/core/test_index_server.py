@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,13 +52,13 @@ def products(index: VectorIndex) -> list[str]:
 def test_a_server_that_hangs_is_left_alone_until_it_answers(
     server: Server, index: VectorIndex
 ) -> None:
-    server.signal(signal.SIGSTOP)
+    server.freeze()
     with pytest.raises(IndexUnavailableError, match="Milvus failed"):
         index.load("shop", 10)
     assert index.breaker.is_open
     with pytest.raises(IndexUnavailableError, match="tried again meanwhile"):
         index.load("shop", 10)
-    server.signal(signal.SIGCONT)
+    server.thaw()
     until(lambda: not index.breaker.is_open)
     assert products(index) == ["p"]
 
