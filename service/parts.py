@@ -263,7 +263,7 @@ class Service:
 
     def _redis_url(self, data_dir: Path) -> str:
         if self.settings.redis.url is not None:
-            return self.settings.redis.url
+            return self.settings.redis.url.get_secret_value()
         private = PrivateRedis(data_dir / "redis")
         self._closing.callback(private.stop)
         try:

@@ -125,7 +125,11 @@ def _opened(settings: Settings) -> Iterator[tuple[Settler, Projection]]:
         catalogue = Catalogue(storage)
         telemetry, written = Telemetry(), WriteTime()
         # A running service's own, if it has one; nobody answers there if none runs.
-        url = settings.redis.url or PrivateRedis(settings.data_dir / "redis").url
+        url = (
+            settings.redis.url.get_secret_value()
+            if settings.redis.url is not None
+            else PrivateRedis(settings.data_dir / "redis").url
+        )
         store = Store.at(url, settings.redis.timeout_s, telemetry)
         closing.callback(store.close)
         active = RolesRecord(storage, read_manifest(settings.bundle).bundle_id).read().active

@@ -79,12 +79,12 @@ class ImageUrlSettings(_Part):
 
 class MilvusSettings(_Part):
     uri: str | None = Field(default=None, description="None: Milvus Lite in the data directory")
-    token: str | None = Field(default=None, description="credentials of a Milvus server")
+    token: SecretStr | None = Field(default=None, description="credentials of a Milvus server")
     timeout_s: float = Field(default=4.0, gt=0, description="of every call")
 
 
 class RedisSettings(_Part):
-    url: str | None = Field(
+    url: SecretStr | None = Field(  # it may have a password in it
         default=None, description="None: a private server in the data directory"
     )
     timeout_s: float = Field(default=1.0, gt=0, description="of every call")

@@ -289,8 +289,10 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("httpx", "milvus_lite", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    pymilvus = logging.getLogger(
-        "pymilvus"
-    )  # brings a handler of its own, and warns of Lite's ways
-    pymilvus.handlers.clear()
-    pymilvus.setLevel(logging.ERROR)
+    # It brings handlers of its own, and warns of Lite's ways. Without them it must hand its records
+    # on to ours, or Python's last resort prints them as they are.
+    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.ERROR)

@@ -153,7 +153,7 @@ class VectorIndex:
             with self._call("open"):
                 self._client = MilvusClient(
                     uri=settings.uri or str(lite_path),
-                    token=settings.token or "",
+                    token=settings.token.get_secret_value() if settings.token else "",
                     timeout=settings.timeout_s,
                     grpc_options=_LITE_CHANNEL if self.embedded else {},
                 )

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.errors import NotReadyError, StartupError
 from service.parts import Service
@@ -27,7 +28,7 @@ def test_the_catalogue_has_one_service_also_where_milvus_and_redis_are_servers(
     settings = Settings(
         data_dir=tmp_path,
         milvus=MilvusSettings(uri="http://127.0.0.1:9"),
-        redis=RedisSettings(url="redis://127.0.0.1:9"),
+        redis=RedisSettings(url=SecretStr("redis://127.0.0.1:9")),
     )
     with ExitStack() as stack:
         stack.enter_context(closed_in_the_end(settings)).open_store()
