@@ -185,7 +185,11 @@ class Service:
         settler = self._settler = Settler(gallery)
         if self.draining.is_set():
             raise NotReadyError("the service stops before its index agrees with its catalogue")
-        settler.reconcile()
+        index = bundles.serving.index
+        if alone or index.embedded or index.is_filling:
+            settler.reconcile()
+        # Else the index was whole once, and every write since has left its marker until the index
+        # had it: the sweep finishes those. To compare millions of records would only delay a start.
         self._run("lpr-sweeping", settler.keep_swept)
         self._run("lpr-bundles", lambda: bundles.keep_in_step(settler))
         indexer, jobs = Indexer(gallery, settler), Jobs(storage, settings.jobs.keep_s)

@@ -135,11 +135,18 @@ class Bundles:
     def open_active(self) -> None:
         """Open the bundle that is to be served. Raises StartupError, UnavailableError."""
         with self._changing:
-            roles = self._record.read()
+            roles = self._record.read() if self._alone else self._record.opened()
+            default = self._record.default
+            if roles.active != default:
+                names = {"bundle": roles.active, "default": default}
+                logger.warning("another bundle is active than LPR_BUNDLE names", extra=names)
             try:
                 self._switch(self._take(roles.active))
             except BundleNotFoundError as error:
-                raise StartupError(f"{error.detail}, for it is the one that is active") from error
+                raise StartupError(
+                    f"{error.detail}, for it is the one that is active; LPR_BUNDLE alone changes "
+                    "nothing for services that share a catalogue: activate the new bundle"
+                ) from error
 
     def state(self) -> State:
         """Raises UnavailableError."""

@@ -243,7 +243,9 @@ class Settler:
             some = random.sample(due, min(len(due), _SWEEP_MARKERS))
             with self._locks.try_hold("sweep") as ours:
                 if ours:
-                    self.settle(marker for marker in some if self._may_be_settled(marker))
+                    failed = self.settle(m for m in some if self._may_be_settled(m))
+                    # What a job has given up is not given up here, but costs little meanwhile.
+                    self._pending.put_off(m for m in some if m.product_id in failed)
 
     def settle_durable(self) -> None:
         """Finish every write that the catalogue has, whoever is at work on it.

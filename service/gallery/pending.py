@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,6 +34,8 @@ _PENDING = "pending"
 _SHOP = "shop"  # no product's folder is named so
 _YOUNG_S = 60.0  # a marker is left to whoever works on it for so long,
 _ABANDONED_S = 120.0  # and if its record never comes, for longer than any write takes
+_FIRST_REST_S = 60.0  # of one that could not be settled; doubled each time,
+_LONGEST_REST_S = 3_600.0  # up to this
 
 
 class Marker(BaseModel):
@@ -42,6 +45,11 @@ class Marker(BaseModel):
     shop_id: str
     product_id: str | None  # None: the whole shop
     updated_at: datetime | None  # of the record that its write leaves; None: it leaves none
+
+
+class _Rest(NamedTuple):
+    seconds: float
+    until: float  # by this process's clock
 
 
 class Pending:
@@ -58,7 +66,8 @@ class Pending:
         self._seen: dict[str, float] = {}  # since when, by this process's clock
         self._mine: set[str] = set()  # this process is at work on them
         self._failed: dict[str, Marker] = {}  # this process has given up on them
-        self._guard = threading.Lock()  # of the four above
+        self._resting: dict[str, _Rest] = {}
+        self._guard = threading.Lock()  # of the five above
 
     @property
     def count(self) -> int:
@@ -95,6 +104,14 @@ class Pending:
             if failed:
                 self._failed[marker.key] = marker
 
+    def put_off(self, markers: Iterable[Marker]) -> None:
+        """These could not be settled: they are due again later, and later each time."""
+        with self._guard:
+            for marker in markers:
+                last = self._resting.get(marker.key)
+                rest_s = min(2 * last.seconds, _LONGEST_REST_S) if last else _FIRST_REST_S
+                self._resting[marker.key] = _Rest(rest_s, time.monotonic() + rest_s)
+
     def close(self, markers: Iterable[Marker]) -> None:
         """The index agrees with the catalogue about these."""
         keys = [marker.key for marker in markers]
@@ -122,11 +139,13 @@ class Pending:
     def due(self) -> list[Marker]:
         """Those that are nobody's work just now, as far as this process can know."""
         markers = self.all()
+        now = time.monotonic()
         with self._guard:
             return [
                 marker
                 for marker in markers
                 if marker.key not in self._mine
+                and (marker.key not in self._resting or self._resting[marker.key].until <= now)
                 and (marker.key in self._failed or self._age_s(marker) >= _YOUNG_S)
             ]
 
@@ -177,6 +196,7 @@ class Pending:
         self._known.pop(key, None)
         self._seen.pop(key, None)
         self._failed.pop(key, None)
+        self._resting.pop(key, None)
         self._mine.discard(key)
 
 

@@ -2,8 +2,9 @@
 
 Every change is a file of its own, `roles/<number>.json`, put only where there is none of that
 number. So of two changes at the same moment one comes first and the other is made upon it, and to
-see whether there was one costs one look for a file after the last known. Nothing is written until
-somebody activates a bundle: until then each replica serves what its `LPR_BUNDLE` says.
+see whether there was one costs one look for a file after the last known. Where several replicas
+share the record, the first one's `LPR_BUNDLE` opens it: with different ones each would feed an index
+that the others do not read. Alone, nothing is written until a bundle is activated.
 
 Knows nothing of what a bundle is.
 """
@@ -65,6 +66,7 @@ class RolesRecord:
 
     def __init__(self, storage: Storage, default: str) -> None:
         """`default`: the bundle that is served until another is activated."""
+        self.default = default
         self._storage = storage
         self._guard = threading.RLock()
         self._number = 0
@@ -77,6 +79,14 @@ class RolesRecord:
                 self._roles = self._load(key)
                 self._number = int(PurePosixPath(key).stem)
             return self._roles
+
+    def opened(self) -> Roles:
+        """The roles now; where nothing was recorded yet, the default is, for all who share this."""
+        with self._guard:
+            roles = self.read()
+            if self._number == 0:
+                self._storage.put_new(_key(1), roles.model_dump_json().encode())
+            return self.read()
 
     def change(self, change: Callable[[Roles], Roles]) -> tuple[Roles, Roles]:
         """The roles before and after a change to them; where `change` raises, they stay."""

@@ -251,7 +251,7 @@ def _given_up(item: ItemResult) -> ItemResult:
         ItemStatus.FAILED,
         GivenUpError(
             f"it is stored, but could not be indexed in {MAX_ATTEMPTS} attempts{last}; "
-            "post it again to try again"
+            "it is tried again now and then, and at once when it is posted again"
         ),
     )
 

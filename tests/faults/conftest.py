@@ -12,13 +12,13 @@ from service.inference.bundle import Bundle
 from service.settings import DEFAULT_BUNDLE
 from tests.faults import scale as scales
 from tests.faults.processes import Served
-from tests.faults.report import Report, Row
+from tests.faults.report import Outcome, Report, Row
 from tests.faults.scale import Scale
 from tests.integration.material import Shop, make_shop
 from tests.service.media.material import stub
 
 _FULL_TIMEOUT_S = 1_800
-_report = Report()
+_ROW = "row"
 _FOLDER = Path(__file__).parent
 
 Record = Callable[[str, str, str, str], None]
@@ -33,10 +33,13 @@ def scale() -> Scale:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
-    """`record(promise, asked, result, setting)`: a row of the report, before it is asserted."""
+    """`record(promise, asked, result, setting)`: a row of the report, before it is asserted.
+
+    It travels with the test's own report, so it comes from another process too.
+    """
 
     def add(promise: str, asked: str, result: str, setting: str) -> None:
-        _report.rows.append(Row(request.node.nodeid, promise, asked, result, setting))
+        request.node.user_properties.append((_ROW, (promise, asked, result, setting)))
 
     return add
 
@@ -71,39 +74,70 @@ def stub_ffmpeg(tmp_path: Path) -> StubFfmpeg:
     return lambda script: {"IMAGEIO_FFMPEG_EXE": stub(tmp_path, script)}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        config.pluginmanager.register(Reporter(config))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ours = [item for item in items if _FOLDER in item.path.parents]
     if scales.asked_for().full:
         for item in ours:
             item.add_marker(pytest.mark.timeout(_FULL_TIMEOUT_S))
+        if _is_whole(config) and _is_first(config):
+            Report().expect(item.nodeid for item in ours)
         return
     left_out = [item for item in ours if item.get_closest_marker("full")]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    outcome = yield
-    if outcome.failed:
-        _report.failed.add(item.nodeid)
-    elif outcome.skipped:
-        _report.skipped[item.nodeid] = str(outcome.longrepr[-1])
-    return outcome
+class Reporter:
+    """Tells each row as soon as its test has ended, and keeps those of a full run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._running: dict[str, Outcome] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = report.nodeid
+        outcome = self._running.setdefault(test, Outcome(test, "passed"))
+        outcome.seconds += report.duration
+        if report.failed:
+            outcome.word, outcome.why = "failed", _last_words(report)
+        elif report.skipped:
+            outcome.word, outcome.why = "skipped", str(report.longrepr[-1])
+        if report.when == "teardown":
+            outcome.rows = [row for name, row in report.user_properties if name == _ROW]
+            self._tell(self._running.pop(test))
+
+    def _tell(self, outcome: Outcome) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        rows = [Row(*row) for row in outcome.rows]
+        for row in rows:
+            line = f"{row.promise} ({row.setting}): {row.result}"
+            terminal.write_line(f"\n{line} [{outcome.word}, {outcome.seconds:.0f} s]")
+        report = Report()
+        if scales.asked_for().full and outcome.test in report:
+            outcome.rows = rows
+            report.add(outcome)
+            report.write()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for row in _report.rows:
-        terminalreporter.write_line(f"{row.promise} ({row.setting}): {row.result}")
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Only a full run of the whole folder says anything worth keeping."""
-    config = session.config
-    whole = all(
+def _is_first(config: pytest.Config) -> bool:
+    return getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0"
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    return all(
         (config.rootpath / word).resolve() in (_FOLDER, *_FOLDER.parents) for word in config.args
     )
-    chosen = config.option.keyword or config.option.markexpr
-    cut_short = session.shouldstop or session.shouldfail
-    if scales.asked_for().full and whole and not chosen and not cut_short and _report.rows:
-        _report.write()
+
+
+def _last_words(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longrepr)[:300]

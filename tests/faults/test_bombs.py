@@ -13,6 +13,8 @@ from tests.faults.scale import Scale
 from tests.integration.material import Shop
 from tests.service.media.material import lavfi, png_bomb
 
+pytestmark = pytest.mark.alone
+
 _MOST_BYTES = 100_000_000
 _MOST_S = 0.1
 

@@ -8,12 +8,15 @@ import time
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.faults.conftest import Record, Serve, StubFfmpeg
 from tests.faults.ledger import PICTURES
 from tests.faults.processes import Served, until
 from tests.faults.scale import Scale
 from tests.integration.material import Shop
+
+pytestmark = pytest.mark.alone
 
 
 def _send(served: Served, path: str, share: float = 1.0, **content: object) -> socket.socket:

@@ -12,6 +12,8 @@ from tests.faults.processes import peak_memory, until
 from tests.faults.scale import Scale
 from tests.integration.material import Shop
 
+pytestmark = pytest.mark.alone
+
 _WALL_S = 2.0
 _MOST_BYTES = 200_000_000
 _DECODERS = {

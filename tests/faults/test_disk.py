@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.faults.conftest import Record, Serve
 from tests.faults.disks import SmallDisk
@@ -15,6 +16,8 @@ from tests.faults.load import slug_of
 from tests.faults.processes import Served, until
 from tests.faults.scale import Scale
 from tests.service.media.material import Image, encoded
+
+pytestmark = pytest.mark.alone
 
 _MEGABYTES = 6
 _LARGER = 64

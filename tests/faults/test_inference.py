@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.faults.conftest import Record, Serve
 from tests.faults.ledger import PICTURES
 from tests.faults.load import slug_of
 from tests.faults.processes import failing, until
 from tests.faults.scale import Scale
+
+pytestmark = pytest.mark.alone
 
 _BACK_S = 30.0
 

@@ -21,6 +21,8 @@ from tests.faults.scale import Scale
 from tests.integration.milvus_server import server_at
 from tests.service import lite_server
 
+pytestmark = pytest.mark.alone
+
 _CATCH_UP_S = 30.0
 _DEADLINE_S = 3.0
 

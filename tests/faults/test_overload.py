@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.faults.conftest import Record, Serve
 from tests.faults.ledger import PICTURES
 from tests.faults.load import Prepared, Samples, closed_loop, open_loop
@@ -15,6 +17,8 @@ from tests.faults.processes import Served, until
 from tests.faults.scale import Scale
 from tests.integration.material import Shop
 from tests.integration.test_jobs import as_lines
+
+pytestmark = pytest.mark.alone
 
 _TIMES = 10
 _TAKEN = (200, 201, 202)

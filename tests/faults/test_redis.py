@@ -17,6 +17,8 @@ from tests.faults.processes import RedisServer, Served, free_port, until
 from tests.faults.scale import Scale
 from tests.integration.test_jobs import as_lines, ended, post_batch
 
+pytestmark = pytest.mark.alone
+
 _BACK_S = 30.0
 _BATCH = {f"{number}": PICTURES[number] for number in range(12)}
 

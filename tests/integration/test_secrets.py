@@ -50,7 +50,7 @@ def test_no_secret_is_told_while_everything_fails(
 
 
 def test_what_pymilvus_says_is_json_too() -> None:
-    """It brings handlers of its own; and the last resort of `logging` prints what nobody handles."""
+    """It has handlers of its own, and what nobody handles is printed by `logging` as it is."""
     program = (
         "import logging, pymilvus\n"
         "from service.telemetry import log_to_stderr\n"

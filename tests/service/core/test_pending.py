@@ -93,6 +93,19 @@ def test_a_write_that_failed_is_for_the_next_look(storage: Storage, clock: Clock
     assert (pending.due(), pending.failed("s"), pending.count) == ([], [], 0)
 
 
+def test_what_cannot_be_settled_is_due_later_each_time(storage: Storage, clock: Clock) -> None:
+    pending = Pending(storage, alone=False)
+    marker, other = pending.open("s", "p", NOW), pending.open("s", "q", NOW)
+    for each in (marker, other):
+        pending.leave(each, failed=True)
+    for rest_s in (60, 120, 240, 480, 960, 1_920, 3_600, 3_600):
+        pending.put_off([marker])
+        clock.now += rest_s - 1
+        assert pending.due() == [other]
+        clock.now += 1
+        assert set(pending.due()) == {marker, other}
+
+
 def test_what_a_predecessor_left_is_abandoned_where_nobody_else_writes(storage: Storage) -> None:
     before = Pending(storage, alone=True).open("s", "p", NOW)
     pending = Pending(storage, alone=True)

@@ -29,6 +29,14 @@ def test_until_somebody_activates_nothing_is_recorded(storage: Storage) -> None:
     assert not list(storage.keys("roles"))
 
 
+def test_the_first_of_those_who_share_a_record_opens_it_for_all(storage: Storage) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda name: RolesRecord(storage, name).opened(), "abcdefgh"))
+    assert len({roles.active for roles in opened}) == 1
+    assert RolesRecord(storage, "z").opened() == opened[0]
+    assert len(list(storage.keys("roles"))) == 1
+
+
 def test_every_replica_and_every_successor_sees_a_change_at_once(storage: Storage) -> None:
     here, there = RolesRecord(storage, "a"), RolesRecord(storage, "a")
     for bundle_id, expected in {"b": ("b", "a", None), "c": ("c", "b", None)}.items():

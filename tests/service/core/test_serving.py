@@ -116,21 +116,25 @@ class World:
         self.storage = LocalStorage(self.folder)
         self.shelf = FakeShelf({name: NamedModel(name) for name in "abc"})
 
-    def replica(self, store: Store = NOBODY, *, alone: bool = True, **differs: Any) -> Replica:
-        return Replica(self, store, FakeShelf(self.shelf.bundles | differs), alone)
+    def replica(
+        self, store: Store = NOBODY, *, alone: bool = True, default: str = "a", **differs: Any
+    ) -> Replica:
+        return Replica(self, store, FakeShelf(self.shelf.bundles | differs), alone, default)
 
     def pictures(self, name: str) -> set[tuple[str, str]]:
         return self.indexes[name].pictures("shop")
 
 
 class Replica:
-    def __init__(self, world: World, store: Store, shelf: FakeShelf, alone: bool) -> None:
+    def __init__(
+        self, world: World, store: Store, shelf: FakeShelf, alone: bool, default: str
+    ) -> None:
         self.world = world
         self.catalogue = Catalogue(world.storage)
         self.pending = Pending(world.storage, alone=alone)
         self.switched: list[str] = []
         self.bundles = Bundles(
-            RolesRecord(world.storage, "a"),
+            RolesRecord(world.storage, default),
             shelf,
             Filling(store),
             Replicas(store),
@@ -664,3 +668,28 @@ def test_without_redis_nothing_is_told_and_nobody_is_kept_from_filling() -> None
     assert filling.claim("b", Progress(1, 2))
     assert filling.progress("b") is None
     filling.end("b")
+
+
+class TestOtherDefaults:
+    """`LPR_BUNDLE` changed on one replica after the other, and nothing activated."""
+
+    def test_alone_it_is_served_from_the_next_start(self, world: World) -> None:
+        world.replica().put("p", RED)
+        assert world.replica(default="b").serves == "b"
+        assert world.pictures("b") == shown(p=RED)
+
+    def test_of_several_all_serve_the_firsts_and_the_log_says_so(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        here = world.replica(alone=False)
+        assert not caplog.text
+        there = world.replica(alone=False, default="b")
+        assert "another bundle is active than LPR_BUNDLE names" in caplog.text
+        here.put("p", RED)
+        assert there.serves == "a"
+        assert world.pictures("a") == shown(p=RED)
+
+    def test_who_has_not_that_one_does_not_start(self, world: World) -> None:
+        world.replica(alone=False)
+        with pytest.raises(StartupError, match="activate the new bundle"):
+            world.replica(alone=False, default="b", a=BundleNotFoundError("no a here"))

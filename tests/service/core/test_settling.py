@@ -164,6 +164,30 @@ class TestAccepting:
         assert world.service.indexer.finish("shop", ["poison"]) == {}, "it may work next time"
         assert world.agrees()
 
+    def test_what_the_model_fails_at_is_swept_now_and_then_until_it_works(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried = 0
+
+        def fail(self: FakeModel, pictures):
+            nonlocal tried
+            tried += 1
+            raise InferenceError("not now")
+
+        world.accept("p", RED)
+        patch_young(monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeModel, "encode_pictures", fail)
+            for _ in range(3):
+                world.service.settler.sweep()
+        assert tried == 1
+        world.service.settler.sweep()
+        assert not world.index.rows, "it rests"
+        monkeypatch.setattr("service.gallery.pending.time.monotonic", lambda: 1e9)
+        world.service.settler.sweep()
+        assert world.index.pictures("shop") == {("p", image_id(RED))}
+        assert world.agrees()
+
     def test_with_the_index_away_a_post_says_that_it_is_durable(self, world: World) -> None:
         world.put("p", RED)
         world.index.down = True
