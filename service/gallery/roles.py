@@ -2,9 +2,9 @@
 
 Every change is a file of its own, `roles/<number>.json`, put only where there is none of that
 number. So of two changes at the same moment one comes first and the other is made upon it, and to
-see whether there was one costs one look for a file after the last known. Where several replicas
-share the record, the first one's `LPR_BUNDLE` opens it: with different ones each would feed an index
-that the others do not read. Alone, nothing is written until a bundle is activated.
+see whether there was one costs one look for a file after the last known. Where replicas share the
+record, the first one's `LPR_BUNDLE` opens it: with different ones each would feed an index that the
+others do not read. Alone, nothing is written until a bundle is activated.
 
 Knows nothing of what a bundle is.
 """
