@@ -34,6 +34,7 @@ class Checkpoint:
     recipe: Recipe
     tensors: dict[str, Tensor]  # prefixed: "model." is what is evaluated and exported
     state: dict[str, Any]  # numbers: step, best, ...
+    tokenizer: str | None = None  # tokenizer.json, of a model that reads text
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of one group, without its prefix."""
@@ -47,10 +48,10 @@ class Checkpoint:
         return model.eval()
 
 
-def of_model(recipe: Recipe, model: Rice) -> Checkpoint:
+def of_model(recipe: Recipe, model: Rice, tokenizer: str | None = None) -> Checkpoint:
     """A model that no run has trained yet; `model` is the recipe's."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0})
+    return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0}, tokenizer)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -58,6 +59,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "recipe": json.dumps(checkpoint.recipe.to_dict()),
         "state": json.dumps(checkpoint.state),
     }
+    if checkpoint.tokenizer is not None:
+        metadata["tokenizer"] = checkpoint.tokenizer
     temporary = path.with_suffix(".partial")
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
     save_file(tensors, temporary, metadata)
@@ -74,6 +77,7 @@ def load(path: Path) -> Checkpoint:
             recipe_from_dict(_completed(json.loads(metadata["recipe"]))),
             tensors,
             json.loads(metadata["state"]),
+            metadata.get("tokenizer"),
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error

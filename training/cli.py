@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
+from numpy.random import default_rng
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,16 +21,18 @@ from training.data.errors import DataError
 from training.data.opening import Track, open_judging, open_training
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.texts import corpus
+from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.evaluation import ablation, protocol
 from training.evaluation.attention import attention_of_patches, draw_attention, examples
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.evaluation.metrics import Accuracy, by_group, intervals
-from training.evaluation.scorers import BundleError, BundleScorer, Scorer
+from training.evaluation.scorers import BundleError, BundleScorer, Scorer, TorchScorer
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
-from training.models.rice import Rice
+from training.models.rice import Rice, RiceConfig
 from training.progress import progress_bars
 from training.recipes import RECIPES
 
@@ -65,6 +68,10 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
             help="CLIP's weights that encoder and decoder begin with: a file or a folder."
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the text tower that reads titles and speech."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "bf16",
     chunk: Annotated[
@@ -80,13 +87,14 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
     """
     recipe = _recipe(recipe_name, steps)
-    if start is not None and encoder is not None:
-        raise _fail("--start brings an encoder: give one of --start and --encoder")
+    if start is not None and (encoder is not None or text is not None):
+        raise _fail("--start brings all weights: give no --encoder and no --text with it")
     begin = None if start is None else _load(start)
     compute = _compute(precision, chunk, checkpointing)
     folders = _folders_of(recipe, data)
-    if encoder is not None:
-        begin = model_commands.begun(recipe, encoder)
+    if encoder is not None or text is not None:
+        begin = model_commands.begun(recipe, encoder, text)
+        recipe = begin.recipe
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
         with progress_bars(console) as bars:
@@ -147,9 +155,34 @@ def _fitted(
         return engine.fit(
             recipe, opened.sets, opened.val, out,
             device=device, start=begin, compute=compute, watch=watch,
+            tokenizer=_tokenizer(recipe, opened.sets, out, begin),
         )  # fmt: skip
     except (checkpoint.CheckpointError, DataError, engine.RunError) as error:
         raise _fail(str(error)) from error
+
+
+def _tokenizer(
+    recipe: Recipe,
+    sets: dict[str, PhotographSet | ClipSet],
+    out: Path,
+    begin: checkpoint.Checkpoint | None,
+) -> TextTokenizer | None:
+    """Of a model that reads text: the starting weights', or one that is trained on the sources'
+    texts and kept in the run's folder."""
+    text = recipe.model.text
+    if text is None:
+        return None
+    if begin is not None and begin.tokenizer is not None:
+        return TextTokenizer(begin.tokenizer, text.max_tokens)
+    kept = out / "tokenizer.json"
+    with distributed.first_alone():
+        if not kept.exists():
+            trained = train_tokenizer(corpus(sets, default_rng(recipe.seed)), text.vocabulary)
+            out.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(".partial")
+            partial.write_text(trained, encoding="utf-8")
+            partial.replace(kept)
+    return TextTokenizer(kept.read_text(encoding="utf-8"), text.max_tokens)
 
 
 @app.command()
@@ -180,10 +213,10 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 variant, opened, folder, bars,
                 device=torch.device(device), compute=Compute(precision),
             )  # fmt: skip
-            model = _load(best).model().to(device)
-            weight = protocol.best_match_weight(_score(model, opened.val, protocol.VAL_TAKES, bars))
-            scores = _score(model, test, 1, bars)
-            judged = protocol.summary(scores, weight)
+            scorer = _scorer(_load(best), device)
+            fusion = protocol.best_fusion(_score(scorer, opened.val, protocol.VAL_TAKES, bars))
+            scores = _score(scorer, test, 1, bars)
+            judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
 
         try:
@@ -208,14 +241,11 @@ def evaluate(
     """
     if path.is_dir():
         bundle = _bundle(path)
-        weight, scores = (
-            bundle.match_weight,
-            _scored(_recipe(bundle.recipe), bundle, data, split, takes),
-        )
+        fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
+        scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes)
     else:
-        kept = _load(path)
-        weight, _, scores = _assess(kept, kept.model(), data, split, takes)
-    _tell(scores, weight)
+        fusion, _, scores = _assess(_load(path), data, split, takes)
+    _tell(scores, fusion)
 
 
 def _bundle(path: Path) -> BundleScorer:
@@ -225,10 +255,12 @@ def _bundle(path: Path) -> BundleScorer:
         raise _fail(str(error)) from error
 
 
-def _tell(scores: protocol.Scores, weight: float) -> None:
+def _tell(scores: protocol.Scores, fusion: protocol.Fusion) -> None:
     """Prints the accuracy of all clips and of groups of them, and as JSON on stdout."""
-    clips, results = len(scores.truth), protocol.summary(scores, weight)
-    report: dict[str, Any] = {"clips": clips, "match_weight": weight}
+    clips, results = len(scores.truth), protocol.summary(scores, fusion)
+    report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
+    if scores.text is not None:
+        report["text_weight"] = fusion.text
     for name, result in results.items():
         sure = intervals(result, clips)
         low, high = sure["r1"]
@@ -236,7 +268,7 @@ def _tell(scores: protocol.Scores, weight: float) -> None:
         report[name] = asdict(result) | {"intervals": sure}
     report["groups"] = {}
     for kind, groups in scores.groups.items():
-        found = by_group(scores.fused(weight), scores.truth, groups)
+        found = by_group(scores.fused(*fusion), scores.truth, groups)
         report["groups"][kind] = {
             group: {"clips": count, **asdict(result), "intervals": intervals(result, count)}
             for group, (count, result) in found.items()
@@ -283,22 +315,24 @@ def export(
     """
     kept = _load(path)
     model = kept.model()
-    judged = _measured(kept, model, data) if data else _unmeasured(model)
+    judged = _measured(kept, data) if data else _unmeasured(model)
     try:
-        bundle = export_bundle(model, out, name=name, recipe=kept.recipe.name, **judged)
+        bundle = export_bundle(
+            model, out, name=name, recipe=kept.recipe.name, tokenizer=_tokenizer_of(kept), **judged
+        )
     except ExportError as error:
         raise _fail(str(error)) from error
     console.print(f"{judged['metrics']}\n{bundle}", soft_wrap=True)
 
 
-def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict[str, Any]:
+def _measured(kept: checkpoint.Checkpoint, data: list[str]) -> dict[str, Any]:
     """Fusion, calibration and metrics of a bundle."""
-    weight, val, test = _assess(kept, model, data, "test", takes=1)
-    results = protocol.summary(test, weight)
+    fusion, val, test = _assess(kept, data, "test", takes=1)
+    results = protocol.summary(test, fusion)
     layout = _layout(kept.recipe)
-    calibration = fit_calibration(val.fused(weight), val.truth)
+    calibration = fit_calibration(val.fused(*fusion), val.truth)
     return {
-        "fusion": {"coarse": 1.0, "match": weight},
+        "fusion": _fusion(fusion, kept.recipe.model),
         "calibration": asdict(calibration),
         "metrics": {
             "protocol": f"{kept.recipe.validate_on}, test: {PROTOCOLS[layout]}",
@@ -306,30 +340,49 @@ def _measured(kept: checkpoint.Checkpoint, model: Rice, data: list[str]) -> dict
             "products": test.largest_shop(),
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
-            "confidence": confidence_shares(val.fused(weight), calibration),
+            "confidence": confidence_shares(val.fused(*fusion), calibration),
         },
     }
 
 
 def _unmeasured(model: Rice) -> dict[str, Any]:
-    """The same where there is no data: both cosines weigh as much."""
+    """The same where there is no data: all cosines weigh as much."""
     return {
-        "fusion": {"coarse": 1.0, "match": 1 / LOGIT_SCALE[model.decoder.head]},
+        "fusion": _fusion(protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], 1.0), model.config),
         "calibration": asdict(UNFITTED),
         "metrics": {"protocol": "none: exported without data"},
     }
 
 
+def _fusion(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
+    """As a manifest has it: with a weight of text where the model reads."""
+    weights = {"coarse": 1.0, "match": fusion.match}
+    return weights if model.text is None else weights | {"text": fusion.text}
+
+
 def _assess(
-    kept: checkpoint.Checkpoint, model: Rice, data: list[str], split: str, takes: int
-) -> tuple[float, protocol.Scores, protocol.Scores]:
-    """The match weight chosen on val, and the scores of val and of `split`."""
-    val = _scored(kept.recipe, model, data, "val", protocol.VAL_TAKES)
-    return protocol.best_match_weight(val), val, _scored(kept.recipe, model, data, split, takes)
+    kept: checkpoint.Checkpoint, data: list[str], split: str, takes: int
+) -> tuple[protocol.Fusion, protocol.Scores, protocol.Scores]:
+    """The weights chosen on val, and the scores of val and of `split`."""
+    scorer = _scorer(kept, "cpu")
+    val = _scored(kept.recipe, scorer, data, "val", protocol.VAL_TAKES)
+    return protocol.best_fusion(val), val, _scored(kept.recipe, scorer, data, split, takes)
+
+
+def _scorer(kept: checkpoint.Checkpoint, device: str) -> Scorer:
+    """The checkpoint's model, reading with its own tokenizer."""
+    return TorchScorer(kept.model().to(device), _tokenizer_of(kept))
+
+
+def _tokenizer_of(kept: checkpoint.Checkpoint) -> TextTokenizer | None:
+    text = kept.recipe.model.text
+    if text is None or kept.tokenizer is None:
+        return None
+    return TextTokenizer(kept.tokenizer, text.max_tokens)
 
 
 def _scored(
-    recipe: Recipe, model: Rice | Scorer, data: list[str], split: str, takes: int
+    recipe: Recipe, model: Scorer, data: list[str], split: str, takes: int
 ) -> protocol.Scores:
     with progress_bars(console) as bars:
         judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
@@ -345,7 +398,7 @@ def _judged_folder(recipe: Recipe, data: list[str]) -> Path:
 
 
 def _score(
-    model: Rice | Scorer, data: PhotographSet | QuerySet, takes: int, bars: Progress
+    model: Scorer, data: PhotographSet | QuerySet, takes: int, bars: Progress
 ) -> protocol.Scores:
     clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
     task = bars.add_task("clips", total=clips)

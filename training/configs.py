@@ -84,6 +84,8 @@ class Schedule:
     warmup: int = 500
     encoder_rate: float = 1e-6
     """0 freezes the encoder, its batch statistics included."""
+    text_rate: float = 0.0
+    """Of the text tower but its projection; 0 freezes it, as the paper does."""
     matching_rate: float = 1e-4
     weight_decay: float = 0.2
     eps: float = 1e-6
@@ -140,6 +142,12 @@ class Recipe:
     matching_weight: float = 1.0
     reconstruction_weight: float = 1.0
     """Of PFR, whose variant is the model's `reconstruction`; 0.05 is paper-style."""
+    text_weight: float = 1.0
+    """Of the contrast of speech with titles, where the model reads text."""
+    text_dropout: float = 0.2
+    """Probability that a title, or a clip's speech, is missing in training."""
+    wrong_speech: float = 0.1
+    """Probability that a training clip has the speech of another product."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -153,8 +161,12 @@ class Recipe:
             raise ValueError(f"source {self.validate_on} has no val split")
         if self.hard_negatives < 1:
             raise ValueError("hard_negatives must be positive")
-        if min(self.matching_weight, self.reconstruction_weight) < 0:
-            raise ValueError("matching_weight and reconstruction_weight are not negative")
+        if min(self.matching_weight, self.reconstruction_weight, self.text_weight) < 0:
+            raise ValueError("matching, reconstruction and text_weight are not negative")
+        if not (0 <= self.text_dropout <= 1 and 0 <= self.wrong_speech <= 1):
+            raise ValueError("text_dropout and wrong_speech are probabilities")
+        if self.model.text and self.model.text.family == "own" and not self.schedule.text_rate:
+            raise ValueError("a text tower of our own is trained: text_rate is above 0")
         if self.reconstruction_weight and self.model.reconstruction is None:
             raise ValueError("reconstruction_weight needs a model with reconstruction")
 

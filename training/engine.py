@@ -29,8 +29,10 @@ from training.data.batches import Batch, BatchDrawer
 from training.data.clip_sets import ClipSet
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
-from training.evaluation.protocol import VAL_TAKES, best_match_weight, score, summary
+from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
+from training.evaluation.scorers import TorchScorer
 from training.models.rice import Rice
 from training.objective import Objective, has_unused, total_loss
 from training.progress import Board
@@ -65,18 +67,22 @@ def fit(
     device: torch.device,
     start: Checkpoint | None = None,
     compute: Compute | None = None,
+    tokenizer: TextTokenizer | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Trains to the recipe's last step and returns the best checkpoint's path.
 
     `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
     the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
-    recipe or `start` of another model, DataError, and RunError.
+    recipe or `start` of another model, DataError, and RunError. A model that reads text needs the
+    `tokenizer` that its weights are for.
     """
     out.mkdir(parents=True, exist_ok=True)
     compute = compute or Compute()
+    _check_tokenizer(recipe, tokenizer)
     run = Run.resume(recipe, out, device, compute) or Run(recipe, out, device, start, compute)
-    drawer = BatchDrawer(recipe, data, device, share())
+    run.tokenizer = tokenizer
+    drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
     with Board(out) as board:
         steps = range(run.step, recipe.schedule.steps)
         for step, batch in zip(steps, drawer.batches(steps), strict=True):
@@ -112,6 +118,7 @@ class Run:
         self.step = 0
         self.rate = 0.0
         self.last_step = recipe.schedule.steps
+        self.tokenizer: TextTokenizer | None = None
         self.best = -1.0
         self.model = Rice(recipe.model).to(device)
         if start is not None:
@@ -170,6 +177,8 @@ class Run:
         torch.manual_seed(self.recipe.seed * 1_000_003 + step + (share().rank << 40))
         self.model.train()
         self.model.encoder.train(self.recipe.schedule.encoder_rate > 0)
+        if self.model.text is not None:
+            self.model.text.tower.backbone.train(self.recipe.schedule.text_rate > 0)
         self.optimizer.zero_grad(set_to_none=True)
         precision = self.compute.precision
         with sdpa_kernel(attention_kernels(self.device)):
@@ -195,9 +204,9 @@ class Run:
 
     def validate(self, validation: PhotographSet | QuerySet, board: Board) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
-        scores = score(self.averaged, validation, takes=VAL_TAKES)
-        weight = best_match_weight(scores)
-        results = summary(scores, weight)
+        scorer = TorchScorer(self.averaged, self.tokenizer)
+        scores = score(scorer, validation, takes=VAL_TAKES)
+        results = summary(scores, best_fusion(scores))
         for name, result in results.items():
             board.write(
                 {f"validation/{name}_r1": result.r1, f"validation/{name}_mrr": result.mrr},
@@ -210,6 +219,7 @@ class Run:
             self.recipe,
             {f"model.{k}": v for k, v in self.averaged.state_dict().items()},
             {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict()},
+            None if self.tokenizer is None else self.tokenizer.definition,
         )
         if better:
             save(self.out / "best.safetensors", checkpoint)
@@ -231,6 +241,19 @@ def _check_chunks(recipe: Recipe, compute: Compute) -> None:
         )
 
 
+def _check_tokenizer(recipe: Recipe, tokenizer: TextTokenizer | None) -> None:
+    """Raises RunError."""
+    text = recipe.model.text
+    if text is None:
+        return
+    if tokenizer is None:
+        raise RunError(f"{recipe.name} reads text: its run needs a tokenizer")
+    if tokenizer.vocabulary > text.vocabulary:
+        raise RunError(
+            f"the tokenizer has {tokenizer.vocabulary} tokens, the recipe's tower {text.vocabulary}"
+        )
+
+
 def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:
     """Encoder and new modules at their own rates; no decay on gains, biases and embeddings.
 
@@ -238,17 +261,24 @@ def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, ob
     """
     groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
-        rate = schedule.encoder_rate if name.startswith("encoder.") else schedule.matching_rate
+        rate = _peak_rate(name, schedule)
         parameter.requires_grad_(rate > 0)
         if not rate:
             continue
-        decay = schedule.weight_decay if parameter.ndim >= 2 and "positions" not in name else 0.0
+        looked_up = any(part in name for part in ("positions", ".words."))
+        decay = schedule.weight_decay if parameter.ndim >= 2 and not looked_up else 0.0
         groups.setdefault((rate, decay), []).append((name, parameter))
     settings: list[dict[str, object]] = [
         {"params": [p for _, p in members], "lr": 0.0, "peak": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
     ]
     return settings, [name for members in groups.values() for name, _ in members]
+
+
+def _peak_rate(name: str, schedule: Schedule) -> float:
+    if name.startswith("encoder."):
+        return schedule.encoder_rate
+    return schedule.text_rate if name.startswith("text.tower.backbone.") else schedule.matching_rate
 
 
 def attention_kernels(device: torch.device) -> list[SDPBackend]:

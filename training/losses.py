@@ -32,6 +32,26 @@ def icl_loss(similarity: Tensor, product: Tensor, temperature: Tensor) -> Tensor
     return (clip_to_picture + picture_to_clip) / 2
 
 
+def text_loss(
+    similarity: Tensor, product: Tensor, heard: Tensor, named: Tensor, temperature: Tensor
+) -> Tensor:
+    """Symmetric InfoNCE of speech against titles, cosines [N,P]; logits are s^2 cos.
+
+    Of clips with speech, `heard` bool [N], and products with a title, `named` bool [P]; 0 where
+    there is no pair of both.
+    """
+    rows = heard & named[product]
+    if not rows.any():
+        return 0.0 * (temperature + similarity.sum())
+    logits = (temperature**2 * similarity[rows]).masked_fill(~named, float("-inf"))
+    own = F.one_hot(product[rows], similarity.shape[1]).to(logits.dtype)
+    spoken = own.sum(dim=0) > 0
+    spread = (own / own.sum(dim=0).clamp(min=1)).T
+    speech_to_title = F.cross_entropy(logits, product[rows])
+    title_to_speech = F.cross_entropy(logits.T[spoken], spread[spoken])
+    return (speech_to_title + title_to_speech) / 2
+
+
 def pmd_loss(
     logits: Tensor, similarity: Tensor, product: Tensor, negatives: int, contest: Contest
 ) -> Tensor:

@@ -13,7 +13,7 @@ from training.configs import Recipe
 from training.data.batches import Batch
 from training.distributed import first_of_each, gather, mean_of_all, share
 from training.gradient_cache import in_chunks
-from training.losses import icl_loss, pfr_loss, pmd_loss
+from training.losses import icl_loss, pfr_loss, pmd_loss, text_loss
 from training.models.rice import Encode, Rice
 
 
@@ -34,32 +34,49 @@ class Objective(nn.Module):
 def rice_losses(
     model: Rice, batch: Batch, recipe: Recipe, encode: Encode | None = None
 ) -> dict[str, Tensor]:
-    """ICL and, where the recipe weighs them, PMD and PFR, each a scalar and not yet weighted.
+    """ICL and, where the recipe weighs them, PMD and PFR, and of a model that reads the contrast
+    of speech with titles; each a scalar and not yet weighted.
 
     They are of the batches of all processes together; `encode` stands in for the model's own.
     """
+    titles, speech = model.read(batch.titles), model.read(batch.speech)
     pictures, clips = model.encode_together(
-        batch.pictures, batch.frames, batch.frame_mask, batch.patch_mask, encode
-    )
+        batch.pictures, batch.frames, batch.frame_mask, batch.patch_mask, encode,
+        titles=titles, speech=speech,
+    )  # fmt: skip
     kept, product = _products(batch)
     with torch.autocast(batch.product.device.type, enabled=False):  # cosines need the digits
         shop = gather(pictures.embedding.float())[kept]
         similarity = gather(clips.embedding.float()) @ shop.T
     losses = {"icl": icl_loss(similarity, product, model.temperature)}
+    if model.text is not None and titles is not None and speech is not None:
+        heard = speech.there if batch.wrong_speech is None else speech.there & ~batch.wrong_speech
+        losses["text"] = text_loss(
+            gather(speech.embedding) @ gather(titles.embedding)[kept].T,
+            product,
+            gather(heard.long()).bool(),
+            gather(titles.there.long())[kept].bool(),
+            model.text.temperature,
+        )
     if recipe.matching_weight == recipe.reconstruction_weight == 0:
         return losses
     key, value = model.decoder.keys_values(clips.tokens)
     if model.reconstruction is not None and recipe.reconstruction_weight > 0:
-        decoded = model.decoder.self_block(pictures.tokens)
+        decoded = model.decoder.self_block(pictures.tokens, pictures.token_mask)
         states = decoded[:, 0]
         attention = model.decoder.cross_block.attention_map(
             decoded[batch.product], key, clips.token_mask
         )
-        reconstruction = model.reconstruction(attention, clips.tokens, clips.token_mask)
-        own = pfr_loss(reconstruction, pictures.tokens[batch.product])
+        # What is rebuilt is the picture, from the frames: without the tokens of title and speech.
+        seen = 1 + model.config.encoder.patches
+        shown = seen * batch.frame_mask.shape[1]
+        reconstruction = model.reconstruction(
+            attention[:, :, :seen, :shown], clips.tokens[:, :shown], clips.token_mask[:, :shown]
+        )
+        own = pfr_loss(reconstruction, pictures.tokens[batch.product, :seen])
         losses["pfr"] = mean_of_all(own, len(batch.product))
     else:
-        states = model.decoder.match_state(pictures.tokens)
+        states = model.decoder.match_state(pictures.tokens, pictures.token_mask)
     # Each process matches its own clips with all products: states are small, keys are not.
     logits = model.decoder.match(gather(states)[kept], key, value, clips.token_mask)
     losses["pmd"] = pmd_loss(
@@ -80,6 +97,8 @@ def _products(batch: Batch) -> tuple[Tensor, Tensor]:
 def total_loss(losses: dict[str, Tensor], recipe: Recipe) -> Tensor:
     """The weighted sum, a scalar."""
     total = losses["icl"]
+    if "text" in losses:
+        total = total + recipe.text_weight * losses["text"]
     if "pmd" in losses:
         total = total + recipe.matching_weight * losses["pmd"]
     if "pfr" in losses:
@@ -90,4 +109,5 @@ def total_loss(losses: dict[str, Tensor], recipe: Recipe) -> Tensor:
 def has_unused(model: Rice, recipe: Recipe) -> bool:
     """Whether some of the model's parameters take no part in the recipe's losses."""
     reconstructs = model.reconstruction is None or recipe.reconstruction_weight > 0
-    return recipe.matching_weight == 0 or not reconstructs
+    listens = model.text is None or recipe.text_weight > 0
+    return recipe.matching_weight == 0 or not reconstructs or not listens

@@ -68,9 +68,11 @@ def test_nothing_is_cut_or_dropped_when_scoring() -> None:
     seen = []
     encode = model.encode_clips
 
-    def spy(frames: torch.Tensor, *masks: torch.Tensor) -> Clips:
-        seen.append((frames.shape[1], all(bool(mask.all()) for mask in masks)))
-        return encode(frames, *masks)
+    def spy(
+        frames: torch.Tensor, frame_mask: torch.Tensor, patch_mask: torch.Tensor, speech: None
+    ) -> Clips:
+        seen.append((frames.shape[1], bool(frame_mask.all() and patch_mask.all())))
+        return encode(frames, frame_mask, patch_mask, speech)
 
     model.encode_clips = spy  # type: ignore[method-assign]
     first = score_clips(model.train(), data)

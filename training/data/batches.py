@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import torch
+from numpy.random import default_rng
 from torch import Generator, Tensor
 
 from training.configs import Recipe, Source
@@ -22,8 +23,11 @@ from training.data.drawn import Drawn
 from training.data.errors import DataError
 from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
+from training.data.texts import heard
+from training.data.tokenizing import TextTokenizer
 from training.data.transforms import draw_views
 from training.distributed import Share
+from training.models.text import Texts
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class Batch:
     product: Tensor  # int64 [N], each clip's row in `pictures`
     identity: Tensor  # int64 [P,2], source and product: processes may have drawn the same
     patch_mask: Tensor | None = None  # bool [N,F,P]; None: all patches take part
+    titles: Texts | None = None  # of P products; None: the recipe's model reads no text
+    speech: Texts | None = None  # of N clips
+    wrong_speech: Tensor | None = None  # bool [N], where a clip has another product's speech
+
+
+class _OfTexts(TypedDict, total=False):
+    titles: Texts
+    speech: Texts
+    wrong_speech: Tensor
 
 
 class Drawer(Protocol):
@@ -53,11 +66,14 @@ class BatchDrawer:
         data: Mapping[str, PhotographSet | ClipSet],
         device: torch.device,
         share: Share | None = None,
+        tokenizer: TextTokenizer | None = None,
     ) -> None:
-        """Raises DataError where a source cannot be shared out evenly."""
+        """Raises DataError where a source cannot be shared out evenly. Without `tokenizer`, batches
+        have no text."""
         self._recipe = recipe
         self._device = device
         self._share = share or Share()
+        self._tokenizer = tokenizer
         self._drawers = [
             _drawer(source, data[source.name], recipe.seed, self._share)
             for source in recipe.sources
@@ -66,7 +82,7 @@ class BatchDrawer:
 
     def draw(self, step: int) -> Batch:
         """Raises DataError."""
-        return self._varied(*self._read(step))
+        return self._varied(step, *self._read(step))
 
     def batches(self, steps: range) -> Iterator[Batch]:
         """The same for each step; the next one is read while one is used. Raises DataError."""
@@ -76,7 +92,7 @@ class BatchDrawer:
                 read = upcoming.pop().result()
                 if step + 1 in steps:
                     upcoming.append(ahead.submit(self._read, step + 1))
-                yield self._varied(*read)
+                yield self._varied(step, *read)
 
     def _read(self, step: int) -> tuple[list[Drawn], Generator]:
         generator, tail_cut = torch.Generator(), self._recipe.tail_cut
@@ -93,7 +109,7 @@ class BatchDrawer:
     def _seed(self, step: int, stream: int = 0) -> int:
         return self._recipe.seed * 1_000_003 + step + (stream << 40)
 
-    def _varied(self, shares: list[Drawn], generator: Generator) -> Batch:
+    def _varied(self, step: int, shares: list[Drawn], generator: Generator) -> Batch:
         recipe, size = self._recipe, self._recipe.model.encoder.image_size
         product, offset = [], 0
         for share in shares:
@@ -113,7 +129,23 @@ class BatchDrawer:
             frame_mask,
             torch.tensor(product, device=self._device),
             torch.tensor(identity, device=self._device),
+            **self._texts(step, shares),
         )
+
+    def _texts(self, step: int, shares: list[Drawn]) -> _OfTexts:
+        if self._tokenizer is None:
+            return {}
+        rng = default_rng([self._recipe.seed, step, 3, self._share.rank])
+        found = heard(shares, self._recipe, rng)
+        return {
+            "titles": self._tokenized(self._tokenizer, found.titles),
+            "speech": self._tokenized(self._tokenizer, found.speech),
+            "wrong_speech": torch.tensor(found.wrong, device=self._device),
+        }
+
+    def _tokenized(self, tokenizer: TextTokenizer, texts: list[str]) -> Texts:
+        ids, mask = tokenizer(texts)
+        return Texts(ids.to(self._device), mask.to(self._device))
 
 
 def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Share) -> Drawer:
@@ -123,5 +155,5 @@ def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Sha
             f"evenly among {share.ranks} processes"
         )
     if isinstance(data, PhotographSet):
-        return PhotographDrawer(source, data, share)
+        return PhotographDrawer(source, data, seed, share)
     return ClipDrawer(source, data, seed, share)

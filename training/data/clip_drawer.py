@@ -35,6 +35,8 @@ class _Read:
     product: int  # the set's
     picture: np.ndarray  # uint8 [S,S,3]
     frames: list[np.ndarray]
+    title: str
+    speech: str
 
 
 class ClipDrawer:
@@ -63,12 +65,15 @@ class ClipDrawer:
         products = list(dict.fromkeys(clip.product for clip in found))
         row = {product: place for place, product in enumerate(products)}
         picture = {clip.product: clip.picture for clip in found}
+        title = {clip.product: clip.title for clip in found}
         return Drawn(
             torch.from_numpy(np.stack([picture[product] for product in products])),
             torch.from_numpy(np.stack([frame for clip in found for frame in clip.frames])),
             [len(clip.frames) for clip in found],
             [row[clip.product] for clip in found],
             np.array(products, np.uint64).view(np.int64).tolist(),
+            [title[product] for product in products],
+            [clip.speech for clip in found],
         )
 
     def _chosen(self, step: int) -> list[int]:
@@ -92,12 +97,13 @@ class ClipDrawer:
         try:
             picture = self._data.picture(clip)
             frames = self._data.frames(clip, lambda count: choose(count)[:length])
+            texts = self._data.texts(clip)
         except DataError as error:
             file, line = self._data.place(clip)
             logger.warning("left out: %s:%d: %s", file, line, error)
             self._data.wrong.add(file, line, str(error))
             return None
-        return _Read(int(self._data.product[clip]), picture, frames)
+        return _Read(int(self._data.product[clip]), picture, frames, *texts)
 
 
 def _stretches(wanted: int, rng: np.random.Generator, count: int) -> list[int]:

@@ -50,6 +50,9 @@ class ClipSet(Protocol):
     def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
         """Frames in time, each uint8 [S,S,3]."""
 
+    def texts(self, clip: int) -> tuple[str, str]:
+        """Title of the product and speech of the clip, "" where there is none."""
+
     def place(self, clip: int) -> tuple[Path, int]:
         """File and line that tell of it, for messages."""
 
@@ -85,6 +88,10 @@ class LprClips:
         chosen = (there[position] for position in choose(len(there)))
         return [fit_picture(self._data.pictures.read(n), n, self.size) for n in chosen]
 
+    def texts(self, clip: int) -> tuple[str, str]:
+        told = self._data.clips[self._rows[clip]]
+        return told.title, told.speech
+
     def place(self, clip: int) -> tuple[Path, int]:
         return self._data.clips.place(self._rows[clip])
 
@@ -110,6 +117,9 @@ class MovingFashionClips:
     def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
         return squares(read_frames(self._videos[clip].path, choose), self.size)
 
+    def texts(self, clip: int) -> tuple[str, str]:
+        return "", ""  # the data set has none
+
     def place(self, clip: int) -> tuple[Path, int]:
         return self._videos[clip].path, 0
 
@@ -122,9 +132,14 @@ def squares(frames: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
 
 
 def lpr_test(data: LprData) -> QuerySet:
+    titles = data.test.titles
+    galleries = {
+        live: [picture._replace(title=titles.get(picture.image_id, "")) for picture in shop]
+        for live, shop in data.test.galleries.items()
+    }
     return QuerySet(
         data.test.queries,
-        data.test.galleries,
+        galleries,
         partial(_picture, data.pictures),
         partial(_frames, data.pictures),
         data.pictures.__contains__,
@@ -143,11 +158,11 @@ def lpr_validation(data: LprData) -> QuerySet:
     galleries: dict[str, dict[str, ShopPicture]] = {}
     for clip in clips:
         shop = galleries.setdefault(clip.live_id, {})
-        shop[clip.image_id] = ShopPicture(clip.image_id, clip.image)
+        shop[clip.image_id] = ShopPicture(clip.image_id, clip.image, clip.title)
     others = _others(data, np.flatnonzero(~held))
     queries = [
         Query(
-            c.clip_id, c.live_id, c.frames, (c.image_id,),
+            c.clip_id, c.live_id, c.frames, (c.image_id,), speech=c.speech,
             scale=c.scale, duration=c.duration, products=c.products, category=c.category,
         )
         for c in clips
@@ -171,7 +186,7 @@ def _others(data: LprData, rows: np.ndarray) -> dict[str, ShopPicture]:
     _, first = np.unique(data.clips.product[rows], return_index=True)
     chosen = rows[np.sort(first)][evenly(len(first), VAL_SHOP)]
     clips = (data.clips[row] for row in chosen)
-    return {clip.image_id: ShopPicture(clip.image_id, clip.image) for clip in clips}
+    return {clip.image_id: ShopPicture(clip.image_id, clip.image, clip.title) for clip in clips}
 
 
 def movingfashion_queries(data: MovingFashion, *, validation: bool) -> QuerySet:

@@ -17,6 +17,8 @@ class Drawn:
     lengths: list[int]  # [N], frames of each clip
     product: list[int]  # [N], each clip's row in `pictures`
     identity: list[int]  # [P], which of the source's products each is, as int64
+    titles: list[str]  # [P], "" where there is none
+    speech: list[str]  # [N], the same
 
 
 def below(limit: int, generator: Generator) -> int:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import torch
+from numpy.random import default_rng
 from torch import Generator
 
 from training.configs import Source
 from training.data.drawn import Drawn, below, cut_length
 from training.data.photographs import PhotographSet
+from training.data.spoken import spoken
 from training.distributed import Share
 
 
 class PhotographDrawer:
     """Draws the products of the whole batch, and of them the share of one process."""
 
-    def __init__(self, source: Source, data: PhotographSet, share: Share) -> None:
+    def __init__(self, source: Source, data: PhotographSet, seed: int, share: Share) -> None:
         self._source = source
+        self._seed = seed
+        self._titles = data.titles or [""] * len(data.names)
         self._data = data
         self._share = share
         self._clips: dict[int, list[list[int]]] = {}
@@ -33,12 +37,16 @@ class PhotographDrawer:
             for _ in range(self._source.clips_per_product)
         ]
         shown = [photograph for _, clip in clips for photograph in clip]
+        titles = [self._titles[product] for product in chosen.tolist()]
+        rng = default_rng([self._seed, step, 4, self._share.rank])
         return Drawn(
             self._data.pictures[chosen],
             self._data.photographs[shown],
             [len(clip) for _, clip in clips],
             [row for row, _ in clips],
             chosen.tolist(),
+            titles,
+            [spoken(titles[row], self._titles, rng) for row, _ in clips],
         )
 
     def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:

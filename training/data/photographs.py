@@ -22,7 +22,7 @@ from torch import Tensor
 
 from training.data.errors import DataError
 
-CATEGORY = "coarse_name"  # a column of classes.csv that not every set has
+CATEGORY, DESCRIPTION = "coarse_name", "description"  # of classes.csv; not every set has them
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PhotographSet:
     product: Tensor  # int64 [M], the photograph's product
     clip: Tensor  # int64 [M], the photograph's clip
     categories: list[str] = field(default_factory=list)  # of the products, where they are told
+    titles: list[str] = field(default_factory=list)  # the same
 
     def clips(self) -> list[list[int]]:
         """The photographs of each clip, in order."""
@@ -67,7 +68,12 @@ def read_photographs(
         product=torch.tensor([index[row["class_id"]] for row in rows]),
         clip=torch.tensor([clip_index[row["clip_id"]] for row in rows]),
         categories=[row[CATEGORY] for row in classes] if CATEGORY in classes[0] else [],
+        titles=[_title(row) for row in classes] if DESCRIPTION in classes[0] else [],
     )
+
+
+def _title(row: dict[str, str]) -> str:
+    return f"{row['class_name'].replace('-', ' ')}. {row[DESCRIPTION]}"
 
 
 def read_single_pictures(

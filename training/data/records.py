@@ -82,6 +82,7 @@ class ShopPicture(NamedTuple):
 
     image_id: str
     reference: str
+    title: str = ""
 
 
 def live_of(identity: str) -> str:

@@ -10,17 +10,20 @@ every model: their randomness has a fixed seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from torch import Tensor
 
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.records import Query
+from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import Accuracy, accuracy
@@ -31,6 +34,13 @@ CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
 GROUPS = ("scale", "duration", "products", "category")  # of clips: training.data.records
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
+
+
+class Fusion(NamedTuple):
+    """Weights of the parts of a score; the coarse one's is 1."""
+
+    match: float
+    text: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,12 @@ class Scores:
     also: Tensor | None = None  # bool [N,P], further right answers
     groups: Mapping[str, list[str]] = field(default_factory=dict)
     """By what clips differ (scale, duration, products, category): each one's group, or ""."""
+    text: Tensor | None = None
+    """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
 
-    def fused(self, match_weight: float) -> Tensor:
-        return self.judged(self.coarse + match_weight * self.match)
+    def fused(self, match_weight: float, text_weight: float = 0.0) -> Tensor:
+        scores = self.coarse + match_weight * self.match
+        return self.judged(scores if self.text is None else scores + text_weight * self.text)
 
     def largest_shop(self) -> int:
         """Products, or pictures, of the largest shop."""
@@ -87,20 +100,21 @@ def score_clips(
 ) -> Scores:
     """Scores each clip `takes` times, every take with another hand; calls `done` a clip."""
     scorer = _scorer(model)
-    shop = _shop(scorer, data.pictures.split(CHUNK))
-    generator = torch.Generator().manual_seed(CLIP_SEED)
-    coarse, match, truth = [], [], []
+    titles = data.titles or [""] * len(data.names)
+    shop = _shop(scorer, data.pictures.split(CHUNK), titles)
+    generator, rng = torch.Generator().manual_seed(CLIP_SEED), default_rng(CLIP_SEED)
+    compared, truth = [], []
     for clip in data.clips() * takes:
         photographs = data.photographs[_spread(clip, scorer.frames)]
         frames = vary(photographs, scorer.size, HELD, generator).round_().byte()
-        of_clip = scorer.compare(shop, frames)
-        coarse.append(of_clip[0])
-        match.append(of_clip[1])
-        truth.append(int(data.product[clip[0]]))
+        product = int(data.product[clip[0]])
+        compared.append(scorer.compare(shop, frames, spoken(titles[product], titles, rng)))
+        truth.append(product)
         done()
+    coarse, match, text = (torch.stack(part) for part in zip(*compared, strict=True))
     category = [data.categories[product] for product in truth] if data.categories else []
     groups = {"category": category} if category else {}
-    return Scores(torch.stack(coarse), torch.stack(match), torch.tensor(truth), groups=groups)
+    return Scores(coarse, match, torch.tensor(truth), groups=groups, text=_any(text))
 
 
 @torch.inference_mode()
@@ -117,6 +131,7 @@ def score_queries(
     count = len(data.queries)
     coarse = torch.full((count, largest + 1), OUT_OF_SHOP)  # the last column is never filled
     match = torch.full((count, largest + 1), OUT_OF_SHOP)
+    text = torch.full((count, largest + 1), OUT_OF_SHOP)
     truth = torch.full((count,), largest)
     also = torch.zeros(count, largest + 1, dtype=torch.bool)
     for live, positions in data.by_shop().items():
@@ -130,10 +145,11 @@ def score_queries(
                 also[position, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.size)
             if frames:
-                scores = scorer.compare(shop, _stacked(frames))
-                coarse[position, : len(images)], match[position, : len(images)] = scores
+                scores = scorer.compare(shop, _stacked(frames), query.speech)
+                for part, found in zip((coarse, match, text), scores, strict=True):
+                    part[position, : len(images)] = found
             done()
-    return Scores(coarse, match, truth, also, _groups(data.queries))
+    return Scores(coarse, match, truth, also, _groups(data.queries), _any(text))
 
 
 def _scorer(model: Rice | Scorer) -> Scorer:
@@ -146,11 +162,26 @@ def _groups(queries: list[Query]) -> dict[str, list[str]]:
     return {name: groups for name, groups in told.items() if any(groups)}
 
 
-def _shop(scorer: Scorer, chunks: Iterable[Tensor]) -> Shop:
-    """Of the shop's pictures, uint8 [?,H,H,3] each chunk."""
-    parts = [scorer.products(shrink(chunk, scorer.size)) for chunk in chunks]
-    embedding, states = zip(*parts, strict=True)
-    return Shop(torch.cat(embedding), torch.cat(states))
+def _any(text: Tensor) -> Tensor | None:
+    """None where no clip has speech, or no product a title."""
+    return text if ((text > OUT_OF_SHOP) & (text != 0)).any() else None
+
+
+def _shop(scorer: Scorer, chunks: Iterable[Tensor], titles: Sequence[str]) -> Shop:
+    """Of the shop's pictures, uint8 [?,H,H,3] each chunk, and their products' titles."""
+    parts, first = [], 0
+    for chunk in chunks:
+        parts.append(
+            scorer.products(shrink(chunk, scorer.size), titles[first : first + len(chunk)])
+        )
+        first += len(chunk)
+    return Shop(
+        torch.cat([part.embedding for part in parts]),
+        torch.cat([part.states for part in parts]),
+        None
+        if parts[0].titles is None
+        else torch.cat([part.titles for part in parts if part.titles is not None]),
+    )
 
 
 def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Shop]:
@@ -159,7 +190,8 @@ def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Sh
     with ThreadPoolExecutor() as pool:
         read = list(pool.map(lambda p: data.read_picture(p.reference, scorer.size), pictures))
     chunks = (_stacked(read[i : i + CHUNK]) for i in range(0, len(read), CHUNK))
-    return [picture.image_id for picture in pictures], _shop(scorer, chunks)
+    titles = [picture.title for picture in pictures]
+    return [picture.image_id for picture in pictures], _shop(scorer, chunks, titles)
 
 
 def _stacked(pictures: list[np.ndarray]) -> Tensor:
@@ -181,19 +213,33 @@ def _spread(clip: list[int], frames: int) -> list[int]:
     return [clip[i * len(clip) // frames] for i in range(frames)]
 
 
-def best_match_weight(scores: Scores) -> float:
+def best_match_weight(scores: Scores, text_weight: float = 0.0) -> float:
     """The weight of the match logit that ranks these clips best by mean reciprocal rank."""
+    return _best_weight(scores, lambda weight: scores.fused(weight, text_weight))
+
+
+def best_fusion(scores: Scores) -> Fusion:
+    """The weights that rank these clips best: of the match, of text, and of the match again."""
+    match = best_match_weight(scores)
+    if scores.text is None:
+        return Fusion(match)
+    text = _best_weight(scores, lambda weight: scores.fused(match, weight))
+    return Fusion(best_match_weight(scores, text), text)
+
+
+def _best_weight(scores: Scores, fused: Callable[[float], Tensor]) -> float:
+    """The middle of those that are as good as the best."""
     weights = [0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5))]
-    reciprocal = [accuracy(scores.fused(weight), scores.truth).mrr for weight in weights]
+    reciprocal = [accuracy(fused(weight), scores.truth).mrr for weight in weights]
     best = max(reciprocal)
     plateau = [w for w, r in zip(weights, reciprocal, strict=True) if r >= best - 1e-4]
     return plateau[len(plateau) // 2]
 
 
-def summary(scores: Scores, match_weight: float) -> dict[str, Accuracy]:
-    """Accuracy of the coarse score, of the match alone, and of both fused."""
-    return {
-        "coarse": accuracy(scores.judged(scores.coarse), scores.truth),
-        "match": accuracy(scores.judged(scores.match), scores.truth),
-        "fused": accuracy(scores.fused(match_weight), scores.truth),
-    }
+def summary(scores: Scores, fusion: Fusion) -> dict[str, Accuracy]:
+    """Accuracy of the parts of the score alone, and of all fused."""
+    parts = {"coarse": scores.coarse, "match": scores.match}
+    if scores.text is not None:
+        parts["text"] = scores.text
+    alone = {name: accuracy(scores.judged(part), scores.truth) for name, part in parts.items()}
+    return alone | {"fused": accuracy(scores.fused(*fusion), scores.truth)}

@@ -6,15 +6,19 @@ Both see uint8 pixels, as the service does. Knows nothing of shops, queries and 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from training.data.tokenizing import TextTokenizer
 from training.data.transforms import normalise
 from training.models.rice import Rice
+from training.models.text import Texts, Words
 
 MANIFEST = "manifest.json"
 
@@ -26,6 +30,15 @@ class BundleError(Exception):
 class Shop(NamedTuple):
     embedding: Tensor  # [P,E], L2
     states: Tensor  # [P,D]
+    titles: Tensor | None = None  # [P,Et], L2, zeros where there is none
+
+
+class Comparison(NamedTuple):
+    """Of one clip with P pictures, on the CPU."""
+
+    coarse: Tensor  # [P], cosines
+    match: Tensor  # [P], logits of the matcher
+    text: Tensor  # [P], cosines of speech and titles; 0 where one of them is missing
 
 
 class Scorer(Protocol):
@@ -34,32 +47,48 @@ class Scorer(Protocol):
     frames: int
     """Frames of a clip, at most."""
 
-    def products(self, pictures: Tensor) -> Shop:
-        """Pictures, uint8 [P,S,S,3]."""
+    def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
+        """Pictures, uint8 [P,S,S,3], and their products' titles, "" where there is none."""
 
-    def compare(self, shop: Shop, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """One clip, uint8 [F,S,S,3] -> cosines [P], logits of the matcher [P], on the CPU."""
+    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
+        """One clip, uint8 [F,S,S,3], and what is said in it."""
 
 
 class TorchScorer:
-    def __init__(self, model: Rice) -> None:
+    def __init__(self, model: Rice, tokenizer: TextTokenizer | None = None) -> None:
+        """Without `tokenizer`, no text is read."""
         self._model = model.eval()
+        self._tokenizer = tokenizer
         self._device = next(model.parameters()).device
         self.size = model.config.encoder.image_size
         self.frames = model.config.frames
 
-    def products(self, pictures: Tensor) -> Shop:
-        encoded = self._model.encode_pictures(normalise(pictures.to(self._device)))
-        return Shop(encoded.embedding, self._model.decoder.match_state(encoded.tokens))
+    def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
+        model = self._model
+        encoded = model.encode_pictures(normalise(pictures.to(self._device)))
+        words = self._read(titles)
+        encoded = model.add_titles(encoded, words)
+        states = model.decoder.match_state(encoded.tokens, encoded.token_mask)
+        return Shop(encoded.embedding, states, None if words is None else words.embedding)
 
-    def compare(self, shop: Shop, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
         model, pixels = self._model, normalise(frames.to(self._device))
         frame_mask = pixels.new_ones(1, len(pixels), dtype=torch.bool)
         patch_mask = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
-        encoded = model.encode_clips(pixels[None], frame_mask, patch_mask)
+        words = self._read([speech])
+        encoded = model.encode_clips(pixels[None], frame_mask, patch_mask, words)
         key, value = model.decoder.keys_values(encoded.tokens)
-        match = model.decoder.match(shop.states, key, value, encoded.token_mask)
-        return (encoded.embedding @ shop.embedding.T)[0].cpu(), match[0].cpu()
+        match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
+        text = torch.zeros_like(match)
+        if words is not None and shop.titles is not None:
+            text = (words.embedding @ shop.titles.T)[0]
+        return Comparison((encoded.embedding @ shop.embedding.T)[0].cpu(), match.cpu(), text.cpu())
+
+    def _read(self, texts: Sequence[str]) -> Words | None:
+        if self._tokenizer is None or not texts:
+            return None
+        ids, mask = self._tokenizer(texts)
+        return self._model.read(Texts(ids.to(self._device), mask.to(self._device)))
 
 
 class BundleScorer:
@@ -72,7 +101,9 @@ class BundleScorer:
             self.size, self.frames = int(dims["image_size"]), int(dims["frames"])
             self.recipe = str(manifest["model"]["recipe"])
             self.match_weight = float(manifest["fusion"]["match"])
+            self.text_weight = float(manifest["fusion"].get("text", 0.0))
             self._patches = int(dims["patches"])
+            self._reader = _Reader(folder, manifest) if "text" in manifest else None
             self._image, self._clip, self._match = (
                 _session(folder / graphs[name]["file"])
                 for name in ("image_encoder", "clip_encoder", "matcher")
@@ -80,11 +111,21 @@ class BundleScorer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} is no bundle: {error!r}") from error
 
-    def products(self, pictures: Tensor) -> Shop:
-        embedding, states = self._image.run(None, {"pictures": pictures.numpy()})
+    def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
+        inputs = {"pictures": pictures.numpy()}
+        if self._reader is not None:
+            _, mask, embedding = self._reader(titles or [""] * len(pictures))
+            inputs |= {"title_embedding": embedding, "has_title": np.asarray(mask.any(axis=1))}
+        embedding, states = self._image.run(None, inputs)
         return Shop(torch.from_numpy(embedding), torch.from_numpy(states))
 
-    def compare(self, shop: Shop, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
+        heard, said = {}, {}
+        if self._reader is not None:
+            words = self._reader([speech])
+            names = ("speech_tokens", "speech_mask", "speech_embedding")
+            heard = dict(zip(names, words, strict=True))
+            said = {"speech_embedding": heard["speech_embedding"][0]}
         frame_mask = torch.ones(1, len(frames), dtype=torch.bool)
         patch_mask = torch.ones(1, len(frames), self._patches, dtype=torch.bool)
         embedding, keys, values, token_mask = self._clip.run(
@@ -93,11 +134,32 @@ class BundleScorer:
                 "frames": frames[None].numpy(),
                 "frame_mask": frame_mask.numpy(),
                 "patch_mask": patch_mask.numpy(),
+                **heard,
             },
         )
-        clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
-        [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
-        return (torch.from_numpy(embedding) @ shop.embedding.T)[0], torch.from_numpy(logits)
+        clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0], **said}
+        logits, *text = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
+        match = torch.from_numpy(logits)
+        return Comparison(
+            (torch.from_numpy(embedding) @ shop.embedding.T)[0],
+            match,
+            torch.from_numpy(text[0]) if text else torch.zeros_like(match),
+        )
+
+
+class _Reader:
+    """Texts -> tokens [B,T,Wt], mask [B,T], embedding [B,Et] of a bundle's text encoder."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        told = manifest["text"]
+        definition = (folder / told["tokenizer"]).read_text(encoding="utf-8")
+        self._tokenize = TextTokenizer(definition, int(told["max_tokens"]))
+        self._session = _session(folder / manifest["graphs"]["text_encoder"]["file"])
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids, mask = (part.numpy() for part in self._tokenize(texts))
+        tokens, embedding = self._session.run(None, {"token_ids": ids, "mask": mask})
+        return tokens, mask, embedding
 
 
 def _session(path: Path) -> ort.InferenceSession:

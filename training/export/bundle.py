@@ -19,15 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training.data.tokenizing import TextTokenizer
 from training.export.errors import ExportError
 from training.export.golden import GOLDEN_FILE, check_golden, write_golden
 from training.export.graphs import write_graphs
 from training.export.parity import check_parity
-from training.export.wrappers import GraphSpec, graph_specs
+from training.export.wrappers import GraphSpec, graph_specs, state_length
 from training.models.rice import Rice
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 FUSION = ("coarse", "match")
 CALIBRATION = ("temperature", "none_logit", "threshold")
 
@@ -41,22 +42,28 @@ def export_bundle(
     fusion: Mapping[str, float],
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
+    tokenizer: TextTokenizer | None = None,
 ) -> Path:
     """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
 
-    `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match,
+    `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match, and
+    text where the model reads, which needs the `tokenizer` it was trained with;
     `calibration` temperature, none_logit and threshold; `metrics` is any JSON object. The model
     itself is left as it is. Raises ExportError, and then `out` is as it was.
     """
-    _check_arguments(name, recipe, fusion, calibration, metrics)
+    if (model.text is None) != (tokenizer is None):
+        raise ExportError("a model that reads text goes with its tokenizer, and no other does")
+    _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
     _check_replaceable(out)
     model = copy.deepcopy(model).cpu().float().eval()
     specs = graph_specs(model)
     with _folder_for(out) as folder:
         write_graphs(specs, folder)
         check_parity(specs, folder)
-        write_golden(specs, model.config, folder)
-        check_golden(specs, model.config, folder)
+        write_golden(specs, model.config, folder, tokenizer)
+        check_golden(specs, model.config, folder, tokenizer)
+        if tokenizer is not None:
+            (folder / TOKENIZER).write_text(tokenizer.definition + "\n", encoding="utf-8")
         files = _describe_files(folder)
         settings = {
             "preprocessing": {
@@ -81,6 +88,7 @@ def export_bundle(
             "files": files,
             "graphs": {spec.name: _describe_graph(spec) for spec in specs},
             **settings,
+            **_text(model),
             "metrics": dict(metrics),
             "golden": GOLDEN_FILE,
         }
@@ -94,12 +102,14 @@ def _check_arguments(
     fusion: Mapping[str, float],
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
+    *,
+    reads: bool,
 ) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", recipe):
         raise ExportError(f"a recipe's name is lower case, digits and underscores, not {recipe!r}")
-    _check_numbers("fusion", fusion, FUSION)
+    _check_numbers("fusion", fusion, (*FUSION, "text") if reads else FUSION)
     _check_numbers("calibration", calibration, CALIBRATION)
     if min(fusion.values()) < 0:
         raise ExportError("fusion's weights are not negative")
@@ -178,7 +188,21 @@ def _dims(model: Rice) -> dict[str, int]:
         "frames": model.config.frames,
         "patches": encoder.patches,
         "embedding": encoder.embedding,
-        "match_state": model.config.token_width,
+        "match_state": state_length(model.config),
+    }
+
+
+def _text(model: Rice) -> dict[str, Any]:
+    text = model.config.text
+    if text is None:
+        return {}
+    return {
+        "text": {
+            "tokenizer": TOKENIZER,
+            "max_tokens": text.max_tokens,
+            "width": text.width,
+            "embedding": text.embedding,
+        }
     }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from training.data.photographs import read_picture
+from training.data.tokenizing import TextTokenizer
 from training.export.parity import Array, Run, onnx_graph, require_equal, torch_graph
 from training.export.wrappers import GraphSpec
 from training.models.rice import RiceConfig
@@ -27,13 +28,22 @@ JPEG_QUALITY = 92
 PICTURE_SIDES = ((2.5, 1.7), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
 FRAME_SIDES = (1.1, 2.0)
 FRAMES = 3
+# Of the golden pictures and the clip: cut, of another script, missing; and what is said.
+TITLES = ("Red apple juice, 1 l " * 60, "\u041a\u0440\u0430\u0441\u043d\u0430\u044f \u678c", "")
+SPEECH = "look at this red apple juice everyone"
 
 
-def write_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> None:
-    """Draws the pictures and writes them and `golden.json`, with torch's answers."""
+def write_golden(
+    specs: list[GraphSpec],
+    config: RiceConfig,
+    folder: Path,
+    tokenizer: TextTokenizer | None = None,
+) -> None:
+    """Draws the pictures and writes them and `golden.json`, with torch's answers; of a model that
+    reads, with titles and speech."""
     pictures, frames = _draw_all(config.encoder.image_size, folder)
     graphs = {spec.name: torch_graph(spec) for spec in specs}
-    answers = _answers(graphs, config, folder, pictures, frames)
+    answers = _answers(graphs, config, folder, pictures, frames, tokenizer)
     golden = {
         "tolerance": TOLERANCE,
         "pictures": [
@@ -41,6 +51,7 @@ def write_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> No
                 "file": name,
                 "embedding": answers["embedding"][index].tolist(),
                 "match_state": answers["match_state"][index].tolist(),
+                **({} if tokenizer is None else {"title": TITLES[index]}),
             }
             for index, name in enumerate(pictures)
         ],
@@ -48,19 +59,27 @@ def write_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> No
             "frames": frames,
             "embedding": answers["clip_embedding"].tolist(),
             "logits": answers["logits"].tolist(),
+            **({} if tokenizer is None else {"speech": SPEECH, "text": answers["text"].tolist()}),
         },
     }
     (folder / GOLDEN_FILE).write_text(json.dumps(golden, allow_nan=False) + "\n")
 
 
-def check_golden(specs: list[GraphSpec], config: RiceConfig, folder: Path) -> None:
+def check_golden(
+    specs: list[GraphSpec],
+    config: RiceConfig,
+    folder: Path,
+    tokenizer: TextTokenizer | None = None,
+) -> None:
     """Asks the written graphs for what `golden.json` says. Raises ExportError."""
     golden = json.loads((folder / GOLDEN_FILE).read_text())
     pictures, clip = golden["pictures"], golden["clip"]
     graphs = {spec.name: onnx_graph(spec, folder) for spec in specs}
     names = [picture["file"] for picture in pictures]
-    answers = _answers(graphs, config, folder, names, clip["frames"])
+    answers = _answers(graphs, config, folder, names, clip["frames"], tokenizer)
+    read = [] if tokenizer is None else [("text", clip["text"])]
     for name, expected in (
+        *read,
         ("embedding", [picture["embedding"] for picture in pictures]),
         ("match_state", [picture["match_state"] for picture in pictures]),
         ("clip_embedding", clip["embedding"]),
@@ -125,36 +144,57 @@ def _colour(dice: random.Random) -> tuple[int, int, int]:
     return dice.randrange(256), dice.randrange(256), dice.randrange(256)
 
 
-def _answers(
+def _answers(  # noqa: PLR0917
     graphs: Mapping[str, Run],
     config: RiceConfig,
     folder: Path,
     picture_files: list[str],
     frame_files: list[str],
+    tokenizer: TextTokenizer | None,
 ) -> dict[str, Array]:
     """What the graphs give for the pictures, for the frames as one clip, and for them together."""
     size, patches = config.encoder.image_size, config.encoder.patches
     pictures = np.stack([read_picture(folder / name, size) for name in picture_files])
     frames = np.stack([read_picture(folder / name, size) for name in frame_files])
-    embedding, match_state = graphs["image_encoder"]({"pictures": pictures})
+    titles, speech = _texts(graphs["text_encoder"], tokenizer) if tokenizer else ({}, {})
+    embedding, match_state = graphs["image_encoder"]({"pictures": pictures, **titles})
     clip_embedding, keys, values, token_mask = graphs["clip_encoder"](
         {
             "frames": frames[None],
             "frame_mask": np.ones((1, len(frames)), np.bool_),
             "patch_mask": np.ones((1, len(frames), patches), np.bool_),
+            **speech,
         }
     )
-    [logits] = graphs["matcher"](
+    said = {"speech_embedding": speech["speech_embedding"][0]} if speech else {}
+    logits, *text = graphs["matcher"](
         {
             "match_state": match_state,
             "keys": keys[0],
             "values": values[0],
             "token_mask": token_mask[0],
+            **said,
         }
     )
     return {
+        **({"text": text[0]} if text else {}),
         "embedding": embedding,
         "match_state": match_state,
         "clip_embedding": clip_embedding[0],
         "logits": logits,
     }
+
+
+def _texts(encode: Run, tokenizer: TextTokenizer) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What graphs take of the golden titles, and of the golden speech."""
+    titles, speech = tokenizer(TITLES), tokenizer([SPEECH])
+    _, title_embedding = encode({"token_ids": titles.ids.numpy(), "mask": titles.mask.numpy()})
+    tokens, embedding = encode({"token_ids": speech.ids.numpy(), "mask": speech.mask.numpy()})
+    return (
+        {"title_embedding": title_embedding, "has_title": titles.mask.any(dim=1).numpy()},
+        {
+            "speech_tokens": tokens,
+            "speech_mask": speech.mask.numpy(),
+            "speech_embedding": embedding,
+        },
+    )

@@ -27,7 +27,14 @@ OPSET = 23  # the first with Attention as one operator; before it, ten with a Na
 WEIGHTS_FILE = "encoder.data"
 INLINE_BYTES = 1024  # smaller tensors (shapes, biases) stay in the graph
 ALIGNMENT = 64  # a cache line, and what the widest vector instructions want
-TRACED_LENGTHS = {"batch": 2, "clips": 2, "frames": 3, "candidates": 5, "tokens": 7}
+TRACED_LENGTHS = {
+    "batch": 2,
+    "clips": 2,
+    "frames": 3,
+    "candidates": 5,
+    "tokens": 7,
+    "words": 6,
+}
 
 
 class SharedWeights:

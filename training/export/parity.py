@@ -24,9 +24,9 @@ from training.export.wrappers import GraphSpec
 
 TOLERANCE = 1e-4  # fp32
 LENGTHS = (
-    {"batch": 1, "clips": 1, "frames": 1, "candidates": 1, "tokens": 3},
-    {"batch": 3, "clips": 1, "frames": 10, "candidates": 40, "tokens": 130},
-    {"batch": 5, "clips": 3, "frames": 4, "candidates": 2, "tokens": 64},
+    {"batch": 1, "clips": 1, "frames": 1, "candidates": 1, "tokens": 3, "words": 1},
+    {"batch": 3, "clips": 1, "frames": 10, "candidates": 40, "tokens": 130, "words": 9},
+    {"batch": 5, "clips": 3, "frames": 4, "candidates": 2, "tokens": 64, "words": 12},
 )
 
 Array = npt.NDArray[np.generic]

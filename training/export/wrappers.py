@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from training.data.transforms import normalise
 from training.models.rice import Rice, RiceConfig
+from training.models.text import TextConfig, Words
 
 
 class ImageEncoderGraph(nn.Module):
@@ -21,10 +22,30 @@ class ImageEncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B,S,S,3] -> embedding [B,E], match_state [B,D]."""
+    def forward(
+        self,
+        pictures: Tensor,
+        title_embedding: Tensor | None = None,
+        has_title: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 [B,S,S,3] -> embedding [B,E], match_state [B,D].
+
+        Of a model that reads also [B,Et] and bool [B]; the match state is then [B,D+Et], and the
+        title's embedding its end: all that matching needs of a product.
+        """
         encoded = self.model.encode_pictures(normalise(pictures))
-        return encoded.embedding, self.model.decoder.match_state(encoded.tokens)
+        if title_embedding is None or has_title is None:
+            return encoded.embedding, self.model.decoder.match_state(encoded.tokens)
+        words = _title(title_embedding, has_title)
+        titled = self.model.add_titles(encoded, words)
+        state = self.model.decoder.match_state(titled.tokens, titled.token_mask)
+        return encoded.embedding, torch.cat([state, words.embedding], dim=-1)
+
+
+def _title(embedding: Tensor, has_title: Tensor) -> Words:
+    """Of [B,Et] and bool [B]: a title is known by its embedding alone."""
+    embedding = embedding * has_title[:, None]
+    return Words(embedding[:, None], has_title[:, None], embedding)
 
 
 class ClipEncoderGraph(nn.Module):
@@ -32,11 +53,24 @@ class ClipEncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor
+    def forward(  # noqa: PLR0917 - as the graph's inputs are
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        speech_tokens: Tensor | None = None,
+        speech_mask: Tensor | None = None,
+        speech_embedding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 [N,F,S,S,3], bool [N,F], bool [N,F,P] -> embedding, keys, values, token_mask."""
-        clips = self.model.encode_clips(normalise(frames), frame_mask, patch_mask)
+        """uint8 [N,F,S,S,3], bool [N,F], bool [N,F,P] -> embedding, keys, values, token_mask.
+
+        Of a model that reads also what the text encoder gave: [N,T,Wt], bool [N,T], [N,Et]; the
+        speech's key and value come last.
+        """
+        speech = None
+        if speech_tokens is not None and speech_mask is not None and speech_embedding is not None:
+            speech = Words(speech_tokens, speech_mask, speech_embedding)
+        clips = self.model.encode_clips(normalise(frames), frame_mask, patch_mask, speech)
         keys, values = self.model.decoder.keys_values(clips.tokens)
         return clips.embedding, keys, values, clips.token_mask
 
@@ -54,16 +88,61 @@ class MatcherGraph(nn.Module):
         return logits[0]
 
 
+class ReadingMatcherGraph(MatcherGraph):
+    """Of a model that reads: match states end in their title's embedding."""
+
+    def __init__(self, model: Rice, text: TextConfig) -> None:
+        super().__init__(model)
+        self.lengths = [model.config.token_width, text.embedding]
+
+    def forward(  # type: ignore[override]
+        self,
+        match_state: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        token_mask: Tensor,
+        speech_embedding: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """[K,D+Et], [L,D], [L,D], bool [L], [Et] -> logits [K], cosines of the texts [K]."""
+        state, title = match_state.split(self.lengths, dim=-1)
+        return super().forward(state, keys, values, token_mask), title @ speech_embedding
+
+
+class TextEncoderGraph(nn.Module):
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [B,T], bool [B,T] -> tokens [B,T,Wt], embedding [B,Et]."""
+        words: Words = self.tower(token_ids, mask)
+        return words.tokens, words.embedding
+
+
 class ExplainerGraph(nn.Module):
     def __init__(self, model: Rice) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pictures: Tensor, keys: Tensor, token_mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        pictures: Tensor,
+        keys: Tensor,
+        token_mask: Tensor,
+        title_embedding: Tensor | None = None,
+        has_title: Tensor | None = None,
+    ) -> Tensor:
         """uint8 [B,S,S,3] against one clip -> attention [B,1+P,L], the mean over heads."""
         decoder = self.model.decoder
-        tokens = decoder.self_block(self.model.encode_pictures(normalise(pictures)).tokens)
+        encoded = self.model.encode_pictures(normalise(pictures))
+        seen = encoded.tokens.shape[1]
+        if title_embedding is not None and has_title is not None:
+            encoded = self.model.add_titles(encoded, _title(title_embedding, has_title))
+        tokens = decoder.self_block(encoded.tokens, encoded.token_mask)[:, :seen]
         return decoder.cross_block.attention_map(tokens, keys[None], token_mask[None]).mean(dim=1)
+
+
+FEWEST_TOKENS = 64  # of any vocabulary
 
 
 @dataclass(frozen=True)
@@ -79,6 +158,8 @@ class TensorSpec:
         shape = [length if isinstance(length, int) else lengths[length] for length in self.shape]
         if self.dtype == "uint8":
             return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        if self.dtype == "int64":
+            return torch.randint(0, FEWEST_TOKENS, shape, generator=generator)
         if self.dtype == "bool":
             mask = torch.rand(shape, generator=generator) < 0.7
             mask[..., 0] = True
@@ -101,22 +182,25 @@ class GraphSpec:
 
 
 def graph_specs(model: Rice) -> list[GraphSpec]:
-    """The four graphs of a bundle."""
+    """The four graphs of a bundle; five of a model that reads."""
     config: RiceConfig = model.config
     size, patches = config.encoder.image_size, config.encoder.patches
     embedding, width = config.encoder.embedding, config.token_width
+    text = config.text
+    state = state_length(config)
     pictures = TensorSpec("pictures", "uint8", ("batch", size, size, 3))
     keys = TensorSpec("keys", "float32", ("tokens", width))
     values = TensorSpec("values", "float32", ("tokens", width))
     token_mask = TensorSpec("token_mask", "bool", ("tokens",))
-    return [
+    of_title, of_speech = _text_inputs(text)
+    specs = [
         GraphSpec(
             "image_encoder",
             ImageEncoderGraph(model),
-            (pictures,),
+            (pictures, *of_title),
             (
                 TensorSpec("embedding", "float32", ("batch", embedding)),
-                TensorSpec("match_state", "float32", ("batch", width)),
+                TensorSpec("match_state", "float32", ("batch", state)),
             ),
             shares_weights=True,
         ),
@@ -127,6 +211,7 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
                 TensorSpec("frames", "uint8", ("clips", "frames", size, size, 3)),
                 TensorSpec("frame_mask", "bool", ("clips", "frames")),
                 TensorSpec("patch_mask", "bool", ("clips", "frames", patches)),
+                *of_speech,
             ),
             (
                 TensorSpec("embedding", "float32", ("clips", embedding)),
@@ -136,23 +221,72 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
             ),
             shares_weights=True,
         ),
-        GraphSpec(
-            "matcher",
-            MatcherGraph(model),
-            (
-                TensorSpec("match_state", "float32", ("candidates", width)),
-                keys,
-                values,
-                token_mask,
-            ),
-            (TensorSpec("logit", "float32", ("candidates",)),),
-            shares_weights=False,
-        ),
+        _matcher(model, (keys, values, token_mask)),
         GraphSpec(
             "explainer",
             ExplainerGraph(model),
-            (pictures, keys, token_mask),
+            (pictures, keys, token_mask, *of_title),
             (TensorSpec("attention", "float32", ("batch", 1 + patches, "tokens")),),
             shares_weights=True,
         ),
     ]
+    if model.text is None or text is None:
+        return specs
+    return [*specs, _text_encoder(model.text.tower, text)]
+
+
+def state_length(config: RiceConfig) -> int:
+    """Of a match state: D, and of a model that reads its title's embedding as well."""
+    return config.token_width + (config.text.embedding if config.text else 0)
+
+
+def _text_inputs(
+    text: TextConfig | None,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What graphs take of a title, and of speech."""
+    if text is None:
+        return (), ()
+    return (
+        (
+            TensorSpec("title_embedding", "float32", ("batch", text.embedding)),
+            TensorSpec("has_title", "bool", ("batch",)),
+        ),
+        (
+            TensorSpec("speech_tokens", "float32", ("clips", "words", text.width)),
+            TensorSpec("speech_mask", "bool", ("clips", "words")),
+            TensorSpec("speech_embedding", "float32", ("clips", text.embedding)),
+        ),
+    )
+
+
+def _matcher(model: Rice, clip: tuple[TensorSpec, ...]) -> GraphSpec:
+    text = model.config.text
+    states = TensorSpec("match_state", "float32", ("candidates", state_length(model.config)))
+    logit = TensorSpec("logit", "float32", ("candidates",))
+    if text is None:
+        return GraphSpec(
+            "matcher", MatcherGraph(model), (states, *clip), (logit,), shares_weights=False
+        )
+    return GraphSpec(
+        "matcher",
+        ReadingMatcherGraph(model, text),
+        (states, *clip, TensorSpec("speech_embedding", "float32", (text.embedding,))),
+        (logit, TensorSpec("text", "float32", ("candidates",))),
+        shares_weights=False,
+    )
+
+
+def _text_encoder(tower: nn.Module, text: TextConfig) -> GraphSpec:
+    return GraphSpec(
+        "text_encoder",
+        TextEncoderGraph(tower),
+        (
+            TensorSpec("token_ids", "int64", ("batch", "words")),
+            TensorSpec("mask", "bool", ("batch", "words")),
+        ),
+        (
+            TensorSpec("tokens", "float32", ("batch", "words", text.width)),
+            TensorSpec("embedding", "float32", ("batch", text.embedding)),
+        ),
+        shares_weights=False,
+    )

@@ -15,6 +15,7 @@ from training.configs import Recipe
 from training.evaluation.reference import TOLERANCE, FixtureError, differences
 from training.models.matching_decoder import Head
 from training.models.pretrained import begin_with
+from training.models.pretrained_text import PretrainedText, begin_text_with, read_text_folder
 from training.models.released import read_released
 from training.models.rice import Rice
 from training.models.weights_file import WeightsError
@@ -37,10 +38,14 @@ def init(
     encoder: Annotated[
         Path | None, typer.Option(help="CLIP's weights for the encoder: a file or a folder.")
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the text tower that reads titles and speech."),
+    ] = None,
 ) -> None:
     """Write a recipe's model as it is before training, with random weights."""
     recipe = _recipe(recipe_name)
-    _save(out, begun(recipe, encoder))
+    _save(out, begun(recipe, encoder, text))
 
 
 @app.command(name="import")
@@ -81,17 +86,31 @@ def verify(
         raise _fail(f"more than {TOLERANCE:.0e} off: {', '.join(wrong)}")
 
 
-def begun(recipe: Recipe, encoder: Path | None) -> checkpoint.Checkpoint:
-    """A recipe's model with random weights by its seed, or begun with CLIP's."""
+def begun(recipe: Recipe, encoder: Path | None, text: Path | None = None) -> checkpoint.Checkpoint:
+    """A recipe's model with random weights by its seed, or begun with CLIP's; its text tower, with
+    `text`, is the one of that folder."""
     torch.manual_seed(recipe.seed)
+    found = None if text is None else _text_tower(text)
+    if found is not None:
+        recipe = replace(recipe, model=replace(recipe.model, text=found.config))
     model = Rice(recipe.model)
+    if found is not None and model.text is not None:
+        begin_text_with(model.text.tower, found)
+        console.print(f"from {text}: {found.config.family} text tower", soft_wrap=True)
     if encoder is not None:
         try:
             parts = begin_with(model, encoder)
         except WeightsError as error:
             raise _fail(str(error)) from error
         console.print(f"from {encoder}: {', '.join(parts)}; the rest is random", soft_wrap=True)
-    return checkpoint.of_model(recipe, model)
+    return checkpoint.of_model(recipe, model, None if found is None else found.tokenizer)
+
+
+def _text_tower(folder: Path) -> PretrainedText:
+    try:
+        return read_text_folder(folder)
+    except WeightsError as error:
+        raise _fail(str(error)) from error
 
 
 def _ours(path: Path) -> Rice:

@@ -155,10 +155,10 @@ class Block(nn.Module):
         tokens = tokens + self.drop_path(self.attention(normed, normed, mask))
         return tokens + self.drop_path(self.feedforward(self.norm_feedforward(tokens)))
 
-    def first_token(self, tokens: Tensor) -> Tensor:
+    def first_token(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """What `forward` gives for token 0, [B,D], without computing the others."""
         normed = self.norm_attention(tokens)
-        first = tokens[:, :1] + self.attention(normed[:, :1], normed)
+        first = tokens[:, :1] + self.attention(normed[:, :1], normed, mask)
         return (first + self.feedforward(self.norm_feedforward(first)))[:, 0]
 
 

@@ -102,18 +102,23 @@ class PairwiseMatchingDecoder(nn.Module):
             self.direction = nn.Parameter(width**-0.5 * torch.randn(width))
 
     def forward(
-        self, picture_tokens: Tensor, clip_tokens: Tensor, token_mask: Tensor | None = None
+        self,
+        picture_tokens: Tensor,
+        clip_tokens: Tensor,
+        token_mask: Tensor | None = None,
+        picture_mask: Tensor | None = None,
     ) -> Decoded:
-        """Pairs of pictures [B,T,D] and clips [B,L,D]; `token_mask` is bool [B,L]."""
-        tokens = self.self_block(picture_tokens)
+        """Pairs of pictures [B,T,D] and clips [B,L,D]; `token_mask` is bool [B,L], of the clips'
+        tokens, `picture_mask` bool [B,T], of the pictures'."""
+        tokens = self.self_block(picture_tokens, picture_mask)
         key, value = self.keys_values(clip_tokens)
         attention = self.cross_block.attention_map(tokens, key, token_mask)
         decoded = self.cross_block(tokens, key, value, token_mask)
         return Decoded(self.logit(decoded[:, 0], tokens[:, 0]), attention)
 
-    def match_state(self, picture_tokens: Tensor) -> Tensor:
-        """Picture tokens [B,T,D] -> [B,D]."""
-        state: Tensor = self.self_block.first_token(picture_tokens)
+    def match_state(self, picture_tokens: Tensor, picture_mask: Tensor | None = None) -> Tensor:
+        """Picture tokens [B,T,D] -> [B,D]; `picture_mask` is bool [B,T]."""
+        state: Tensor = self.self_block.first_token(picture_tokens, picture_mask)
         return state
 
     def keys_values(self, clip_tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from training.models.encoder import STRICT, EncoderConfig, ImageEncoder, with_class_token
 from training.models.matching_decoder import Head, PairwiseMatchingDecoder
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
+from training.models.text import TextConfig, Texts, TextTower, Words
 
 LEARNED_SCALE, FIXED_SCALE = 4.0, 10.0  # ICL's s: where it starts, and where it stays
+TEXT_SCALE = 4.0  # the same of speech against titles, always learned
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class RiceConfig:
     """Share of the cross block's attention weights dropped in training."""
     reconstruction: Reconstruction | None = "softmax"
     """PFR's variant; `plain` is paper-style, None leaves PFR out."""
+    text: TextConfig | None = None
+    """The tower of titles and speech; None: the model sees pictures alone."""
 
     @property
     def token_width(self) -> int:
@@ -80,13 +84,26 @@ Encode = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 class Pictures(NamedTuple):
     embedding: Tensor  # [B,E], L2
-    tokens: Tensor  # [B,1+P,W]
+    tokens: Tensor  # [B,1+P,W], and the title's token where titles were added
+    token_mask: Tensor | None = None  # bool [B,1+P+1]; None: all take part
 
 
 class Clips(NamedTuple):
     embedding: Tensor  # [N,E], L2
-    tokens: Tensor  # [N,F*(1+P),W]
+    tokens: Tensor  # [N,F*(1+P),W], and the speech's token where speech was added
     token_mask: Tensor  # bool [N,F*(1+P)], False for padded frames and masked patches
+
+
+class Text(nn.Module):
+    """Speech and titles in RICE: each becomes one further token of PMD, and their cosine a part of
+    the coarse score."""
+
+    def __init__(self, config: TextConfig, token_width: int) -> None:
+        super().__init__()
+        self.tower = TextTower(config)
+        self.title_token = nn.Linear(config.embedding, token_width)
+        self.speech_token = nn.Linear(config.embedding, token_width)
+        self.temperature = nn.Parameter(torch.tensor(TEXT_SCALE))
 
 
 class Rice(nn.Module):
@@ -111,6 +128,7 @@ class Rice(nn.Module):
                 config.token_width, config.matching_heads, config.reconstruction
             )
         )
+        self.text = None if config.text is None else Text(config.text, config.token_width)
         self.temperature: Tensor  # ICL's s: logits are s^2 cos
         if config.icl_scale == "learned":
             self.temperature = nn.Parameter(torch.tensor(LEARNED_SCALE))
@@ -122,10 +140,43 @@ class Rice(nn.Module):
         embedding, tokens = self.encode(pixels)
         return Pictures(F.normalize(embedding, dim=-1), tokens)
 
-    def encode_clips(self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor) -> Clips:
+    def encode_clips(
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        speech: Words | None = None,
+    ) -> Clips:
         """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
         embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
-        return self.pool_frames(embedding, tokens, frame_mask, patch_mask)
+        return self.pool_frames(embedding, tokens, frame_mask, patch_mask, speech)
+
+    def read(self, texts: Texts | None) -> Words | None:
+        """Titles or speech; None where there are none, or the model does not read."""
+        if texts is None or self.text is None:
+            return None
+        words: Words = self.text.tower(*texts)
+        return words
+
+    def add_titles(self, pictures: Pictures, titles: Words | None) -> Pictures:
+        """The pictures with one further, last token each; a picture without a title has none."""
+        if titles is None or self.text is None:
+            return pictures
+        token = self.text.title_token(titles.embedding.to(pictures.tokens.dtype))
+        mask = F.pad(titles.there[:, None], (pictures.tokens.shape[1], 0), value=True)
+        return Pictures(
+            pictures.embedding, torch.cat([pictures.tokens, token[:, None]], dim=1), mask
+        )
+
+    def add_speech(self, clips: Clips, speech: Words | None) -> Clips:
+        """The clips with one further, last token each; a clip without speech has none."""
+        if speech is None or self.text is None:
+            return clips
+        token = self.text.speech_token(speech.embedding.to(clips.tokens.dtype))
+        return clips._replace(
+            tokens=torch.cat([clips.tokens, token[:, None]], dim=1),
+            token_mask=torch.cat([clips.token_mask, speech.there[:, None]], dim=1),
+        )
 
     def encode_together(
         self,
@@ -134,6 +185,9 @@ class Rice(nn.Module):
         frame_mask: Tensor,
         patch_mask: Tensor | None = None,
         encode: Encode | None = None,
+        *,
+        titles: Words | None = None,
+        speech: Words | None = None,
     ) -> tuple[Pictures, Clips]:
         """Both views in one pass of the encoder, so that they share batch statistics.
 
@@ -153,13 +207,15 @@ class Rice(nn.Module):
         clip_tokens = tokens.new_zeros(*frame_mask.shape, *tokens.shape[1:])
         clip_embedding[frame_mask] = embedding[count:]
         clip_tokens[frame_mask] = tokens[count:]
+        pictures_found = Pictures(F.normalize(embedding[:count], dim=-1), tokens[:count])
         return (
-            Pictures(F.normalize(embedding[:count], dim=-1), tokens[:count]),
+            self.add_titles(pictures_found, titles),
             self.pool_frames(
                 clip_embedding.flatten(0, 1),
                 clip_tokens.flatten(0, 1),
                 frame_mask,
                 every_patch if patch_mask is None else patch_mask,
+                speech,
             ),
         )
 
@@ -171,7 +227,12 @@ class Rice(nn.Module):
         return embedding, tokens
 
     def pool_frames(
-        self, embedding: Tensor, tokens: Tensor, frame_mask: Tensor, patch_mask: Tensor
+        self,
+        embedding: Tensor,
+        tokens: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        speech: Words | None = None,
     ) -> Clips:
         """Frame embeddings [N*F,E] and tokens [N*F,1+P,W] -> clips.
 
@@ -183,8 +244,9 @@ class Rice(nn.Module):
         weight = frame_mask.to(embedding.dtype)[..., None]
         summed = (embedding.unflatten(0, (clips, frames)) * weight).sum(dim=1)
         token_mask = with_class_token(patch_mask) & frame_mask[..., None]
-        return Clips(
+        pooled = Clips(
             F.normalize(summed, dim=-1),  # L2 makes the mean and the sum the same
             tokens.reshape(clips, -1, tokens.shape[-1]),
             token_mask.flatten(1),
         )
+        return self.add_speech(pooled, speech)

@@ -67,7 +67,7 @@ def speak(product: Product, others: list[Product], rng: Generator) -> str:
     mentioned = others[: int(rng.integers(0, 3))]
     lines += [_said(pick(ELSEWHERE, rng), other, rng) for other in mentioned]
     words = " ".join(lines[i] for i in rng.permutation(len(lines))).lower().split()
-    return " ".join(heard for word in words if (heard := _heard(word, rng)))
+    return " ".join(heard for word in words if (heard := misheard(word, rng)))
 
 
 def _said(template: str, product: Product, rng: Generator) -> str:
@@ -79,7 +79,7 @@ def _said(template: str, product: Product, rng: Generator) -> str:
     return template.format(it=" ".join(kept), brand=product.brand, colour=colour)
 
 
-def _heard(word: str, rng: Generator) -> str:
+def misheard(word: str, rng: Generator) -> str:
     """The word, or what a recogniser makes of it."""
     if rng.random() > MISHEARD:
         return word

@@ -1,0 +1,63 @@
+"""Titles and speech on their way into a batch: dropped at times, swapped at times, tokenized.
+
+A model that always hears the truth believes all it hears. So in training some texts are missing,
+and some clips have the speech of another product (`Recipe.text_dropout`, `Recipe.wrong_speech`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from numpy.random import Generator
+
+from training.configs import Recipe
+from training.data.clip_index import evenly
+from training.data.clip_sets import ClipSet
+from training.data.drawn import Drawn
+from training.data.photographs import PhotographSet
+from training.data.spoken import spoken
+
+CORPUS = 50_000  # clips of a set, at most, whose texts a tokenizer is trained on
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of one batch."""
+
+    titles: list[str]  # [P]
+    speech: list[str]  # [N]
+    wrong: list[bool]  # [N], whether the speech is of another product
+
+
+def heard(shares: list[Drawn], recipe: Recipe, rng: Generator) -> Heard:
+    """Texts of a batch's sources in order, with the recipe's dropouts and swaps."""
+    titles = [title for share in shares for title in share.titles]
+    speech, wrong = [], []
+    for share in shares:
+        for row, said in zip(share.product, share.speech, strict=True):
+            others = [
+                other
+                for of, other in zip(share.product, share.speech, strict=True)
+                if other and of != row
+            ]
+            swapped = bool(said and others) and rng.random() < recipe.wrong_speech
+            speech.append(others[int(rng.integers(len(others)))] if swapped else said)
+            wrong.append(swapped)
+
+    def dropped(text: str) -> str:
+        return "" if rng.random() < recipe.text_dropout else text
+
+    return Heard([dropped(title) for title in titles], [dropped(said) for said in speech], wrong)
+
+
+def corpus(data: Mapping[str, PhotographSet | ClipSet], rng: Generator) -> Iterator[str]:
+    """Titles and speech of the sources, for training a tokenizer."""
+    for source in data.values():
+        if isinstance(source, PhotographSet):
+            yield from source.titles
+            for title in source.titles:
+                yield from (spoken(title, source.titles, rng) for _ in range(20))
+        else:
+            for clip in evenly(len(source), CORPUS):
+                yield from source.texts(clip)
