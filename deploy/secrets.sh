@@ -7,9 +7,9 @@ umask 077
 mkdir -p "$folder"
 make() {
     [ -e "$folder/$1" ] && return
-    python3 -c "import secrets; print(secrets.token_urlsafe(32), end='')" >"$folder/$1"
+    python3 -c "import secrets; print(secrets.token_hex(24), end='')" >"$folder/$1"
     chmod 444 "$folder/$1"
 }
-for name in minio_user minio_password grafana_password; do
+for name in minio_user minio_password catalogue_user catalogue_password grafana_password; do
     make "$name"
 done

@@ -5,6 +5,7 @@ Nothing is started here; `test_topology.py` starts the same parts without an eng
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -49,9 +50,9 @@ def test_every_setting_is_one_of_ours(
     monkeypatch.setenv("LPR_SECRETS_DIR", str(tmp_path))
     settings = Settings()
     assert settings.inference.provider == ("cuda" if name == "lpr-gpu" else "cpu")
-    assert settings.catalogue.access_key_id == "the minio_user"
+    assert settings.catalogue.access_key_id == "the catalogue_user"
     assert settings.catalogue.secret_access_key is not None
-    assert settings.catalogue.secret_access_key.get_secret_value() == "the minio_password"
+    assert settings.catalogue.secret_access_key.get_secret_value() == "the catalogue_password"
 
 
 def test_every_host_that_is_named_is_a_service() -> None:
@@ -65,7 +66,30 @@ def test_the_bucket_that_is_made_is_the_catalogues() -> None:
     [command] = SERVICES["bucket"]["command"]
     for name in OURS:
         bucket = urlsplit(SERVICES[name]["environment"]["LPR_CATALOGUE__URL"]).netloc
-        assert command.endswith(f" store/{bucket}")
+        assert f" store/{bucket} " in command
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_service_reaches_its_catalogue_and_nothing_else_in_the_object_store(name: str) -> None:
+    """A user of its own: neither Milvus's rows nor the store's administration."""
+    files = secret_files(SERVICES[name])
+    assert not set(files.values()) & set(SERVICES["milvus"]["secrets"])
+    [command] = SERVICES["bucket"]["command"]
+    [policy] = re.findall(r"policy create store (\w+) /policies/(\w+\.json)", command)
+    assert f"policy attach store {policy[0]} --user" in command
+    url = urlsplit(SERVICES[name]["environment"]["LPR_CATALOGUE__URL"])
+    places = {f"arn:aws:s3:::{url.netloc}", f"arn:aws:s3:::{url.netloc}{url.path}/*"}
+    statements = json.loads((ROOT / "deploy" / "minio" / policy[1]).read_text())["Statement"]
+    assert {place for each in statements for place in each["Resource"]} == places
+    assert {action for each in statements for action in each["Action"]} >= {
+        *("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+    }
+    assert not [action for each in statements for action in each["Action"] if "*" in action]
+
+
+def test_what_makes_the_bucket_is_a_program_of_a_shell() -> None:
+    [command] = SERVICES["bucket"]["command"]
+    subprocess.run(["sh", "-n", "-c", command.replace("$$", "$")], check=True)
 
 
 def test_only_the_service_and_grafana_are_published_and_only_on_this_machine() -> None:
@@ -111,6 +135,6 @@ def test_secrets_are_files_that_the_script_makes_up_once(tmp_path: Path) -> None
     again = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
     assert made == again
     assert len(set(made.values())) == len(made)
-    assert all(len(secret) > 40 for secret in made.values())
+    assert all(re.fullmatch(r"[0-9a-f]{48}", secret) for secret in made.values())
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     assert {Path(secret["file"]).name for secret in compose()["secrets"].values()} == set(made)

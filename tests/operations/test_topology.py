@@ -27,7 +27,7 @@ from tests.operations.prometheus import Prometheus, scraping
 from tests.service.object_store import KEY, REGION, SECRET
 
 LPR = compose()["services"]["lpr"]
-SECRETS = {"minio_user": KEY, "minio_password": SECRET}
+SECRETS = {"catalogue_user": KEY, "catalogue_password": SECRET}
 
 
 @dataclass(frozen=True)
