@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service import bundle_commands, key_commands
+from service.bench import command as bench_command
 from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
@@ -35,6 +36,7 @@ app.command()(made)
 app.command()(reindex)
 app.add_typer(bundle_commands.app, name="bundle")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(bench_command.app, name="bench")
 
 Shop = Annotated[str, typer.Option("--shop", help="Id of the shop.")]
 

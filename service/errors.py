@@ -310,3 +310,13 @@ class DemoError(LPRError):
     """The demo cannot show what it was asked for; never an answer of the service."""
 
     slug, title = "demo", "The demo cannot go on"
+
+
+class BenchError(LPRError):
+    """A figure cannot be taken as it was asked for; never an answer of the service."""
+
+    slug, title = "bench", "The bench cannot go on"
+
+
+class RivalMissingError(BenchError):
+    """torch cannot be asked on this machine, or not for this bundle."""

@@ -23,6 +23,7 @@ from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
+from training.eager import eager
 from training.evaluation import ablation, protocol
 from training.evaluation.attention import attention_of_patches, draw_attention, examples
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
@@ -38,6 +39,7 @@ from training.recipes import RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.add_typer(model_commands.app)
+app.command()(eager)
 app.add_typer(data_commands.app, name="data", help="Look through data sets, and make one.")
 console = Console(stderr=True)
 
