@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.configs import Recipe, recipe_from_dict
+from training.models.build import build_model
 from training.models.rice import Rice
 
 # Fields that recipes did not have at first, and what was done before there were any.
@@ -43,7 +44,7 @@ class Checkpoint:
 
     def model(self) -> Rice:
         """The model, in evaluation mode."""
-        model = Rice(self.recipe.model)
+        model = build_model(self.recipe.model)
         model.load_state_dict(self.group("model"))
         return model.eval()
 

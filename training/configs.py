@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from training.losses import Contest
 from training.models.encoder import STRICT
 from training.models.rice import RiceConfig
+from training.models.sgmn.model import SgmnConfig
 
 Layout = Literal["photographs", "pictures", "lpr4m", "lpr750k", "movingfashion"]
 
@@ -121,11 +122,32 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class SgmnLosses:
+    """Weights of the losses that SGMN has of its own; the others are the recipe's."""
+
+    __pydantic_config__ = STRICT
+
+    triplet: float = 1.0
+    graph: float = 1.0
+    """Of the triplets of nodes before the instance graph with those after it."""
+    relation: float = 10.0
+    """Of the divergence between how nodes relate before and after it."""
+    icl: float = 0.0
+    """Of RICE's contrast beside the triplets. The paper has none and starts from CLIP's weights,
+    which come of such a contrast."""
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if weight < 0:
+                raise ValueError(f"{name} is not negative")
+
+
+@dataclass(frozen=True)
 class Recipe:
     __pydantic_config__ = STRICT
 
     name: str
-    model: RiceConfig
+    model: RiceConfig | SgmnConfig
     sources: tuple[Source, ...]
     validate_on: str
     """The source whose `val` split chooses the checkpoint."""
@@ -136,6 +158,9 @@ class Recipe:
     """Probability that a training clip keeps only its first frames (RICE, augmentation)."""
     hard_negatives: int = 3
     """Negatives that stand beside each positive in PMD's loss."""
+    mining_text: float = 0.0
+    """What the cosine of speech and title weighs beside the visual one in the choice of hard
+    negatives; 0.5 in SGMN, 0 mines by sight alone."""
     contest: Contest = "clips"
     """Who contests with the positive in PMD: other clips for the picture, or that and other
     pictures for the clip."""
@@ -148,6 +173,8 @@ class Recipe:
     """Probability that a title, or a clip's speech, is missing in training."""
     wrong_speech: float = 0.1
     """Probability that a training clip has the speech of another product."""
+    sgmn: SgmnLosses | None = None
+    """Of a model that is an SGMN, and of no other."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -169,6 +196,20 @@ class Recipe:
             raise ValueError("a text tower of our own is trained: text_rate is above 0")
         if self.reconstruction_weight and self.model.reconstruction is None:
             raise ValueError("reconstruction_weight needs a model with reconstruction")
+        if self.mining_text < 0:
+            raise ValueError("mining_text is not negative")
+        if isinstance(self.model, SgmnConfig) != (self.sgmn is not None):
+            raise ValueError("sgmn has the losses of an SGMN: such a model needs it, others not")
+
+    def loss_weights(self) -> dict[str, float]:
+        """By the names of the objective's losses."""
+        weights = {
+            "icl": 1.0,
+            "pmd": self.matching_weight,
+            "pfr": self.reconstruction_weight,
+            "text": self.text_weight,
+        }
+        return weights if self.sgmn is None else weights | asdict(self.sgmn)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

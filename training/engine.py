@@ -33,6 +33,7 @@ from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
 from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
 from training.evaluation.scorers import TorchScorer
+from training.models.build import build_model
 from training.models.rice import Rice
 from training.objective import Objective, has_unused, total_loss
 from training.progress import Board
@@ -120,11 +121,11 @@ class Run:
         self.last_step = recipe.schedule.steps
         self.tokenizer: TextTokenizer | None = None
         self.best = -1.0
-        self.model = Rice(recipe.model).to(device)
+        self.model = build_model(recipe.model).to(device)
         if start is not None:
             self._begin_with(start)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged = Rice(recipe.model).to(device)
+        self.averaged = build_model(recipe.model).to(device)
         self.averaged.load_state_dict(self.model.state_dict())
         groups, self.names = parameter_groups(self.model, recipe.schedule)
         self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
@@ -265,7 +266,7 @@ def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, ob
         parameter.requires_grad_(rate > 0)
         if not rate:
             continue
-        looked_up = any(part in name for part in ("positions", ".words."))
+        looked_up = any(part in name for part in ("positions", "types", ".words."))
         decay = schedule.weight_decay if parameter.ndim >= 2 and not looked_up else 0.0
         groups.setdefault((rate, decay), []).append((name, parameter))
     settings: list[dict[str, object]] = [

@@ -13,12 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.training.tiny import RECIPE, photographs
+from tests.training.tiny_sgmn import SGMN_RECIPE, sgmn_batch
 from training import engine
 from training.checkpoint import load
-from training.configs import Compute
+from training.configs import Compute, Recipe
 from training.data.batches import Batch, BatchDrawer
 from training.data.errors import DataError
 from training.distributed import Share, first_of_each
+from training.models.text import Texts
 
 CPU = torch.device("cpu")
 # Without what is random in a forward pass, and without batch statistics, which are each process's.
@@ -28,9 +30,19 @@ MODEL = replace(
     attention_dropout=0.0,
 )
 EXACT = replace(RECIPE, model=MODEL, contest="both")
-COMPUTES = {
-    "plain": Compute("fp32"),
-    "chunked": Compute("fp32", chunk=3, checkpointing=True),
+EXACT_SGMN = replace(
+    SGMN_RECIPE,
+    model=replace(SGMN_RECIPE.model, encoder=MODEL.encoder, attention_dropout=0.0),
+    contest="both",
+)
+WAYS = {
+    "plain": (EXACT, Compute("fp32")),
+    "chunked": (EXACT, Compute("fp32", chunk=3, checkpointing=True)),
+    "sgmn": (EXACT_SGMN, Compute("fp32")),
+}
+LOSSES = {
+    EXACT.name: {"icl", "pmd", "pfr"},
+    EXACT_SGMN.name: {"triplet", "icl", "graph", "relation", "text", "pmd"},
 }
 ROWS = (([0, 1, 2], [0, 1, 2, 3, 4]), ([3, 0], [6, 7, 5]))
 """Pictures and clips of each process: not as many, and a clip of product 0, whose picture the
@@ -41,31 +53,38 @@ class KilledError(Exception):
     """Stands for a kill: the run ends between two steps."""
 
 
-def whole_batch() -> Batch:
+def whole_batch(recipe: Recipe) -> Batch:
+    if recipe.sgmn is not None:
+        return replace(sgmn_batch(), wrong_speech=torch.arange(8) == 1)
     return BatchDrawer(EXACT, {"made": photographs()}, CPU).draw(0)
 
 
-def part(rank: int) -> Batch:
+def part(recipe: Recipe, rank: int) -> Batch:
     """Clip 5, of product 2, is made one of product 0 in both `part` and `joint`."""
-    batch, (pictures, clips) = joint(), ROWS[rank]
+    batch, (pictures, clips) = joint(recipe), ROWS[rank]
     return Batch(
         batch.pictures[pictures],
         batch.frames[clips],
         batch.frame_mask[clips],
         torch.tensor([pictures.index(int(row)) for row in batch.product[clips]]),
         batch.identity[pictures],
+        titles=None if batch.titles is None else Texts(*(t[pictures] for t in batch.titles)),
+        speech=None if batch.speech is None else Texts(*(t[clips] for t in batch.speech)),
+        wrong_speech=None if batch.wrong_speech is None else batch.wrong_speech[clips],
     )
 
 
-def joint() -> Batch:
-    batch = whole_batch()
+def joint(recipe: Recipe) -> Batch:
+    batch = whole_batch(recipe)
     product = batch.product.clone()
     product[5] = 0
     return replace(batch, product=product)
 
 
-def gradients(batch: Batch, compute: Compute, out: Path) -> tuple[dict[str, float], list[Tensor]]:
-    run = engine.Run(EXACT, out, CPU, compute=compute)
+def gradients(
+    recipe: Recipe, batch: Batch, compute: Compute, out: Path
+) -> tuple[dict[str, float], list[Tensor]]:
+    run = engine.Run(recipe, out, CPU, compute=compute)
     losses = run.backward(0, batch)
     return losses, [parameter.grad for parameter in run.model.parameters()]  # type: ignore[misc]
 
@@ -85,8 +104,9 @@ def one_of_two(rank: int, out: Path) -> None:
     torch.set_num_threads(1)
     meeting = (out / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    for name, compute in COMPUTES.items():
-        torch.save(gradients(part(rank), compute, out), out / f"{name}-{rank}.pt")
+    for name, (recipe, compute) in WAYS.items():
+        found = gradients(recipe, part(recipe, rank), compute, out)
+        torch.save(found, out / f"{name}-{rank}.pt")
     fit(out / "whole")
     fit(out / "killed", stop_after=4)
     fit(out / "killed")
@@ -106,15 +126,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["plain", "chunked"])
+@pytest.mark.parametrize("name", ["plain", "chunked", "sgmn"])
 def test_losses_and_gradients_are_those_of_one_process(
     told: Path, tmp_path: Path, name: str
 ) -> None:
-    losses, expected = gradients(joint(), Compute("fp32"), tmp_path)
+    recipe, _ = WAYS[name]
+    losses, expected = gradients(recipe, joint(recipe), Compute("fp32"), tmp_path)
     for rank in range(2):
         found, grads = torch.load(told / f"{name}-{rank}.pt")
         assert found == pytest.approx(losses, abs=1e-4)
-        assert found.keys() == {"icl", "pmd", "pfr"}
+        assert found.keys() == LOSSES[recipe.name]
         for gradient, wanted in zip(grads, expected, strict=True):
             assert torch.allclose(gradient, wanted, atol=1e-4)
     assert max(gradient.abs().max() for gradient in expected) > 0.1, "1e-4 is small beside them"

@@ -60,7 +60,7 @@ class Spoken:
 def test_patches_are_told_apart_by_the_words_of_the_speech() -> None:
     """The released code attends to one vector: its softmax is 1, each patch gets the same."""
     spoken = Spoken()
-    patches, words = spoken.guidance.norm(spoken.patches), spoken.guidance.words(spoken.words)
+    patches, words = spoken.guidance.norm(spoken.patches), spoken.guidance.read(spoken.words)
     found = spoken.guidance.attention(patches.flatten(1, 2), words, spoken.mask)
     assert (found[:, 0] - found[:, 1]).abs().max() > 1e-2
     salience = spoken.salience()

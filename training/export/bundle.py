@@ -79,7 +79,7 @@ def export_bundle(
             "schema_version": SCHEMA_VERSION,
             "bundle_id": f"{name}-{_fingerprint(files, settings)}",
             "model": {
-                "family": "rice",
+                "family": model.family,
                 "recipe": recipe,
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
             },

@@ -13,6 +13,7 @@ from rich.console import Console
 from training import checkpoint
 from training.configs import Recipe
 from training.evaluation.reference import TOLERANCE, FixtureError, differences
+from training.models.build import build_model
 from training.models.matching_decoder import Head
 from training.models.pretrained import begin_with
 from training.models.pretrained_text import PretrainedText, begin_text_with, read_text_folder
@@ -93,7 +94,7 @@ def begun(recipe: Recipe, encoder: Path | None, text: Path | None = None) -> che
     found = None if text is None else _text_tower(text)
     if found is not None:
         recipe = replace(recipe, model=replace(recipe.model, text=found.config))
-    model = Rice(recipe.model)
+    model = build_model(recipe.model)
     if found is not None and model.text is not None:
         begin_text_with(model.text.tower, found)
         console.print(f"from {text}: {found.config.family} text tower", soft_wrap=True)

@@ -109,6 +109,8 @@ class Text(nn.Module):
 class Rice(nn.Module):
     """The model that a bundle is exported from. W is `RiceConfig.token_width`."""
 
+    family = "rice"
+
     def __init__(self, config: RiceConfig) -> None:
         super().__init__()
         self.config = config

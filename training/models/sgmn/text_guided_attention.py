@@ -19,7 +19,7 @@ class TextGuidedAttention(nn.Module):
     def __init__(self, width: int, heads: int, text_width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.words = nn.Linear(text_width, width)
+        self.read = nn.Linear(text_width, width)
         self.attention = Attention(width, heads)
         self.projection = nn.Linear(width, embedding, bias=False)
 
@@ -36,7 +36,7 @@ class TextGuidedAttention(nn.Module):
     def salience(self, patches: Tensor, patch_mask: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """The same -> [N,F,P], each frame's sum to 1 over its patches that take part."""
         normed = self.norm(patches)
-        found = self.attention(normed.flatten(1, 2), self.words(words), or_all(mask))
+        found = self.attention(normed.flatten(1, 2), self.read(words), or_all(mask))
         score = (normed * found.view_as(normed)).sum(dim=-1) * normed.shape[-1] ** -0.5
         return score.masked_fill(~or_all(patch_mask), float("-inf")).softmax(dim=-1)
 

@@ -1,0 +1,211 @@
+"""SGMN whole: what speech changes, what is minimised, and that a run of it resumes exactly."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.tiny import CONFIG, RECIPE
+from tests.training.tiny_sgmn import (
+    SGMN_CONFIG,
+    SGMN_RECIPE,
+    sgmn_batch,
+    tiny_sgmn,
+    tiny_tokenizer,
+    titled_photographs,
+)
+from training import engine, objective
+from training.checkpoint import load
+from training.configs import Recipe, SgmnLosses, recipe_from_dict
+from training.data.batches import Batch
+from training.losses import text_loss
+from training.models.build import build_model
+from training.models.rice import Clips, Rice
+from training.models.sgmn.model import Sgmn, SgmnConfig
+from training.models.text import Texts
+
+CPU = torch.device("cpu")
+
+
+def clips_of(model: Sgmn, batch: Batch, speech: Texts | None) -> Clips:
+    with torch.inference_mode():
+        return model.encode_together(
+            batch.pictures, batch.frames, batch.frame_mask, speech=model.read(speech)
+        )[1]
+
+
+def test_speech_changes_the_clip_it_is_of_and_silence_none() -> None:
+    model, batch = tiny_sgmn(), sgmn_batch()
+    assert batch.speech is not None
+    there = batch.speech.mask.any(dim=1)
+    assert there.any()
+    silent = Texts(batch.speech.ids, torch.zeros_like(batch.speech.mask))
+    heard, unheard = (clips_of(model, batch, said).embedding for said in (batch.speech, silent))
+    changed = (heard - unheard).abs().amax(dim=1)
+    assert ((changed > 1e-5) == there).all()
+    assert torch.allclose(unheard, clips_of(model, batch, None).embedding, atol=1e-6)
+
+
+def test_frames_and_clips_are_encoded_alike_in_training_and_at_test() -> None:
+    model, batch = tiny_sgmn(), sgmn_batch()
+    together = clips_of(model, batch, batch.speech)
+    with torch.inference_mode():
+        every = batch.frame_mask.new_ones(*batch.frame_mask.shape, CONFIG.encoder.patches)
+        speech = model.read(batch.speech)
+        alone = model.encode_clips(batch.frames, batch.frame_mask, every, speech)
+    assert torch.allclose(together.embedding, alone.embedding, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["text_guidance", "frame_graph", "instance_graph"])
+def test_each_part_can_be_left_out(part: str) -> None:
+    model = tiny_sgmn(replace(SGMN_CONFIG, **{part: False}))
+    assert getattr(model, part) is None
+    losses = objective.sgmn_losses(model, sgmn_batch(), SGMN_RECIPE)
+    graph = {"graph", "relation"} if part != "instance_graph" else set()
+    assert losses.keys() == {"triplet", "icl", "text", "pmd"} | graph
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_without_graph_and_guidance_clips_are_those_of_rice() -> None:
+    bare = replace(SGMN_CONFIG, text_guidance=False, frame_graph=False, instance_graph=False)
+    model, batch = tiny_sgmn(bare), sgmn_batch()
+    rice = Rice(replace(CONFIG, reconstruction=None, text=SGMN_CONFIG.text)).eval()
+    rice.load_state_dict(model.state_dict())
+    found = clips_of(model, batch, batch.speech)
+    with torch.inference_mode():
+        _, expected = rice.encode_together(
+            batch.pictures, batch.frames, batch.frame_mask, speech=rice.read(batch.speech)
+        )
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_every_part_learns() -> None:
+    """A gradient reaches every parameter but keys' biases, which a softmax does not see."""
+    model, batch = tiny_sgmn().train(), sgmn_batch()
+    clips, _, *picture = batch.frames.shape
+    batch = replace(
+        batch,
+        frames=torch.randn(clips, 3, *picture),  # two changes, so that one can attend to the other
+        frame_mask=torch.ones(clips, 3, dtype=torch.bool),
+    )
+    losses = objective.sgmn_losses(model, batch, SGMN_RECIPE)
+    objective.total_loss(losses, SGMN_RECIPE).backward()
+    still = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().max() > 0
+    }
+    assert {name for name in still if not name.endswith("key.bias")} == set()
+
+
+def test_the_weights_are_the_recipe_s() -> None:
+    names = ["triplet", "graph", "relation", "icl", "text", "pmd"]
+    losses = {name: torch.tensor(float(10**place)) for place, name in enumerate(names)}
+    recipe = replace(SGMN_RECIPE, sgmn=SgmnLosses(2, 3, 4, 5), text_weight=6.0, matching_weight=7.0)
+    assert objective.total_loss(losses, recipe).item() == 765432
+
+
+def test_speech_against_titles_is_contrasted_in_both_directions() -> None:
+    """The released code uses one direction twice."""
+    similarity, product = torch.tensor([[1.0, 0.0], [0.9, 0.8]]), torch.arange(2)
+    every, scale = torch.ones(2, dtype=torch.bool), torch.tensor(4.0)
+    both = text_loss(similarity, product, every, every, scale)
+    logits = 16 * similarity
+
+    def one(of: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(of, product)
+
+    assert one(logits) != one(logits.T)
+    assert both.item() == pytest.approx((one(logits) + one(logits.T)).item() / 2)
+
+
+def test_negatives_are_mined_by_both_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tiny_sgmn(), sgmn_batch()
+    chosen: list[Tensor] = []
+    original = objective.pmd_loss
+
+    def spy(logits: Tensor, score: Tensor, *rest: object) -> Tensor:
+        chosen.append(score)
+        return original(logits, score, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objective, "pmd_loss", spy)
+    with torch.no_grad():
+        of = objective.encoded(model, batch)
+        objective.sgmn_losses(model, batch, SGMN_RECIPE)
+        objective.sgmn_losses(model, batch, replace(SGMN_RECIPE, mining_text=0.0))
+    assert of.text is not None and of.text.abs().max() > 0
+    both, sight = chosen
+    assert torch.allclose(sight, of.visual, atol=1e-6)
+    assert torch.allclose(both, of.visual + 0.5 * of.text, atol=1e-6)
+
+
+def run_of(recipe: Recipe, out: Path, stop_after: int | None = None) -> list[float]:
+    seen: list[float] = []
+
+    class KilledError(Exception):
+        pass
+
+    def watch(progress: engine.Progress) -> None:
+        seen.append(sum(progress.losses.values()))
+        if progress.step == stop_after:
+            raise KilledError
+
+    data = titled_photographs()
+    with contextlib.suppress(KilledError):
+        engine.fit(
+            recipe, {"made": data}, data, out,
+            device=CPU, watch=watch, tokenizer=tiny_tokenizer(),
+        )  # fmt: skip
+    return seen
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole = run_of(SGMN_RECIPE, tmp_path / "whole")
+    killed = run_of(SGMN_RECIPE, tmp_path / "killed", stop_after=4)
+    assert killed == whole[:4]
+    assert run_of(SGMN_RECIPE, tmp_path / "killed") == whole[3:]
+    for name in ("last.safetensors", "best.safetensors"):
+        expected, got = load(tmp_path / "whole" / name), load(tmp_path / "killed" / name)
+        assert got.state == expected.state
+        assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+    kept = load(tmp_path / "whole" / "best.safetensors")
+    assert kept.recipe == SGMN_RECIPE
+    assert isinstance(kept.model(), Sgmn)
+
+
+def test_a_run_learns(tmp_path: Path) -> None:
+    schedule = replace(SGMN_RECIPE.schedule, steps=40, evaluate_every=40)
+    seen = run_of(replace(SGMN_RECIPE, schedule=schedule), tmp_path)
+    assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
+
+
+def test_a_config_says_which_model_it_is() -> None:
+    for recipe, kind in ((SGMN_RECIPE, Sgmn), (RECIPE, Rice)):
+        again = recipe_from_dict(recipe.to_dict())
+        assert again == recipe
+        assert type(build_model(again.model)) is kind
+        assert kind.family == kind.__name__.lower()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: replace(SGMN_RECIPE, sgmn=None), "sgmn"),
+        (lambda: replace(RECIPE, sgmn=SgmnLosses()), "sgmn"),
+        (lambda: SgmnLosses(graph=-1.0), "graph is not negative"),
+        (lambda: replace(SGMN_RECIPE, mining_text=-0.5), "mining_text"),
+        (lambda: replace(SGMN_CONFIG, text=None), "text_guidance needs a text tower"),
+        (lambda: replace(SGMN_CONFIG, reconstruction="softmax"), "reconstruction"),
+        (lambda: replace(SGMN_CONFIG, instance_heads=5), "instance_heads"),
+    ],
+    ids=["no weights", "not an sgmn", "weight", "mining", "no text", "pfr", "heads"],
+)
+def test_nonsense_is_refused(wrong: Callable[[], Recipe | SgmnConfig], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        wrong()
