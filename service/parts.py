@@ -37,6 +37,7 @@ from service.gallery.roles import RolesRecord
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, Storage, open_storage
 from service.indexing import Indexer
+from service.inference.batcher import Batcher
 from service.inference.bundle import Bundle, read_manifest
 from service.inference.gpus import Gpus
 from service.inference.model import Model
@@ -173,6 +174,7 @@ class Service:
                 catalogue=catalogue,
                 epochs=epochs,
                 telemetry=self.telemetry,
+                batcher=Batcher(self.telemetry, wait_s=settings.inference.batch_wait_ms / 1e3),
                 written=written,
                 closing=opened,
             ),
@@ -300,11 +302,12 @@ def _open_bundle(
     catalogue: Catalogue,
     epochs: Epochs,
     telemetry: Telemetry,
+    batcher: Batcher,
     written: WriteTime,
     closing: ExitStack,
 ) -> Serving:
     """Raises StartupError."""
-    model = Model.open(bundle, settings.inference)
+    model = Model.open(bundle, settings.inference, batcher)
     dims = bundle.manifest.dims
     index = VectorIndex(
         settings.milvus,

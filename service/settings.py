@@ -133,6 +133,24 @@ class JobSettings(_Part):
 class InferenceSettings(_Part):
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     threads: int | None = Field(default=None, gt=0, description="None: one for each core")
+    batch_size: int | None = Field(
+        default=None,
+        gt=0,
+        le=64,
+        description="clips that are encoded together at most; None: 8 on a GPU, and 1 on a CPU, "
+        "whose cores one clip's frames keep busy",
+    )
+    batch_wait_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=1_000,
+        description="that the first of a batch may wait for others; what came during the run "
+        "before goes together in any case",
+    )
+
+    @property
+    def clips_a_run(self) -> int:
+        return self.batch_size or (1 if self.provider == "cpu" else 8)
 
 
 class MetricsSettings(_Part):

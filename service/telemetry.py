@@ -33,6 +33,7 @@ from service.errors import LPRError
 from service.tracing import trace_id
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -103,6 +104,33 @@ class Telemetry:
             "lpr_stage_seconds",
             "Time of a recognition by stage; `total` is from its head to its answer",
             ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_queue_size = Gauge(
+            "lpr_batch_queue_size",
+            "Clips or pictures that wait for their turn in an encoder",
+            ("graph",),
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "lpr_batch_size",
+            "Clips or pictures that an encoder ran together",
+            ("graph",),
+            buckets=_BATCHES,
+            registry=registry,
+        )
+        self.batch_wait_seconds = Histogram(
+            "lpr_batch_wait_seconds",
+            "From when a caller asked for its clip or pictures to be encoded to their turn",
+            ("graph",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "lpr_batch_seconds",
+            "Time of an encoder's run; there is one run at a time",
+            ("graph",),
             buckets=_SECONDS,
             registry=registry,
         )
@@ -194,6 +222,11 @@ class Telemetry:
         for kind in ("recognize", "gallery", "read"):
             self.in_flight.labels(kind)
             self.queue_size.labels(kind)
+        for graph in ("image_encoder", "clip_encoder"):
+            self.batch_queue_size.labels(graph)
+            self.batch_size.labels(graph)
+            self.batch_wait_seconds.labels(graph)
+            self.batch_seconds.labels(graph)
         for state in ("queued", "running", "done", "dead"):
             self.jobs.labels(state)
         for problem in _problems(LPRError):
