@@ -477,6 +477,45 @@ def infrastructure() -> Dashboard:
                 ],
             ),
             Row(
+                "Encoders",
+                [
+                    lines(
+                        "Batch size",
+                        "Mean of the clips or pictures that ran together. On a CPU one clip's "
+                        "frames keep the cores busy, so clips run alone unless it is set otherwise.",
+                        Query(
+                            f"{rate('lpr_batch_size_sum', by='graph')}"
+                            f" / {rate('lpr_batch_size_count', by='graph')}",
+                            "{{graph}}",
+                        ),
+                        unit="none",
+                    ),
+                    lines(
+                        "Wait for a turn",
+                        "p99 of the time from asking to being run. Pictures of jobs wait while "
+                        "clips do.",
+                        Query(quantile(0.99, "lpr_batch_wait_seconds", by="graph"), "{{graph}}"),
+                        unit="s",
+                    ),
+                    stack(
+                        "Waiting for a turn",
+                        "Clips and pictures in line.",
+                        Query(now("lpr_batch_queue_size", by="graph"), "{{graph}}"),
+                        unit="none",
+                    ),
+                    stack(
+                        "Encoders in use",
+                        "Share of the time in which they ran, by instance: at 1 there is no more "
+                        "to be had from this device.",
+                        Query(
+                            rate("lpr_batch_seconds_sum", by="instance, graph"),
+                            "{{instance}} {{graph}}",
+                        ),
+                        unit="percentunit",
+                    ),
+                ],
+            ),
+            Row(
                 "Process",
                 [
                     lines(
