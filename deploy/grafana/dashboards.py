@@ -481,14 +481,15 @@ def infrastructure() -> Dashboard:
                 [
                     lines(
                         "Batch size",
-                        "Mean of the clips or pictures that ran together. On a CPU one clip's "
-                        "frames keep the cores busy, so clips run alone unless it is set otherwise.",
+                        "Mean of the clips or pictures that ran together. On a CPU clips run "
+                        "alone unless it is set otherwise: one clip's frames fill the cores.",
                         Query(
                             f"{rate('lpr_batch_size_sum', by='graph')}"
                             f" / {rate('lpr_batch_size_count', by='graph')}",
                             "{{graph}}",
                         ),
                         unit="none",
+                        width=6,
                     ),
                     lines(
                         "Wait for a turn",
@@ -496,12 +497,14 @@ def infrastructure() -> Dashboard:
                         "clips do.",
                         Query(quantile(0.99, "lpr_batch_wait_seconds", by="graph"), "{{graph}}"),
                         unit="s",
+                        width=6,
                     ),
                     stack(
                         "Waiting for a turn",
                         "Clips and pictures in line.",
                         Query(now("lpr_batch_queue_size", by="graph"), "{{graph}}"),
                         unit="none",
+                        width=6,
                     ),
                     stack(
                         "Encoders in use",
@@ -512,6 +515,7 @@ def infrastructure() -> Dashboard:
                             "{{instance}} {{graph}}",
                         ),
                         unit="percentunit",
+                        width=6,
                     ),
                 ],
             ),
