@@ -18,6 +18,7 @@ class Scale:
     posts: int  # with one Idempotency-Key
     reads: int  # products that are looked for as soon as they are reported indexed
     soaked: int  # requests, after which nothing may have leaked
+    batch: int  # items in one post
     overload_s: float
     slow_sockets: int
 
@@ -33,6 +34,7 @@ _FULL = Scale(
     posts=1_000,
     reads=10_000,
     soaked=20_000,
+    batch=10_000,
     overload_s=180.0,
     slow_sockets=500,
 )
@@ -43,6 +45,7 @@ _SHORT = Scale(
     posts=100,
     reads=100,
     soaked=300,
+    batch=200,
     overload_s=4.0,
     slow_sockets=100,
 )
