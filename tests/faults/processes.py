@@ -179,7 +179,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [str(binary), *flags], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )
-        until(self._answers, 10, "Redis answers")
+        until(self._answers, 60, "Redis answers")
 
     def kill(self) -> None:
         assert self._process is not None

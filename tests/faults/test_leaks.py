@@ -79,8 +79,8 @@ def test_a_soak(scale: Scale, serve: Serve, shop: Shop, tmp_path: Path, record: 
     resident, descriptors = served.resident_bytes(), served.descriptors()
     children, files = served.children(), sorted(temporary.rglob("*"))
     statuses = _soak(served, shop, scale.soaked, seed=2)
-    until(lambda: served.children() == children, 10, "no child is left")
-    until(lambda: served.descriptors() <= descriptors + _COME_AND_GO, 10, "no descriptor is left")
+    until(lambda: served.children() == children, 60, "no child is left")
+    until(lambda: served.descriptors() <= descriptors + _COME_AND_GO, 60, "no descriptor is left")
     grown = served.resident_bytes() - resident
     left = sorted(temporary.rglob("*"))
     record(

@@ -105,7 +105,7 @@ def test_slow_sockets(scale: Scale, serve: Serve, shop: Shop, record: Record) ->
             bytes_sent += 1
             health.append(_health_s(served))
             time.sleep(1)
-    until(lambda: served.metric('lpr_in_flight{kind="recognize"}') == 0, 10, "all left")
+    until(lambda: served.metric('lpr_in_flight{kind="recognize"}') == 0, 60, "all left")
     answer = served.client.recognize("shop", shop.clips["product-0"])
     record(
         "slow clients",

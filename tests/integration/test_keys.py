@@ -262,7 +262,7 @@ class TestListening:
         process = ServiceProcess(tmp_path, LPR_BUNDLE=tiny_bundle, LPR_HOST="0.0.0.0")
         with pytest.raises(StartupError, match="LPR_ALLOW_ANONYMOUS"):
             process.wait_address()
-        assert process.process.wait(20) == 1
+        assert process.process.wait(60) == 1
 
     def test_with_keys_it_does_and_asks_for_them(self, tiny_bundle: Path, tmp_path: Path) -> None:
         _, secret = create_key(tmp_path / "k.json", name="k", **EVERYTHING)

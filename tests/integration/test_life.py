@@ -232,7 +232,7 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
         )
         with httpx.Client(base_url=client.base_url, trust_env=False) as http:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while 'lpr_in_flight{kind="recognize"} 1.0' not in http.get("/metrics").text:
                 assert time.monotonic() < deadline
             refused = http.post(
@@ -255,10 +255,10 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
 def test_asked_to_stop_it_says_unready_first_and_finishes_what_it_began(
     tiny_bundle: Path, tmp_path: Path, shop: Shop
 ) -> None:
-    with started(tmp_path, tiny_bundle, LPR_DRAIN_S=2) as (process, client):
+    with started(tmp_path, tiny_bundle, LPR_DRAIN_S=5) as (process, client):
         client.put_product("shop", "p", [shop.pictures["product-0"]])
         process.process.terminate()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 5
         while client.is_ready():
             assert time.monotonic() < deadline
         with pytest.raises(ProblemError) as caught:
@@ -266,7 +266,7 @@ def test_asked_to_stop_it_says_unready_first_and_finishes_what_it_began(
         assert caught.value.slug == "not-ready"
         answer = client.recognize("shop", shop.clips["product-0"])
         assert len(answer["candidates"]) == 1
-        assert process.process.wait(20) == 0
+        assert process.process.wait(60) == 0
 
 
 def test_asked_to_stop_it_lets_an_upload_that_began_finish(
@@ -286,7 +286,7 @@ def test_asked_to_stop_it_lets_an_upload_that_began_finish(
         with socket.create_connection((address.hostname, address.port), timeout=20) as upload:
             upload.sendall(f"POST /recognize HTTP/1.1\r\n{head}\r\n".encode() + body[:100])
             with httpx.Client(base_url=client.base_url, trust_env=False) as http:
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 60
                 while 'lpr_in_flight{kind="recognize"} 1.0' not in http.get("/metrics").text:
                     assert time.monotonic() < deadline
             process.process.terminate()
@@ -296,7 +296,7 @@ def test_asked_to_stop_it_lets_an_upload_that_began_finish(
             upload.sendall(body[100:])
             answer = b"".join(iter(lambda: upload.recv(65_536), b""))
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert process.process.wait(20) == 0
+        assert process.process.wait(60) == 0
 
 
 def test_it_leaves_no_process_behind(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_it_leaves_no_process_behind(tiny_bundle: Path, tmp_path: Path) -> None:
         redis_pid = int(children.read_text().split()[0])
         os.kill(process.process.pid, signal.SIGKILL)
         process.process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{redis_pid}").exists() and _is_alive(redis_pid):
             assert time.monotonic() < deadline, "the private Redis outlived a killed service"
             time.sleep(0.05)

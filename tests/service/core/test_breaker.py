@@ -14,6 +14,19 @@ from service.errors import BadInputError, IndexUnavailableError
 REFUSED = "tried again meanwhile"
 
 
+SLOW_S = 3.0
+
+
+class Clock:
+    """Moves when it is told to: a busy machine makes no call hang."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 class Part:
     def __init__(self) -> None:
         self.works = False
@@ -30,6 +43,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REST_S", 0.01)
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 @pytest.fixture
 def part() -> Part:
     return Part()
@@ -37,7 +57,7 @@ def part() -> Part:
 
 @pytest.fixture
 def breaker(part: Part) -> Iterator[Breaker]:
-    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=0.25)
+    breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=SLOW_S)
     yield breaker
     breaker.close()
 
@@ -88,7 +108,9 @@ def test_failures_among_successes_and_other_errors_do_not_open_it(breaker: Break
     assert not breaker.is_open
 
 
-def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Part) -> None:
+def test_while_a_call_hangs_the_next_ones_are_refused(
+    breaker: Breaker, part: Part, clock: Clock
+) -> None:
     entered, end = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -100,8 +122,9 @@ def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Pa
     hanging = threading.Thread(target=hang)
     hanging.start()
     assert entered.wait(30)
+    clock.now += SLOW_S
     assert not is_refused(breaker), "it may still be only slow"
-    threading.Event().wait(0.4)
+    clock.now += 0.1
     assert is_refused(breaker)
     part.works = True
     wait_closed(breaker)
@@ -111,26 +134,26 @@ def test_while_a_call_hangs_the_next_ones_are_refused(breaker: Breaker, part: Pa
     assert not is_refused(breaker)
 
 
-def test_one_call_that_hung_is_enough(breaker: Breaker) -> None:
+def test_one_call_that_hung_is_enough(breaker: Breaker, clock: Clock) -> None:
     with pytest.raises(IndexUnavailableError, match="timeout"), breaker.call():
-        threading.Event().wait(0.4)
+        clock.now += SLOW_S + 0.1
         raise IndexUnavailableError("timeout")
     assert is_refused(breaker)
 
 
-def test_a_long_call_that_comes_further_does_not_hang(breaker: Breaker) -> None:
+def test_a_long_call_that_comes_further_does_not_hang(breaker: Breaker, clock: Clock) -> None:
     with pytest.raises(IndexUnavailableError, match="in its last part"), breaker.call():
         for _ in range(6):
-            threading.Event().wait(0.05)
+            clock.now += 0.9 * SLOW_S
             breaker.progress()
         raise IndexUnavailableError("in its last part")
     assert not breaker.is_open
 
 
-def test_where_calls_may_take_their_time_they_do(part: Part) -> None:
+def test_where_calls_may_take_their_time_they_do(part: Part, clock: Clock) -> None:
     breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=None)
     with pytest.raises(IndexUnavailableError, match="at last"), breaker.call():
-        threading.Event().wait(0.4)
+        clock.now += 1_000
         assert not is_refused(breaker)
         raise IndexUnavailableError("at last")
     assert not breaker.is_open

@@ -139,12 +139,12 @@ def test_they_are_finished_in_the_background_until_the_service_stops(
     settling = threading.Thread(target=world.settler.keep_swept)
     settling.start()
     world.index.down = False
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not world.index.rows:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     world.settler.stop()
-    settling.join(20)
+    settling.join(60)
     assert not settling.is_alive()
     assert world.agrees()
 

@@ -655,11 +655,11 @@ def test_a_worker_goes_on_after_an_error_and_ends_when_it_is_told(
     world.indexes["b"].on_upsert = fail_once
     worker.start()
     try:
-        assert taken_over.wait(10)
+        assert taken_over.wait(60)
         assert failed.is_set()
     finally:
         replica.bundles.stop()
-        worker.join(10)
+        worker.join(60)
     assert not worker.is_alive()
 
 

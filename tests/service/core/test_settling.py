@@ -419,12 +419,12 @@ class TestLocks:
             with first.hold("a", "b") as alone:
                 assert alone
                 holding.set()
-                asked.wait(10)
+                asked.wait(60)
                 order.append("first")
 
         thread = threading.Thread(target=hold)
         thread.start()
-        holding.wait(10)
+        assert holding.wait(60)
         with second.hold("c") as alone:
             assert alone
         with second.try_hold("b") as ours:
