@@ -1,8 +1,9 @@
-"""HTTP connections that nobody can hold open by being slow: uvicorn's, with one more clock.
+"""HTTP connections that nobody can hold open by being slow: uvicorn's, with two more clocks.
 
-uvicorn waits for ever for the rest of a request's head, and for the rest of a body whose answer was
-already given. Bytes that are no request at all get a problem document like any other mistake. Knows
-nothing of requests; a body that is wanted has a deadline of its own.
+uvicorn waits for ever for the rest of a request's head, for the rest of a body whose answer was
+already given, and for a client to take its answer. Bytes that are no request at all get a problem
+document like any other mistake. Knows nothing of requests; a body that is wanted has a deadline of
+its own.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class Connection(H11Protocol):
 
     config: Config
     _clock: asyncio.TimerHandle | None = None
+    _answer_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing is paused while anything is not taken
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -45,8 +48,20 @@ class Connection(H11Protocol):
         if begun and not self._at_work:  # the next head came in part, with this request
             self._expect_head()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not `close`, which would wait until the client has taken the rest.
+        self._answer_clock = self.loop.call_later(
+            self.config.answer_timeout_s, self.transport.abort
+        )
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_answer_clock()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
+        self._stop_answer_clock()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -75,13 +90,22 @@ class Connection(H11Protocol):
             self._clock.cancel()
             self._clock = None
 
+    def _stop_answer_clock(self) -> None:
+        if self._answer_clock is not None:
+            self._answer_clock.cancel()
+            self._answer_clock = None
+
 
 class Config(uvicorn.Config):
-    """uvicorn's configuration, with seconds for a request's head to arrive."""
+    """uvicorn's configuration, with seconds for a request's head to arrive, and for each part of an
+    answer to be taken."""
 
-    def __init__(self, app: Any, head_timeout_s: float, **options: Any) -> None:
+    def __init__(
+        self, app: Any, head_timeout_s: float, answer_timeout_s: float, **options: Any
+    ) -> None:
         super().__init__(app, http=Connection, **options)
         self.head_timeout_s = head_timeout_s
+        self.answer_timeout_s = answer_timeout_s
 
     def ask_to_close(self) -> None:
         """From now on every answer tells its client to open a new connection for the next one."""

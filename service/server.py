@@ -51,6 +51,7 @@ def serve(settings: Settings) -> None:
     config = Config(
         app,
         settings.head_timeout_s,
+        settings.answer_timeout_s,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -209,6 +209,9 @@ class Settings(BaseSettings):
     )
     head_timeout_s: float = Field(default=8.0, gt=0, description="for a request's head to arrive")
     body_timeout_s: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
+    answer_timeout_s: float = Field(
+        default=30.0, gt=0, description="for an answer to be taken by its client"
+    )
     deadline_s: float = Field(
         default=15.0, gt=0, description="for the answer, once a request's body has arrived"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
 import time
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 
 from service.client import Client
 from service.launch import ServiceProcess
@@ -19,6 +21,8 @@ from tests.integration.material import Shop
 from tests.service.media.material import ffmpeg
 
 HEAD_S = 1.0
+ANSWER_S = 4.0
+LARGE_BYTES = 10_000_000
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -40,6 +44,13 @@ class Served:
         )
         return float(value)
 
+    def holds(self, connection: socket.socket) -> bool:
+        """Whether its end of the connection is still open."""
+        ours = f":{connection.getsockname()[1]:04X}"
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        ends = [line.split()[2:4] for line in lines]
+        return any(remote.endswith(ours) and state == "01" for remote, state in ends)
+
     def decoders(self) -> int:
         """Children of the service that decode a clip."""
         tasks = Path(f"/proc/{self.process.process.pid}/task").glob("*/children")
@@ -55,6 +66,7 @@ def served(
         LPR_BUNDLE=tiny_bundle,
         LPR_DRAIN_S=0,
         LPR_HEAD_TIMEOUT_S=HEAD_S,
+        LPR_ANSWER_TIMEOUT_S=ANSWER_S,
         LPR_DEADLINE_S=3,
     )
     try:
@@ -64,6 +76,16 @@ def served(
             yield Served(process, client)
     finally:
         process.stop()
+
+
+@pytest.fixture(scope="module")
+def large_picture(served: Served) -> str:
+    """The path of an answer that is larger than the kernel takes off the service's hands."""
+    noise = Image.effect_noise((4_000, 4_000), 100)
+    data = io.BytesIO()
+    noise.save(data, "PNG")
+    product = served.client.put_product("shop", "large", [data.getvalue()])
+    return f"/gallery/shop/large/images/{product['images'][0]['image_id']}"
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +175,24 @@ def test_a_client_with_a_whole_head_may_take_its_time(served: Served, shop: Shop
         time.sleep(1.5 * HEAD_S)  # what is tried is that nothing happens meanwhile
         connection.sendall(request[-100:])
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_that_nobody_takes_is_not_kept_for_ever(
+    served: Served, large_picture: str
+) -> None:
+    with served.connect() as connection:
+        connection.sendall(f"GET {large_picture} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert served.holds(connection)
+        until(lambda: not served.holds(connection))
+        taken = 0
+        while chunk := connection.recv(1 << 20):
+            taken += len(chunk)
+    assert 0 < taken < LARGE_BYTES
+
+
+def test_who_takes_an_answer_in_time_gets_it_whole(served: Served, large_picture: str) -> None:
+    answer = served.http.get(large_picture)
+    assert len(answer.content) == int(answer.headers["content-length"]) >= LARGE_BYTES
 
 
 def test_a_client_that_leaves_takes_its_decoder_along(served: Served, heavy_clip: bytes) -> None:
