@@ -3,6 +3,7 @@
     jobs/<id>/job.json     the job, its items in pieces; written again when it has ended
     jobs/<id>/0007.json    a piece; written again whenever it is worked on
     job-states/open/<id>   there from before the job is until it has ended
+    job-states/begun/<id>  there from when a piece of it is first worked on until it has ended
     job-states/done/<id>   there once it has; or `dead`, as its state is
 
 They lie in the catalogue's storage and are as durable as products are. A piece has one writer at a
@@ -31,6 +32,7 @@ _ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{32}")
 _TIME = "%Y%m%dT%H%M%S"
 _STATES = "job-states"
 _OPEN = "open"
+_BEGUN = "begun"
 _MOST_KNOWN = 10_000
 _CREATION_S = 3_600.0  # longer than any job takes to be written
 
@@ -145,6 +147,7 @@ class Jobs:
         self._storage = storage
         self._keep_s = keep_s
         self._ended: dict[str, _Tally] = {}  # of pieces that have ended, which is for good
+        self._begun: set[str] = set()  # jobs that are known to be marked so
         self._guard = Lock()
 
     def create(self, items: Sequence[ItemResult]) -> Job:
@@ -196,7 +199,11 @@ class Jobs:
         return Piece.model_validate_json(data)
 
     def save(self, job_id: str, number: int, piece: Piece) -> None:
-        self._storage.put(_piece_key(job_id, number), _bytes(piece))
+        files = {_piece_key(job_id, number): _bytes(piece)}
+        if job_id not in self._begun:
+            files[_state_key(_BEGUN, job_id)] = b""
+        self._storage.put_many(files)
+        self._begun.add(job_id)
 
     def end(self, job_id: str) -> bool:
         """Write down that the job has ended, if it has. Raises JobNotFoundError."""
@@ -208,7 +215,8 @@ class Jobs:
             self._storage.put_many(
                 {_job_key(job_id): _bytes(job), _state_key(job.state, job_id): b""}
             )
-        self._storage.delete([_state_key(_OPEN, job_id)])
+        self._storage.delete([_state_key(state, job_id) for state in (_OPEN, _BEGUN)])
+        self._begun.discard(job_id)
         return True
 
     def unfinished(self) -> Iterator[tuple[str, int]]:
@@ -233,16 +241,19 @@ class Jobs:
         return [self._read(job_id) for job_id in ids[:limit]]
 
     def count(self) -> dict[JobState, int]:
-        """How many are kept; those that have not ended count as running."""
+        """How many are kept."""
+        unfinished, begun = set(self._ids(_OPEN)), set(self._ids(_BEGUN))
+        self._begun &= begun  # without those that another replica has ended
         return {
-            JobState.RUNNING: len(self._ids(_OPEN)),
+            JobState.QUEUED: len(unfinished - begun),
+            JobState.RUNNING: len(unfinished & begun),
             JobState.DONE: len(self._ids(JobState.DONE)),
             JobState.DEAD: len(self._ids(JobState.DEAD)),
         }
 
     def forget_old(self) -> None:
         """Remove jobs that were made long ago."""
-        for state in (_OPEN, JobState.DONE, JobState.DEAD):
+        for state in (_OPEN, _BEGUN, JobState.DONE, JobState.DEAD):
             for job_id in self._ids(state):
                 if _age_s(job_id) <= self._keep_s:
                     break  # ids are in the order of their time

@@ -141,7 +141,20 @@ def test_the_given_up_ones_are_found_latest_first(jobs: Jobs) -> None:
     expected = sorted((made[0].job_id, made[2].job_id), reverse=True)
     assert [job.job_id for job in jobs.dead(10)] == expected
     assert [job.job_id for job in jobs.dead(1)] == expected[:1]
-    assert jobs.count() == {JobState.RUNNING: 1, JobState.DONE: 1, JobState.DEAD: 2}
+
+
+def test_jobs_are_counted_by_state_on_every_replica(jobs: Jobs, storage: Storage) -> None:
+    made = [jobs.create(results(PIECE_ITEMS + 1)) for _ in range(5)]
+    finish(jobs, made[0], 0)
+    for job in made[3:]:
+        finish(jobs, job, 0, 1)
+        jobs.end(job.job_id)
+    expected = {JobState.QUEUED: 2, JobState.RUNNING: 1, JobState.DONE: 2, JobState.DEAD: 0}
+    assert jobs.count() == Jobs(storage, keep_s=86_400).count() == expected
+    finish(jobs, made[0], 1)
+    jobs.end(made[0].job_id)
+    assert jobs.count() == expected | {JobState.RUNNING: 0, JobState.DONE: 3}
+    assert list(storage.keys("job-states/begun")) == []
 
 
 @pytest.mark.parametrize("is_done", [True, False])
