@@ -97,6 +97,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     if encoder is not None or text is not None:
         begin = model_commands.begun(recipe, encoder, text)
         recipe = begin.recipe
+    _check_tower(recipe, begin)
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
         with progress_bars(console) as bars:
@@ -112,6 +113,13 @@ def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Co
         return Compute(precision, chunk, checkpointing)
     except ValueError as error:
         raise _fail(str(error)) from error
+
+
+def _check_tower(recipe: Recipe, begin: checkpoint.Checkpoint | None) -> None:
+    """A pre-trained text tower comes with its weights and its tokenizer."""
+    text = recipe.model.text
+    if text is not None and text.family != "own" and (begin is None or begin.tokenizer is None):
+        raise _fail(f"{recipe.name} reads with a {text.family} text tower: --text FOLDER")
 
 
 class _Opened(NamedTuple):
@@ -197,10 +205,15 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     report: Annotated[
         Path | None, typer.Option(help="Folder of RESULTS.md and its plot, such as docs.")
     ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="As of fit.")] = None,
+    text: Annotated[Path | None, typer.Option(help="As of fit; of variants that read.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "bf16",
 ) -> None:
-    """Train ICL, ICL with PMD, and with PFR as well; report the test's accuracy over the seeds.
+    """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
+
+    Of RICE: ICL, with PMD, with PFR as well. Of SGMN: RICE, RICE with text, SGMN without each of
+    its three parts, SGMN.
 
     Killed and started again, it goes on where it was.
     """
@@ -211,9 +224,15 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         test = _judging(recipe, folders[recipe.validate_on], "test", bars)
 
         def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
+            reading = text if variant.model.text is not None else None
+            begin = None
+            if encoder is not None or reading is not None:
+                begin = model_commands.begun(variant, encoder, reading)
+                variant = begin.recipe
+            _check_tower(variant, begin)
             best = _fitted(
                 variant, opened, folder, bars,
-                device=torch.device(device), compute=Compute(precision),
+                device=torch.device(device), compute=Compute(precision), begin=begin,
             )  # fmt: skip
             scorer = _scorer(_load(best), device)
             fusion = protocol.best_fusion(_score(scorer, opened.val, protocol.VAL_TAKES, bars))

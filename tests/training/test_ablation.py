@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from tests.training.test_cli import folder as folder  # noqa: PLC0414  a fixture
 from tests.training.tiny import RECIPE
+from tests.training.tiny_sgmn import SGMN_RECIPE, with_descriptions
 from training import cli
 from training.configs import Recipe
 from training.evaluation.ablation import AblationError, ablate, table, variants, write_report
 from training.evaluation.metrics import Accuracy
+from training.models.build import build_model
+from training.models.rice import Rice
 from training.recipes import RECIPES
 
 runner = CliRunner()
@@ -28,8 +31,8 @@ def measured(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
     return 200, Accuracy(r1, r1 + 0.2, r1 + 0.3, r1 + 0.1)
 
 
-def test_the_variants_differ_in_their_losses_alone() -> None:
-    for recipe in (RECIPE, *RECIPES.values()):
+def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
+    for recipe in (RECIPE, *(each for each in RECIPES.values() if each.sgmn is None)):
         icl, pmd, pfr = variants(recipe).values()
         assert (icl.matching_weight, icl.reconstruction_weight) == (0, 0)
         assert pmd == replace(icl, matching_weight=recipe.matching_weight)
@@ -37,6 +40,25 @@ def test_the_variants_differ_in_their_losses_alone() -> None:
         assert pfr.reconstruction_weight > 0
         model = replace(pfr.model, reconstruction=None)
         assert pmd == replace(pfr, model=model, reconstruction_weight=0.0)
+
+
+def test_the_variants_of_sgmn_lack_one_part_each() -> None:
+    rice, reads, no_guidance, no_graph, no_mining, whole = variants(SGMN_RECIPE).values()
+    assert whole == SGMN_RECIPE
+    model = SGMN_RECIPE.model
+    assert no_guidance == replace(whole, model=replace(model, text_guidance=False))
+    graphless = replace(model, frame_graph=False, instance_graph=False)
+    assert no_graph == replace(whole, model=graphless)
+    assert no_mining == replace(whole, mining_text=0.0)
+    assert [type(build_model(each.model)) for each in (rice, reads)] == [Rice, Rice]
+    assert reads == replace(whole, model=reads.model, sgmn=None, mining_text=0.0)
+    assert (reads.model.encoder, reads.model.text) == (model.encoder, model.text)
+    assert rice == replace(reads, model=replace(reads.model, text=None))
+
+
+def test_without_text_the_variants_that_need_it_are_left_out() -> None:
+    recipe = RECIPES["sgmn_vitb32_movingfashion"]
+    assert list(variants(recipe)) == ["RICE", "SGMN, no graph", "SGMN"]
 
 
 def test_the_table_has_means_and_deviations_over_the_seeds(tmp_path: Path) -> None:
@@ -104,3 +126,29 @@ def test_the_command_trains_and_resumes(
     assert (report / "RESULTS.md").read_text() == first
     refused = runner.invoke(cli.app, [*command, "--seeds", "2"])
     assert refused.exit_code == 2
+
+
+def test_the_command_tells_of_sgmn_and_its_parts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.RECIPES, "tiny_sgmn", SGMN_RECIPE)
+    with_descriptions(folder)
+    out = tmp_path / "runs"
+    command = ["ablate", "tiny_sgmn", "--data", f"made={folder}", "--out", str(out),
+               "--steps", "2"]  # fmt: skip
+    result = runner.invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    report = (out / "RESULTS.md").read_text()
+    rows = [
+        line.split("|")[1].strip()
+        for line in report.splitlines()
+        if line[0:1] == "|" and "±" in line
+    ]
+    assert rows == list(variants(SGMN_RECIPE))
+    runs = sorted(path.parent.name for path in out.glob("*/result.json"))
+    assert runs == sorted(
+        f"{name}-{seed}"
+        for name in ("rice", "rice-text", "sgmn", "sgmn-no-graph", "sgmn-no-guidance",
+                     "sgmn-no-mining")
+        for seed in range(3)
+    )  # fmt: skip

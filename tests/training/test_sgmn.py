@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from tests.training.tiny import CONFIG, RECIPE
 from tests.training.tiny_sgmn import (
@@ -20,15 +21,17 @@ from tests.training.tiny_sgmn import (
     tiny_tokenizer,
     titled_photographs,
 )
-from training import engine, objective
+from training import cli, engine, objective
 from training.checkpoint import load
 from training.configs import Recipe, SgmnLosses, recipe_from_dict
 from training.data.batches import Batch
 from training.losses import text_loss
 from training.models.build import build_model
+from training.models.encoder import EncoderConfig
 from training.models.rice import Clips, Rice
 from training.models.sgmn.model import Sgmn, SgmnConfig
 from training.models.text import Texts
+from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
 
@@ -191,6 +194,33 @@ def test_a_config_says_which_model_it_is() -> None:
         assert again == recipe
         assert type(build_model(again.model)) is kind
         assert kind.family == kind.__name__.lower()
+
+
+@pytest.mark.parametrize("data", ["lpr4m", "movingfashion"])
+def test_the_published_recipes_are_the_paper_s(data: str) -> None:
+    recipe = RECIPES[f"sgmn_vitb32_{data}"]
+    model = recipe.model
+    assert isinstance(model, SgmnConfig) and model.encoder == EncoderConfig()
+    assert recipe.sgmn == SgmnLosses(triplet=1, graph=1, relation=10, icl=0)
+    assert (recipe.hard_negatives, recipe.contest, recipe.matching_weight) == (3, "clips", 1)
+    assert model.frame_graph and (model.frame_heads, model.instance_heads) == (8, 16)
+    reads = data == "lpr4m"
+    assert model.text_guidance == (model.text is not None) == reads
+    assert recipe.mining_text == (0.5 if reads else 0.0)
+    with torch.device("meta"):
+        built = build_model(model)
+    assert isinstance(built, Sgmn)
+    frozen = recipe.schedule.text_rate == 0
+    assert frozen, "the text tower is pre-trained and stays as it is"
+
+
+def test_a_recipe_that_reads_with_a_pretrained_tower_asks_for_it(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        cli.app,
+        ["fit", "sgmn_vitb32_lpr4m", "--data", f"lpr4m={tmp_path}", "--out", str(tmp_path / "run")],
+    )
+    assert result.exit_code == 1
+    assert "--text FOLDER" in result.output
 
 
 @pytest.mark.parametrize(

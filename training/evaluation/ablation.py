@@ -1,4 +1,4 @@
-"""The ablation of RICE: what PMD adds to ICL, and PFR to both, over several seeds.
+"""Ablations: what each part of a model adds, over several seeds.
 
 One run after the other, each in a folder of its own with its `result.json`: what is finished is
 not repeated. How a run is trained and scored is not known here.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 
 from training.configs import Recipe
 from training.evaluation.metrics import Accuracy
+from training.models.rice import RiceConfig
+from training.models.sgmn.model import SgmnConfig
 
 REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
@@ -41,7 +43,14 @@ Measure = Callable[[Recipe, Path], tuple[int, Accuracy]]
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """ICL alone, with PMD, and with PFR as well; everything else is the recipe's."""
+    """The recipe's model with and without its parts; everything else is the recipe's."""
+    if isinstance(recipe.model, SgmnConfig):
+        return _of_sgmn(recipe, recipe.model)
+    return _of_rice(recipe)
+
+
+def _of_rice(recipe: Recipe) -> dict[str, Recipe]:
+    """ICL alone, with PMD, and with PFR as well."""
     without = replace(recipe.model, reconstruction=None)
     full = replace(recipe.model, reconstruction=recipe.model.reconstruction or "softmax")
     return {
@@ -51,6 +60,28 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
             recipe, model=full, reconstruction_weight=recipe.reconstruction_weight or 1.0
         ),
     }
+
+
+def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
+    """RICE of the same sizes, without and with text; SGMN without each of its parts, and whole.
+
+    Without mining, negatives are the hardest by sight alone. What needs text is left out where
+    the recipe has none.
+    """
+    reads = RiceConfig(**{field.name: getattr(model, field.name) for field in fields(RiceConfig)})
+    rice = replace(recipe, model=reads, sgmn=None, mining_text=0.0)
+    graphless = replace(model, frame_graph=False, instance_graph=False)
+    rows = {
+        "RICE": replace(rice, model=replace(reads, text=None)),
+        "RICE + text": rice,
+        "SGMN, no guidance": replace(recipe, model=replace(model, text_guidance=False)),
+        "SGMN, no graph": replace(recipe, model=graphless),
+        "SGMN, no mining": replace(recipe, mining_text=0.0),
+        "SGMN": recipe,
+    }
+    if model.text is None:
+        return {name: rows[name] for name in ("RICE", "SGMN, no graph", "SGMN")}
+    return rows
 
 
 def ablate(recipe: Recipe, seeds: int, out: Path, measure: Measure) -> list[Outcome]:
@@ -63,7 +94,8 @@ def ablate(recipe: Recipe, seeds: int, out: Path, measure: Measure) -> list[Outc
 
 
 def _outcome(variant: str, recipe: Recipe, out: Path, measure: Measure) -> Outcome:
-    folder = out / f"{variant.removeprefix('+ ').lower()}-{recipe.seed}"
+    words = re.findall("[a-z]+", variant.lower())
+    folder = out / "-".join([*words, str(recipe.seed)])
     result = folder / "result.json"
     if result.exists():
         kept = json.loads(result.read_text())
@@ -95,9 +127,9 @@ def table(outcomes: list[Outcome]) -> str:
 
 def draw(outcomes: list[Outcome], path: Path) -> None:
     """R@1 of every run as a dot; mean and standard deviation of each variant. Writes SVG."""
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axes = figure.subplots()
     names = list(dict.fromkeys(outcome.variant for outcome in outcomes))
+    figure = Figure(figsize=(max(5, 1.4 * len(names)), 3.2), layout="constrained")
+    axes = figure.subplots()
     for place, variant in enumerate(names):
         of_seeds = values(outcomes, variant, "r1")
         axes.errorbar(place, mean(of_seeds), stdev(of_seeds), fmt="_", capsize=8, ms=24, c="k")
@@ -120,8 +152,8 @@ def write_report(recipe: Recipe, protocol: str, outcomes: list[Outcome], folder:
         [
             f"## Ablation: {recipe.name}\n",
             f"{steps} steps, {seeds} seeds; mean ± standard deviation, in percent, of "
-            f"{outcomes[0].clips} clips of the test: {protocol}. ICL alone ranks by the "
-            "embeddings' cosine, the others by the fused score, its weight chosen on val.\n",
+            f"{outcomes[0].clips} clips of the test: {protocol}. Ranked by the fused score, its "
+            "weights chosen on val; ICL alone, where it stands, by the embeddings' cosine.\n",
             f"{table(outcomes)}\n",
             f"![R@1 by variant]({plot})\n",
             f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}`.\n",

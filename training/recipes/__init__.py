@@ -6,7 +6,10 @@ from training.configs import Recipe
 from training.recipes.grocery_small import GROCERY_SMALL
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
+from training.recipes.sgmn_small_synth import SGMN_SMALL_SYNTH
+from training.recipes.sgmn_vitb32 import SGMN_VITB32
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (GROCERY_SMALL, RICE_SMALL_SYNTH, *RICE_VITB32)
+    recipe.name: recipe
+    for recipe in (GROCERY_SMALL, RICE_SMALL_SYNTH, *RICE_VITB32, SGMN_SMALL_SYNTH, *SGMN_VITB32)
 }
