@@ -153,7 +153,7 @@ def scale_command(  # noqa: PLR0917 - typer reads the options off the signature
     rounds: RoundsOption = 5,
     budget_s: Annotated[
         float,
-        typer.Option("--budget", min=1, help="Seconds of filling; larger sizes are left out."),
+        typer.Option("--budget", min=1, help="Seconds of filling, at most."),
     ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:

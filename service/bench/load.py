@@ -23,6 +23,7 @@ from service.errors import BenchError
 SHARE = 0.8  # of saturation, where latency is told
 _BEYOND = (1.0, 1.15)  # of what lanes reached: saturation is where more arrives than is answered
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
+_BELOW = 4  # times as long, for quantiles want many requests
 _LANES = 4
 _OK = 200
 
@@ -59,9 +60,9 @@ class _Level:
 
 
 def load(stage: Stage, pictures: int, seconds: float, *, as_frames: bool) -> Report:
-    """A service of its own with one hot shop; each level lasts `seconds`. Raises BenchError.
+    """A service of its own with one hot shop; each level lasts `seconds`, the last one longer.
 
-    `as_frames`: clips are sent as pictures, so that no video is decoded.
+    `as_frames`: clips are sent as pictures, so that no video is decoded. Raises BenchError.
     """
     dims = stage.model.manifest.dims
     pixels = material.pixels(dims.frames, dims.image_size)
@@ -74,7 +75,7 @@ def load(stage: Stage, pictures: int, seconds: float, *, as_frames: bool) -> Rep
         reached = _reached(client.base_url, requests, seconds)
         levels = [_level(client.base_url, requests, reached * share, seconds) for share in _BEYOND]
         saturation = max(reached, *(level.answered_per_s for level in levels))
-        below = _level(client.base_url, requests, SHARE * saturation, 2 * seconds)
+        below = _level(client.base_url, requests, SHARE * saturation, _BELOW * seconds)
         after = _bare_clips_per_s(bare, pixels, seconds / 4)
     limit = (before + after) / 2
     told = below.to_json()

@@ -56,11 +56,14 @@ class _Gallery:
     clip: ClipFeatures
     rng: np.random.Generator
 
-    def write(self, shop_id: str, pictures: int) -> None:
-        for start in range(0, pictures, _WRITTEN_AT_ONCE):
-            self.index.upsert(
-                self._entries(shop_id, start, min(pictures, start + _WRITTEN_AT_ONCE))
-            )
+    def write(self, shop_id: str, pictures: int, until: float) -> int:
+        """How many of them are there by the time `until`, one batch at least."""
+        written = 0
+        while written < pictures and (written == 0 or time.perf_counter() < until):
+            end = min(pictures, written + _WRITTEN_AT_ONCE)
+            self.index.upsert(self._entries(shop_id, written, end))
+            written = end
+        return written
 
     def _entries(self, shop_id: str, start: int, end: int) -> Entries:
         dims = self.stage.model.manifest.dims
@@ -106,7 +109,7 @@ class _Gallery:
 
 
 def scale(stage: Stage, kind: Kind, sizes: Sequence[int], rounds: int, budget_s: float) -> Report:
-    """One point a size, smallest first; none that would begin after `budget_s` of filling."""
+    """One point a size, smallest first; the last is what `budget_s` of filling was enough for."""
     dims = stage.model.manifest.dims
     frames = material.pixels(dims.frames, dims.image_size)
     encoding = take_turns({"": timed(lambda: stage.model.encode_clip(frames))}, rounds)[""]
@@ -144,23 +147,31 @@ def _points(
     gallery: _Gallery, kind: Kind, sizes: Sequence[int], rounds: int, budget_s: float
 ) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
-    begun, written = time.perf_counter(), 0
+    filling_s, reached = 0.0, 0
     for size in sizes:
-        if points and not _fits(time.perf_counter() - begun, written, _rows(kind, size), budget_s):
+        begun = time.perf_counter()
+        until = begun + budget_s - filling_s
+        shop_id, pictures, reached = _grown(gallery, kind, reached, size, until)
+        filling_s += time.perf_counter() - begun
+        points.append({kind: reached, **gallery.measure(shop_id, pictures, rounds)})
+        if reached < size:
             break
-        if kind == "shop":
-            gallery.write(f"shop-{size}", size)
-            written += size
-            asked = f"shop-{size}"
-        else:
-            each = PICTURES[kind]
-            for number in range(written // each, _rows(kind, size) // each):
-                gallery.write(f"shop-{number}", each)
-            written = _rows(kind, size)
-            asked = "shop-0"
-        pictures = size if kind == "shop" else PICTURES[kind]
-        points.append({kind: size, **gallery.measure(asked, pictures, rounds)})
     return points
+
+
+def _grown(
+    gallery: _Gallery, kind: Kind, reached: int, size: int, until: float
+) -> tuple[str, int, int]:
+    """The shop that is looked at, its pictures, and the size that was reached in time."""
+    if kind == "shop":
+        written = gallery.write(f"shop-{size}", size, until)
+        return f"shop-{size}", written, written
+    each = PICTURES[kind]
+    step = each if kind == "gallery" else 1  # by which one shop more makes it larger
+    while reached < size and (reached == 0 or time.perf_counter() < until):
+        gallery.write(f"shop-{reached // step}", each, until)
+        reached += step
+    return "shop-0", each, reached
 
 
 def _wait_hot(shops: HotShops) -> None:
@@ -170,15 +181,6 @@ def _wait_hot(shops: HotShops) -> None:
         if time.monotonic() > deadline:
             raise BenchError(f"the shop was not in memory after {_LOADING_S:.0f} s")
         time.sleep(0.01)
-
-
-def _rows(kind: Kind, size: int) -> int:
-    return size * PICTURES[kind] if kind == "shops" else size
-
-
-def _fits(elapsed_s: float, written: int, rows: int, budget_s: float) -> bool:
-    """Whether so many rows are likely to be there in time, at the pace until now."""
-    return elapsed_s * rows / max(1, written) <= budget_s
 
 
 @contextmanager
