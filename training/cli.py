@@ -90,7 +90,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     """
     recipe = _recipe(recipe_name, steps)
     if start is not None and (encoder is not None or text is not None):
-        raise _fail("--start brings all weights: give no --encoder and no --text with it")
+        raise _fail("--start brings all weights: give one of --start and --encoder or --text")
     begin = None if start is None else _load(start)
     compute = _compute(precision, chunk, checkpointing)
     folders = _folders_of(recipe, data)

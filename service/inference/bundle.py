@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from service.errors import BundleError
 
@@ -29,12 +37,21 @@ FileName = Annotated[
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+DType = Literal["bool", "float32", "int64", "uint8"]
 
 
 class Document(BaseModel):
     """Read as written: no unknown fields, no conversions, no NaN, no changes afterwards."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        """What is not there is left out."""
+        if isinstance(values, dict) and None in values.values():
+            raise ValueError("null: leave it out")
+        return values
 
 
 class ModelInfo(Document):
@@ -69,7 +86,7 @@ class Tensor(Document):
     """One input or output of a graph; a name in `shape` is a length that varies."""
 
     name: Name
-    dtype: Literal["bool", "float32", "uint8"]
+    dtype: DType
     shape: tuple[PositiveInt | Name, ...]
 
 
@@ -84,13 +101,26 @@ class Graphs(Document):
     clip_encoder: Graph
     matcher: Graph
     explainer: Graph
+    text_encoder: Graph | None = None
+
+
+class Text(Document):
+    """How titles and speech are read: of a text the first `max_characters` are tokenized, and of
+    these the first `max_tokens` tokens are kept."""
+
+    tokenizer: FileName
+    max_characters: PositiveInt
+    max_tokens: PositiveInt
+    width: PositiveInt
+    embedding: PositiveInt
 
 
 class Fusion(Document):
-    """Weights of the parts of a picture's score."""
+    """Weights of the parts of a picture's score; `text` where the model reads."""
 
     coarse: Annotated[float, Field(ge=0)]
     match: Annotated[float, Field(ge=0)]
+    text: Annotated[float, Field(ge=0)] | None = None
 
 
 class Calibration(Document):
@@ -112,6 +142,7 @@ class Manifest(Document):
     graphs: Graphs
     fusion: Fusion
     calibration: Calibration
+    text: Text | None = None
     metrics: dict[str, JsonValue]
     golden: FileName
 
@@ -135,30 +166,41 @@ class Bundle:
 def fingerprint(manifest: Manifest) -> str:
     """The 12 hex digits that end a bundle's id: of its files, and of what is decided with them.
 
-    sha256 over the sorted lines of `sha256sum FILES`, then preprocessing, fusion and calibration
-    as compact, sorted JSON. So an answer's `bundle` says all that its scores depend on.
+    sha256 over the sorted lines of `sha256sum FILES`, then preprocessing, fusion, calibration and,
+    where there is one, text as compact, sorted JSON. So an answer's `bundle` says all that its scores depend on.
     """
     lines = sorted(f"{info.sha256}  {name}\n" for name, info in manifest.files.items())
-    settings = manifest.model_dump(mode="json", include={"preprocessing", "fusion", "calibration"})
+    settings = manifest.model_dump(
+        mode="json", include={"preprocessing", "fusion", "calibration", "text"}, exclude_none=True
+    )
     decides = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256("".join([*lines, decides]).encode()).hexdigest()[:12]
 
 
-def expected_graphs(dims: Dims) -> dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
-    """The inputs and outputs of each graph that this service calls, by the graph's name."""
+def expected_graphs(
+    dims: Dims, text: Text | None = None
+) -> dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """The inputs and outputs of each graph that this service calls, by the graph's name.
+
+    With text, match states end in their title's embedding, and keys are shorter by that.
+    """
     size, patches, embedding, state = (
         dims.image_size,
         dims.patches,
         dims.embedding,
         dims.match_state,
     )
+    width = state if text is None else state - text.embedding
+    if width < 1:
+        raise BundleError("match states are no longer than the title's embedding they end in")
     pictures = _tensor("pictures", "uint8", "batch", size, size, 3)
-    keys = _tensor("keys", "float32", "tokens", state)
-    values = _tensor("values", "float32", "tokens", state)
+    keys = _tensor("keys", "float32", "tokens", width)
+    values = _tensor("values", "float32", "tokens", width)
     token_mask = _tensor("token_mask", "bool", "tokens")
-    return {
+    of_title, of_speech = _text_inputs(text)
+    graphs = {
         "image_encoder": (
-            (pictures,),
+            (pictures, *of_title),
             (
                 _tensor("embedding", "float32", "batch", embedding),
                 _tensor("match_state", "float32", "batch", state),
@@ -169,11 +211,12 @@ def expected_graphs(dims: Dims) -> dict[str, tuple[tuple[Tensor, ...], tuple[Ten
                 _tensor("frames", "uint8", "clips", "frames", size, size, 3),
                 _tensor("frame_mask", "bool", "clips", "frames"),
                 _tensor("patch_mask", "bool", "clips", "frames", patches),
+                *of_speech,
             ),
             (
                 _tensor("embedding", "float32", "clips", embedding),
-                _tensor("keys", "float32", "clips", "tokens", state),
-                _tensor("values", "float32", "clips", "tokens", state),
+                _tensor("keys", "float32", "clips", "tokens", width),
+                _tensor("values", "float32", "clips", "tokens", width),
                 _tensor("token_mask", "bool", "clips", "tokens"),
             ),
         ),
@@ -182,13 +225,42 @@ def expected_graphs(dims: Dims) -> dict[str, tuple[tuple[Tensor, ...], tuple[Ten
             (_tensor("logit", "float32", "candidates"),),
         ),
         "explainer": (
-            (pictures, keys, token_mask),
+            (pictures, keys, token_mask, *of_title),
             (_tensor("attention", "float32", "batch", 1 + patches, "tokens"),),
         ),
     }
+    if text is not None:
+        graphs["text_encoder"] = (
+            (
+                _tensor("token_ids", "int64", "batch", "words"),
+                _tensor("mask", "bool", "batch", "words"),
+            ),
+            (
+                _tensor("word_tokens", "float32", "batch", "words", text.width),
+                _tensor("text_embedding", "float32", "batch", text.embedding),
+            ),
+        )
+    return graphs
 
 
-def _tensor(name: str, dtype: Literal["bool", "float32", "uint8"], *shape: int | str) -> Tensor:
+def _text_inputs(text: Text | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What graphs take of titles, and of speech."""
+    if text is None:
+        return (), ()
+    return (
+        (
+            _tensor("title_embedding", "float32", "batch", text.embedding),
+            _tensor("has_title", "bool", "batch"),
+        ),
+        (
+            _tensor("speech_tokens", "float32", "clips", "words", text.width),
+            _tensor("speech_mask", "bool", "clips", "words"),
+            _tensor("speech_embedding", "float32", "clips", text.embedding),
+        ),
+    )
+
+
+def _tensor(name: str, dtype: DType, *shape: int | str) -> Tensor:
     return Tensor(name=name, dtype=dtype, shape=shape)
 
 
@@ -222,12 +294,18 @@ def _check_consistency(manifest: Manifest) -> None:
             f"pictures are resized to {manifest.preprocessing.size}, "
             f"the model takes {manifest.dims.image_size}"
         )
-    for name, (inputs, outputs) in expected_graphs(manifest.dims).items():
+    text = manifest.text
+    parts = (manifest.graphs.text_encoder, manifest.fusion.text)
+    if any((part is None) != (text is None) for part in parts):
+        raise BundleError("text, its encoder and its weight in fusion come together or not at all")
+    for name, (inputs, outputs) in expected_graphs(manifest.dims, text).items():
         graph: Graph = getattr(manifest.graphs, name)
         if (graph.inputs, graph.outputs) != (inputs, outputs):
             raise BundleError(f"the graph {name} has other inputs or outputs than dims say")
         _check_listed(manifest, graph.file)
     _check_listed(manifest, manifest.golden)
+    if text is not None:
+        _check_listed(manifest, text.tokenizer)
     digest = fingerprint(manifest)
     if not manifest.bundle_id.endswith(f"-{digest}"):
         raise BundleError(

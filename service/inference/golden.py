@@ -31,14 +31,18 @@ class GoldenPicture(Document):
     file: FileName
     embedding: Vector
     match_state: Vector
+    title: str | None = None
 
 
 class GoldenClip(Document):
-    """`logits` are the matcher's for this clip and each golden picture, in order."""
+    """`logits` are the matcher's for this clip and each golden picture, in order; `text` the
+    cosines of what is said and their titles, of a model that reads."""
 
     frames: Annotated[tuple[FileName, ...], Field(min_length=1)]
     embedding: Vector
     logits: Vector
+    speech: str = ""
+    text: Vector | None = None
 
 
 class Golden(Document):
@@ -60,9 +64,17 @@ def read_golden(bundle: Bundle) -> Golden:
 def verify_golden(model: Model, bundle: Bundle) -> None:
     """Raises BundleError where the model's answers are not the golden ones."""
     golden = read_golden(bundle)
-    pictures = model.encode_pictures(_read_pictures(bundle, [p.file for p in golden.pictures]))
-    clip = model.encode_clip(_read_pictures(bundle, list(golden.clip.frames)))
+    pictures = model.encode_pictures(
+        _read_pictures(bundle, [p.file for p in golden.pictures]),
+        [picture.title or "" for picture in golden.pictures],
+    )
+    clip = model.encode_clip(_read_pictures(bundle, list(golden.clip.frames)), golden.clip.speech)
     logits = model.match(pictures.match_state, clip)
+    text = model.match_text(pictures.match_state, clip)
+    if (text is None) != (golden.clip.text is None):
+        raise BundleError("the golden clip has speech where the model reads none, or none")
+    if text is not None and golden.clip.text is not None:
+        _compare("the clip's speech", text, golden.clip.text, golden)
     for index, expected in enumerate(golden.pictures):
         _compare(expected.file, pictures.embedding[index], expected.embedding, golden)
         _compare(expected.file, pictures.match_state[index], expected.match_state, golden)

@@ -36,7 +36,12 @@ _PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "cuda": [_CUDA],
     "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA],
 }
-_DTYPES = {"tensor(bool)": "bool", "tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(float)": "float32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
 
 
 class Session:

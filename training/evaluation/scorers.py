@@ -116,16 +116,15 @@ class BundleScorer:
         if self._reader is not None:
             _, mask, embedding = self._reader(titles or [""] * len(pictures))
             inputs |= {"title_embedding": embedding, "has_title": np.asarray(mask.any(axis=1))}
-        embedding, states = self._image.run(None, inputs)
-        return Shop(torch.from_numpy(embedding), torch.from_numpy(states))
+        found, states = self._image.run(None, inputs)
+        titles_found = None if self._reader is None else torch.from_numpy(embedding)
+        return Shop(torch.from_numpy(found), torch.from_numpy(states), titles_found)
 
     def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
-        heard, said = {}, {}
+        heard: dict[str, np.ndarray] = {}
         if self._reader is not None:
-            words = self._reader([speech])
             names = ("speech_tokens", "speech_mask", "speech_embedding")
-            heard = dict(zip(names, words, strict=True))
-            said = {"speech_embedding": heard["speech_embedding"][0]}
+            heard = dict(zip(names, self._reader([speech]), strict=True))
         frame_mask = torch.ones(1, len(frames), dtype=torch.bool)
         patch_mask = torch.ones(1, len(frames), self._patches, dtype=torch.bool)
         embedding, keys, values, token_mask = self._clip.run(
@@ -137,14 +136,13 @@ class BundleScorer:
                 **heard,
             },
         )
-        clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0], **said}
-        logits, *text = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
+        clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
+        [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
         match = torch.from_numpy(logits)
-        return Comparison(
-            (torch.from_numpy(embedding) @ shop.embedding.T)[0],
-            match,
-            torch.from_numpy(text[0]) if text else torch.zeros_like(match),
-        )
+        text = torch.zeros_like(match)
+        if shop.titles is not None:
+            text = shop.titles @ torch.from_numpy(heard["speech_embedding"][0])
+        return Comparison((torch.from_numpy(embedding) @ shop.embedding.T)[0], match, text)
 
 
 class _Reader:

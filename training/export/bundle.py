@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.data.tokenizing import TextTokenizer
+from training.data.tokenizing import MOST_CHARACTERS, TextTokenizer
 from training.export.errors import ExportError
 from training.export.golden import GOLDEN_FILE, check_golden, write_golden
 from training.export.graphs import write_graphs
@@ -74,6 +74,7 @@ def export_bundle(
             },
             "fusion": {name: float(weight) for name, weight in fusion.items()},
             "calibration": {name: float(value) for name, value in calibration.items()},
+            **_text(model),
         }
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -88,7 +89,6 @@ def export_bundle(
             "files": files,
             "graphs": {spec.name: _describe_graph(spec) for spec in specs},
             **settings,
-            **_text(model),
             "metrics": dict(metrics),
             "golden": GOLDEN_FILE,
         }
@@ -199,6 +199,7 @@ def _text(model: Rice) -> dict[str, Any]:
     return {
         "text": {
             "tokenizer": TOKENIZER,
+            "max_characters": MOST_CHARACTERS,
             "max_tokens": text.max_tokens,
             "width": text.width,
             "embedding": text.embedding,

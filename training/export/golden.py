@@ -166,18 +166,19 @@ def _answers(  # noqa: PLR0917
             **speech,
         }
     )
-    said = {"speech_embedding": speech["speech_embedding"][0]} if speech else {}
-    logits, *text = graphs["matcher"](
+    [logits] = graphs["matcher"](
         {
             "match_state": match_state,
             "keys": keys[0],
             "values": values[0],
             "token_mask": token_mask[0],
-            **said,
         }
     )
+    text = {}
+    if titles:
+        text["text"] = titles["title_embedding"] @ speech["speech_embedding"][0]
     return {
-        **({"text": text[0]} if text else {}),
+        **text,
         "embedding": embedding,
         "match_state": match_state,
         "clip_embedding": clip_embedding[0],

@@ -79,33 +79,19 @@ class MatcherGraph(nn.Module):
     def __init__(self, model: Rice) -> None:
         super().__init__()
         self.decoder = model.decoder
+        self.width = model.config.token_width
 
     def forward(
         self, match_state: Tensor, keys: Tensor, values: Tensor, token_mask: Tensor
     ) -> Tensor:
-        """Match states [K,D] against one clip, [L,D], [L,D], bool [L] -> logits [K]."""
-        logits = self.decoder.match(match_state[None], keys[None], values[None], token_mask[None])
+        """Match states [K,D] against one clip, [L,D], [L,D], bool [L] -> logits [K].
+
+        Of a model that reads, states are [K,D+Et]: their end, the title's embedding, is compared
+        with the speech's outside.
+        """
+        states = match_state[None, :, : self.width]
+        logits = self.decoder.match(states, keys[None], values[None], token_mask[None])
         return logits[0]
-
-
-class ReadingMatcherGraph(MatcherGraph):
-    """Of a model that reads: match states end in their title's embedding."""
-
-    def __init__(self, model: Rice, text: TextConfig) -> None:
-        super().__init__(model)
-        self.lengths = [model.config.token_width, text.embedding]
-
-    def forward(  # type: ignore[override]
-        self,
-        match_state: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        token_mask: Tensor,
-        speech_embedding: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """[K,D+Et], [L,D], [L,D], bool [L], [Et] -> logits [K], cosines of the texts [K]."""
-        state, title = match_state.split(self.lengths, dim=-1)
-        return super().forward(state, keys, values, token_mask), title @ speech_embedding
 
 
 class TextEncoderGraph(nn.Module):
@@ -221,7 +207,18 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
             ),
             shares_weights=True,
         ),
-        _matcher(model, (keys, values, token_mask)),
+        GraphSpec(
+            "matcher",
+            MatcherGraph(model),
+            (
+                TensorSpec("match_state", "float32", ("candidates", state)),
+                keys,
+                values,
+                token_mask,
+            ),
+            (TensorSpec("logit", "float32", ("candidates",)),),
+            shares_weights=False,
+        ),
         GraphSpec(
             "explainer",
             ExplainerGraph(model),
@@ -259,23 +256,6 @@ def _text_inputs(
     )
 
 
-def _matcher(model: Rice, clip: tuple[TensorSpec, ...]) -> GraphSpec:
-    text = model.config.text
-    states = TensorSpec("match_state", "float32", ("candidates", state_length(model.config)))
-    logit = TensorSpec("logit", "float32", ("candidates",))
-    if text is None:
-        return GraphSpec(
-            "matcher", MatcherGraph(model), (states, *clip), (logit,), shares_weights=False
-        )
-    return GraphSpec(
-        "matcher",
-        ReadingMatcherGraph(model, text),
-        (states, *clip, TensorSpec("speech_embedding", "float32", (text.embedding,))),
-        (logit, TensorSpec("text", "float32", ("candidates",))),
-        shares_weights=False,
-    )
-
-
 def _text_encoder(tower: nn.Module, text: TextConfig) -> GraphSpec:
     return GraphSpec(
         "text_encoder",
@@ -285,8 +265,8 @@ def _text_encoder(tower: nn.Module, text: TextConfig) -> GraphSpec:
             TensorSpec("mask", "bool", ("batch", "words")),
         ),
         (
-            TensorSpec("tokens", "float32", ("batch", "words", text.width)),
-            TensorSpec("embedding", "float32", ("batch", text.embedding)),
+            TensorSpec("word_tokens", "float32", ("batch", "words", text.width)),
+            TensorSpec("text_embedding", "float32", ("batch", text.embedding)),
         ),
         shares_weights=False,
     )
