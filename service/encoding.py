@@ -32,7 +32,7 @@ class PictureModel(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
-    def encode_pictures(self, pictures: Pixels) -> PictureFeatures: ...
+    def encode_pictures(self, pictures: Pixels, titles: Sequence[str] = ()) -> PictureFeatures: ...
 
 
 class Encoder:
@@ -54,10 +54,12 @@ class Encoder:
 
         Raises InferenceError.
         """
-        features = self._model.encode_pictures(np.stack(pixels))
+        pictures = tuple(picture for record in records for picture in pictures_of(record))
+        titles = [picture.title or "" for picture in pictures]
+        features = self._model.encode_pictures(np.stack(pixels), titles)
         return Entries(
             records[0].shop_id,
-            tuple(picture for record in records for picture in pictures_of(record)),
+            pictures,
             features.embedding,
             features.match_state,
         )

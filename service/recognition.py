@@ -41,11 +41,13 @@ class ClipModel(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
-    def encode_clip(self, frames: Pixels) -> ClipFeatures: ...
+    def encode_clip(self, frames: Pixels, speech: str = "") -> ClipFeatures: ...
 
     def match(self, states: Vectors, clip: ClipFeatures) -> Vectors: ...
 
-    def explain(self, picture: Pixels, clip: ClipFeatures) -> Vectors: ...
+    def match_text(self, states: Vectors, clip: ClipFeatures) -> Vectors | None: ...
+
+    def explain(self, picture: Pixels, clip: ClipFeatures, title: str = "") -> Vectors: ...
 
 
 class Decoder(Protocol):
@@ -68,6 +70,7 @@ class Query:
     clip: bytes | None = None
     pictures: tuple[bytes, ...] = ()
     explain: bool = False
+    speech: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class RankedProduct:
     score: float
     coarse: float  # cosine of the clip's and the picture's embeddings
     match: float  # the matcher's logit
+    text: float | None  # cosine of speech and title, 0 without a title; None without speech
     confidence: float
 
 
@@ -145,12 +149,13 @@ class Recognizer:
         with watch.stage("decode"):
             frames = self._frames(query)
         with watch.stage("encode"):
-            clip = self._model.encode_clip(frames.pixels)
+            clip = self._model.encode_clip(frames.pixels, query.speech)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
             logits = self._model.match(candidates.states, clip)
-            ranked = rank(candidates, logits, self._model.manifest)
+            text = self._model.match_text(candidates.states, clip)
+            ranked = rank(candidates, logits, self._model.manifest, text)
         explanation = None
         if query.explain and ranked:
             explanation = self._explain(query.shop_id, ranked[0].picture, clip, watch)
@@ -195,16 +200,22 @@ class Recognizer:
             logger.warning("an answer goes without its explanation: %s", error)
             return None
         with watch.stage("encode"):
-            attention = self._model.explain(pixels, clip)[0]
+            attention = self._model.explain(pixels, clip, picture.title or "")[0]
         side = isqrt(dims.patches)
-        patches = attention.reshape(-1, 1 + dims.patches)[:, 1:]
+        frames = len(attention) // (1 + dims.patches)  # the rest is of speech
+        patches = attention[: frames * (1 + dims.patches)].reshape(frames, -1)[:, 1:]
         return Explanation(picture, patches.reshape(-1, side, side).astype(np.float64))
 
 
-def rank(candidates: Candidates, logits: Vectors, manifest: Manifest) -> list[RankedProduct]:
-    """Products by their best picture's score, best first; logits [K] of the K candidates."""
+def rank(
+    candidates: Candidates, logits: Vectors, manifest: Manifest, text: Vectors | None = None
+) -> list[RankedProduct]:
+    """Products by their best picture's score, best first; logits [K] of the K candidates, and
+    cosines of speech and titles where something is said."""
     fusion = manifest.fusion
     scores = fusion.coarse * candidates.cosines.astype(np.float64) + fusion.match * logits
+    if text is not None:
+        scores += (fusion.text or 0.0) * text
     if not np.isfinite(scores).all():
         raise InferenceError("the model gave scores that are not finite numbers")
     best = _best_pictures(candidates.pictures, scores)
@@ -215,6 +226,7 @@ def rank(candidates: Candidates, logits: Vectors, manifest: Manifest) -> list[Ra
             score=float(scores[row]),
             coarse=float(candidates.cosines[row]),
             match=float(logits[row]),
+            text=None if text is None else float(text[row]),
             confidence=float(confidence),
         )
         for row, confidence in zip(best, sure, strict=True)

@@ -12,6 +12,7 @@ from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
 from service.errors import InferenceError, NotReadyError
+from service.inference.bundle import Manifest
 from service.parts import Service
 
 router = APIRouter(tags=["health"])
@@ -57,6 +58,7 @@ async def info(request: Request, key: Caller) -> Info:
             "precision": manifest.precision,
             "dims": manifest.dims.model_dump(),
             "calibration": manifest.calibration.model_dump(),
+            "text": _text(manifest),
             "metrics": dict(manifest.metrics),
         },
         inference={
@@ -102,6 +104,14 @@ async def metrics(request: Request) -> Response:
         telemetry.hot_shop_lookups.totals = {"hit": shops.hits, "miss": shops.misses}
     body, content_type = telemetry.exposition(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
+
+
+def _text(manifest: Manifest) -> dict[str, int | str] | None:
+    """How much of a title, or of speech, is read; None: nothing is."""
+    if manifest.text is None:
+        return None
+    text = manifest.text
+    return {"characters": text.max_characters, "tokens": text.max_tokens, "kept": "the beginning"}
 
 
 async def _redis_is_up(service: Service) -> bool:

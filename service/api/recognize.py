@@ -35,7 +35,11 @@ class RecognizeFields(BaseModel):
     top_k: Annotated[int, Field(ge=1, le=100, description="candidates in the answer")] = 5
     explain: Annotated[bool, Field(description="also say where in the clip it was seen")] = False
     speech: Annotated[
-        str | None, Field(description="what is being said; only with a text encoder in the bundle")
+        str | None,
+        Field(
+            description="what is being said, in any script; only with a text encoder in the bundle."
+            " `/info` tells how much of it, from its beginning, is read"
+        ),
     ] = None
 
 
@@ -72,7 +76,7 @@ async def recognize(request: Request, key: Recognizing) -> Response:
             service.settings.body_timeout_s,
         )
         key.check_shop(form.fields.shop_id)
-        query = _query(form)
+        query = _query(form, reads=serving.model.manifest.text is not None)
         watch = Stopwatch()
         admitted = time.perf_counter()
 
@@ -106,8 +110,8 @@ async def recognize(request: Request, key: Recognizing) -> Response:
     return Response(answer.json_body(), headers=headers, media_type="application/json")
 
 
-def _query(form: Form[RecognizeFields]) -> Query:
-    if form.fields.speech is not None:
+def _query(form: Form[RecognizeFields], *, reads: bool) -> Query:
+    if form.fields.speech is not None and not reads:
         raise TextUnsupportedError(
             "this bundle has no text encoder; send the clip without speech", pointer="/speech"
         )
@@ -121,4 +125,5 @@ def _query(form: Form[RecognizeFields]) -> Query:
         clip=clips[0] if clips else None,
         pictures=pictures,
         explain=form.fields.explain,
+        speech=form.fields.speech or "",
     )

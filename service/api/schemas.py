@@ -33,7 +33,9 @@ class Decision(BaseModel):
 class Scores(BaseModel):
     coarse: float = Field(description="cosine of the clip's and the picture's embeddings")
     match: float = Field(description="logit of the pairwise matcher")
-    text: float | None = Field(description="of speech and title; null without a text encoder")
+    text: float | None = Field(
+        description="cosine of speech and title, 0 without a title; null where nothing is said"
+    )
 
 
 class Candidate(BaseModel):
@@ -53,7 +55,7 @@ class Candidate(BaseModel):
             title=picture.title,
             confidence=ranked.confidence,
             score=ranked.score,
-            scores=Scores(coarse=ranked.coarse, match=ranked.match, text=None),
+            scores=Scores(coarse=ranked.coarse, match=ranked.match, text=ranked.text),
             image_id=picture.image_id,
             image_url=image_url(shop_id, picture.product_id, picture.image_id),
         )

@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -45,13 +45,12 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, values: Any) -> Any:
-        """What is not there is left out."""
-        if isinstance(values, dict) and None in values.values():
-            raise ValueError("null: leave it out")
-        return values
+    @model_validator(mode="after")
+    def _without_nulls(self) -> Self:
+        for name in self.model_fields_set:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is null: what is not there is left out")
+        return self
 
 
 class ModelInfo(Document):
@@ -167,7 +166,8 @@ def fingerprint(manifest: Manifest) -> str:
     """The 12 hex digits that end a bundle's id: of its files, and of what is decided with them.
 
     sha256 over the sorted lines of `sha256sum FILES`, then preprocessing, fusion, calibration and,
-    where there is one, text as compact, sorted JSON. So an answer's `bundle` says all that its scores depend on.
+    where there is one, text as compact, sorted JSON. So an answer's `bundle` says all that its
+    scores depend on.
     """
     lines = sorted(f"{info.sha256}  {name}\n" for name, info in manifest.files.items())
     settings = manifest.model_dump(

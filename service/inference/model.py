@@ -1,6 +1,6 @@
 """The model as the service calls it: pictures and clips in, vectors and match logits out.
 
-Knows the four graphs of a bundle and how they belong together; not where pixels come from, nor
+Knows the graphs of a bundle and how they belong together; not where pixels come from, nor
 what is done with scores.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from service.inference.batcher import Batcher, Kind
-from service.inference.bundle import Bundle, Manifest
+from service.inference.bundle import Bundle, Manifest, Text
 from service.inference.golden import verify_golden
 from service.inference.graphs import Graphs
-from service.inference.session import Session
+from service.inference.session import Array, Session
+from service.inference.texts import TextFeatures, TextReader
 from service.settings import InferenceSettings
 from service.telemetry import Telemetry
 
@@ -38,12 +40,23 @@ class PictureFeatures:
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """A clip of L = frames * (1 + patches) tokens."""
+    """A clip of L = frames * (1 + patches) tokens; of a model that reads, one more at the end."""
 
     embedding: Floats  # [E], L2
     keys: Floats  # [L,D]
     values: Floats  # [L,D]
     token_mask: Mask  # [L], True takes part
+    speech: Floats | None = None  # [Et], L2; None where nothing is said, or the model does not read
+
+
+class _Pictures(NamedTuple):
+    pixels: Pixels  # [B,S,S,3]
+    titles: TextFeatures | None
+
+
+class _Clip(NamedTuple):
+    frames: Pixels  # [F,S,S,3]
+    speech: TextFeatures | None
 
 
 class Model:
@@ -64,6 +77,8 @@ class Model:
         self.manifest: Manifest = bundle.manifest
         self._graphs = Graphs(partial(_open_sessions, bundle, settings), self._try)
         self.providers: list[str] = self._graphs.providers
+        text = bundle.manifest.text
+        self._reader = None if text is None else TextReader(bundle, text, self._graphs.run_batch)
         self._batcher = batcher or Batcher(Telemetry(), wait_s=settings.batch_wait_ms / 1e3)
         self._pictures = Kind("image_encoder", PICTURES_A_RUN, self._encode_pictures)
         self._clips = Kind("clip_encoder", settings.clips_a_run, self._encode_clips)
@@ -93,28 +108,34 @@ class Model:
         for batch in WARM_BATCHES:
             pictures = self.encode_pictures(np.zeros((batch, size, size, 3), np.uint8))
         for clips in range(1, self._clips.most_rows + 1):
-            [clip, *_] = self._encode_clips([np.zeros((frames, size, size, 3), np.uint8)] * clips)
+            blank = _Clip(np.zeros((frames, size, size, 3), np.uint8), self._read(["warm"]))
+            [clip, *_] = self._encode_clips([blank] * clips)
         self.match(pictures.match_state, clip)
         self.explain(np.zeros((size, size, 3), np.uint8), clip)
 
-    def encode_pictures(self, pictures: Pixels) -> PictureFeatures:
-        """uint8 [B,S,S,3], any B -> embeddings and match states."""
+    def encode_pictures(self, pictures: Pixels, titles: Sequence[str] = ()) -> PictureFeatures:
+        """uint8 [B,S,S,3], any B, and their products' titles -> embeddings and match states.
+
+        A title that is "" is none; a model that does not read takes no notice of them.
+        """
         size, dims = self.manifest.dims.image_size, self.manifest.dims
         _check("pictures", pictures, np.uint8, (None, size, size, 3))
         embedding = np.empty((len(pictures), dims.embedding), np.float32)
         match_state = np.empty((len(pictures), dims.match_state), np.float32)
         for part in _parts(len(pictures), PICTURES_A_RUN):
-            features = self._batcher.run(self._pictures, pictures[part], len(pictures[part]))
+            item = _Pictures(pictures[part], self._read((titles or [""] * len(pictures))[part]))
+            features = self._batcher.run(self._pictures, item, len(item.pixels))
             embedding[part], match_state[part] = features.embedding, features.match_state
         return PictureFeatures(embedding, match_state)
 
-    def encode_clip(self, frames: Pixels) -> ClipFeatures:
-        """uint8 [F,S,S,3], 1 <= F <= dims.frames -> one clip's embedding, keys and values."""
+    def encode_clip(self, frames: Pixels, speech: str = "") -> ClipFeatures:
+        """uint8 [F,S,S,3], 1 <= F <= dims.frames, and what is said -> one clip's embedding, keys
+        and values. A model that does not read takes no notice of speech."""
         dims = self.manifest.dims
         _check("frames", frames, np.uint8, (None, dims.image_size, dims.image_size, 3))
         if not 1 <= len(frames) <= dims.frames:
             raise ValueError(f"a clip has 1 to {dims.frames} frames, not {len(frames)}")
-        return self._batcher.run(self._clips, frames)
+        return self._batcher.run(self._clips, _Clip(frames, self._read([speech])))
 
     def match(self, states: Floats, clip: ClipFeatures) -> Floats:
         """Match states [K,D], any K, against one clip -> logits [K]."""
@@ -128,7 +149,14 @@ class Model:
             )
         return logits
 
-    def explain(self, picture: Pixels, clip: ClipFeatures) -> Floats:
+    def match_text(self, states: Floats, clip: ClipFeatures) -> Floats | None:
+        """Cosines [K] of speech and titles, 0 where there is no title; None without speech."""
+        if clip.speech is None:
+            return None
+        cosines: Floats = states[:, -len(clip.speech) :] @ clip.speech
+        return cosines
+
+    def explain(self, picture: Pixels, clip: ClipFeatures, title: str = "") -> Floats:
         """uint8 [S,S,3] -> where each picture token looks in the clip, [1+patches, L].
 
         Row 0 is the class token's, the one that the match logit is made of; rows sum to 1.
@@ -136,59 +164,127 @@ class Model:
         size = self.manifest.dims.image_size
         _check("picture", picture, np.uint8, (size, size, 3))
         [attention] = self._graphs.run(
-            "explainer", pictures=picture[None], keys=clip.keys, token_mask=clip.token_mask
+            "explainer",
+            pictures=picture[None],
+            keys=clip.keys,
+            token_mask=clip.token_mask,
+            **_of_titles([self._read([title])]),
         )
         explanation: Floats = attention[0]
         return explanation
 
-    def _encode_pictures(self, of_callers: Sequence[Pixels]) -> list[PictureFeatures]:
-        """What each of them asked for, [B,S,S,3], run as one batch."""
-        pictures = of_callers[0] if len(of_callers) == 1 else np.concatenate(of_callers)
-        outputs = self._graphs.run_batch("image_encoder", {"pictures": pictures})
-        ends = np.cumsum([len(part) for part in of_callers])[:-1]
+    def _read(self, texts: Sequence[str]) -> TextFeatures | None:
+        return None if self._reader is None else self._reader.read(texts)
+
+    def _encode_pictures(self, of_callers: Sequence[_Pictures]) -> list[PictureFeatures]:
+        """What each of them asked for, run as one batch."""
+        pixels = [part.pixels for part in of_callers]
+        pictures = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+        titles = _of_titles([part.titles for part in of_callers])
+        outputs = self._graphs.run_batch("image_encoder", {"pictures": pictures, **titles})
+        ends = np.cumsum([len(part) for part in pixels])[:-1]
         parts = (np.split(output, ends) for output in outputs)
         return [PictureFeatures(*features) for features in zip(*parts, strict=True)]
 
-    def _encode_clips(self, clips: Sequence[Pixels]) -> list[ClipFeatures]:
-        """Clips [F,S,S,3] run as one batch: the shorter ones are padded, and masked there."""
-        lengths = [len(clip) for clip in clips]
-        frames = np.zeros((len(clips), max(lengths), *clips[0].shape[1:]), np.uint8)
+    def _encode_clips(self, clips: Sequence[_Clip]) -> list[ClipFeatures]:
+        """Clips run as one batch: the shorter ones are padded, and masked there."""
+        lengths = [len(clip.frames) for clip in clips]
+        frames = np.zeros((len(clips), max(lengths), *clips[0].frames.shape[1:]), np.uint8)
         frame_mask = np.zeros(frames.shape[:2], np.bool_)
         for row, clip in enumerate(clips):
-            frames[row, : len(clip)] = clip
-            frame_mask[row, : len(clip)] = True
+            frames[row, : len(clip.frames)] = clip.frames
+            frame_mask[row, : len(clip.frames)] = True
         patches = self.manifest.dims.patches
         batch = {
             "frames": frames,
             "frame_mask": frame_mask,
             "patch_mask": np.ones((*frame_mask.shape, patches), np.bool_),
+            **_of_speech([clip.speech for clip in clips]),
         }
         outputs = zip(*self._graphs.run_batch("clip_encoder", batch), strict=True)
+        shown, most = [length * (1 + patches) for length in lengths], max(lengths) * (1 + patches)
         return [
-            ClipFeatures(embedding, *(of_tokens[: length * (1 + patches)] for of_tokens in rest))
-            for length, (embedding, *rest) in zip(lengths, outputs, strict=True)
+            ClipFeatures(
+                embedding,
+                _without(keys, padding=slice(tokens, most)),
+                _without(values, padding=slice(tokens, most)),
+                _without(token_mask, padding=slice(tokens, most)),
+                _said(clip.speech),
+            )
+            for clip, tokens, (embedding, keys, values, token_mask) in zip(
+                clips, shown, outputs, strict=True
+            )
         ]
 
     def _try(self, sessions: Mapping[str, Session]) -> None:
         """The largest run that serving is made of, and the one that indexing is made of."""
         dims = self.manifest.dims
         size, frames = dims.image_size, dims.frames
-        sessions["image_encoder"].run(pictures=np.zeros((1, size, size, 3), np.uint8))
+        silent = [None if self.manifest.text is None else _silence(self.manifest.text)]
+        sessions["image_encoder"].run(
+            pictures=np.zeros((1, size, size, 3), np.uint8), **_of_titles(silent)
+        )
         sessions["clip_encoder"].run(
             frames=np.zeros((1, frames, size, size, 3), np.uint8),
             frame_mask=np.ones((1, frames), np.bool_),
             patch_mask=np.ones((1, frames, dims.patches), np.bool_),
+            **_of_speech(silent),
         )
 
 
 def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:
     graphs = bundle.manifest.graphs
     sharing = ("image_encoder", "clip_encoder", "explainer")  # one network, one weights file
-    alone = ("matcher",)
+    alone = ("matcher",) if graphs.text_encoder is None else ("matcher", "text_encoder")
     return {
         name: Session(bundle.path, getattr(graphs, name), settings, shares_weights=name in sharing)
         for name in (*sharing, *alone)
     }
+
+
+def _silence(text: Text) -> TextFeatures:
+    return TextFeatures(
+        np.zeros((1, 1, text.width), np.float32),
+        np.zeros((1, 1), np.bool_),
+        np.zeros((1, text.embedding), np.float32),
+    )
+
+
+def _of_titles(of_callers: Sequence[TextFeatures | None]) -> dict[str, Array]:
+    """What graphs take of titles; nothing where the model does not read."""
+    titles = [title for title in of_callers if title is not None]
+    if not titles:
+        return {}
+    return {
+        "title_embedding": np.concatenate([title.embedding for title in titles]),
+        "has_title": np.concatenate([title.there for title in titles]),
+    }
+
+
+def _of_speech(of_clips: Sequence[TextFeatures | None]) -> dict[str, Array]:
+    """The same of speech, a text a clip, padded to the longest."""
+    speech = [said for said in of_clips if said is not None]
+    if not speech:
+        return {}
+    longest = max(said.mask.shape[1] for said in speech)
+    tokens = np.zeros((len(speech), longest, speech[0].tokens.shape[2]), np.float32)
+    mask = np.zeros((len(speech), longest), np.bool_)
+    for row, said in enumerate(speech):
+        words = said.mask.shape[1]
+        tokens[row, :words], mask[row, :words] = said.tokens[0], said.mask[0]
+    embedding = np.concatenate([said.embedding for said in speech])
+    return {"speech_tokens": tokens, "speech_mask": mask, "speech_embedding": embedding}
+
+
+def _said(speech: TextFeatures | None) -> Floats | None:
+    return speech.embedding[0] if speech is not None and speech.mask.any() else None
+
+
+def _without(of_tokens: Array, padding: slice) -> Array:
+    """Tokens [L,...] but for padded frames'; what comes after these, of speech, stays."""
+    if padding.stop == len(of_tokens):
+        return of_tokens[: padding.start]
+    return np.concatenate([of_tokens[: padding.start], of_tokens[padding.stop :]])
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

@@ -44,6 +44,13 @@ MANIFEST: dict[str, Any] = {
     "golden": "golden.json",
 }
 
+TEXT = {
+    "tokenizer": "tokenizer.json",
+    "max_characters": 4000,
+    "max_tokens": 64,
+    "width": 32,
+    "embedding": 24,
+}
 GONE = object()
 
 ACCEPTED: list[tuple[str, Any]] = [
@@ -58,6 +65,10 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("graphs/matcher/inputs", []),
     ("graphs/matcher/inputs/0/shape", []),
     ("bundle_id", "r-0123456789ab"),
+    ("text", TEXT),
+    ("fusion/text", 0.5),
+    ("graphs/text_encoder", GRAPH),
+    ("graphs/matcher/inputs/0/dtype", "int64"),
 ]
 REFUSED: list[tuple[str, Any]] = [
     *((name, GONE) for name in MANIFEST),
@@ -66,6 +77,14 @@ REFUSED: list[tuple[str, Any]] = [
     *((f"calibration/{name}", GONE) for name in MANIFEST["calibration"]),
     *((f"preprocessing/{name}", GONE) for name in MANIFEST["preprocessing"]),
     *((f"preprocessing/{name}", "other") for name in MANIFEST["preprocessing"]),
+    *(("text", {key: value for key, value in TEXT.items() if key != name}) for name in TEXT),
+    ("text", None),
+    ("text", TEXT | {"max_tokens": 0}),
+    ("text", TEXT | {"tokenizer": "../tokenizer.json"}),
+    ("text", TEXT | {"surplus": 1}),
+    ("fusion/text", -1),
+    ("fusion/text", None),
+    ("graphs/text_encoder", None),
     ("surplus", 1),
     ("dims/surplus", 1),
     ("graphs/detector", GRAPH),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -45,15 +45,16 @@ class FakeModel:
             dims=SimpleNamespace(
                 image_size=SIZE, patches=PATCHES, frames=FRAMES, embedding=3, match_state=3
             ),
-            fusion=SimpleNamespace(coarse=1.0, match=0.5),
+            fusion=SimpleNamespace(coarse=1.0, match=0.5, text=None),
+            text=None,
             calibration=SimpleNamespace(temperature=0.1, none_logit=2.0, threshold=0.5),
         )
 
-    def encode_pictures(self, pictures: np.ndarray) -> PictureFeatures:
+    def encode_pictures(self, pictures: np.ndarray, titles: Sequence[str] = ()) -> PictureFeatures:
         means = pictures.reshape(len(pictures), -1, 3).mean(1).astype(np.float32) / 255
         return PictureFeatures(means / np.linalg.norm(means, axis=1, keepdims=True), means)
 
-    def encode_clip(self, frames: np.ndarray) -> ClipFeatures:
+    def encode_clip(self, frames: np.ndarray, speech: str = "") -> ClipFeatures:
         features = self.encode_pictures(frames)
         mean = features.embedding.mean(0)
         tokens = np.repeat(features.match_state, 1 + PATCHES, 0)
@@ -64,7 +65,10 @@ class FakeModel:
     def match(self, states: np.ndarray, clip: ClipFeatures) -> np.ndarray:
         return -np.abs(states - clip.values.mean(0)).sum(1).astype(np.float32)
 
-    def explain(self, picture: np.ndarray, clip: ClipFeatures) -> np.ndarray:
+    def match_text(self, states: np.ndarray, clip: ClipFeatures) -> None:
+        return None
+
+    def explain(self, picture: np.ndarray, clip: ClipFeatures, title: str = "") -> np.ndarray:
         length = len(clip.keys)
         return np.arange((1 + PATCHES) * length, dtype=np.float32).reshape(1 + PATCHES, length)
 
