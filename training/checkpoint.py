@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.configs import Recipe, recipe_from_dict
+from training.configs import AnyRecipe, DetectorRecipe, Recipe, recipe_from_dict
 from training.models.build import build_model
+from training.models.detector import ClipDetector
 from training.models.rice import Rice
 
 # Fields that recipes did not have at first, and what was done before there were any.
@@ -30,17 +31,21 @@ class CheckpointError(Exception):
     """A checkpoint cannot be read or does not fit; the message says which and why."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    recipe: Recipe
-    tensors: dict[str, Tensor]  # prefixed: "model." is what is evaluated and exported
-    state: dict[str, Any]  # numbers: step, best, ...
-    tokenizer: str | None = None  # tokenizer.json, of a model that reads text
+class _Tensors:
+    tensors: dict[str, Tensor]
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of one group, without its prefix."""
         start = prefix + "."
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+@dataclass(frozen=True)
+class Checkpoint(_Tensors):
+    recipe: Recipe
+    tensors: dict[str, Tensor]  # prefixed: "model." is what is evaluated and exported
+    state: dict[str, Any]  # numbers: step, best, ...
+    tokenizer: str | None = None  # tokenizer.json, of a model that reads text
 
     def model(self) -> Rice:
         """The model, in evaluation mode."""
@@ -49,18 +54,48 @@ class Checkpoint:
         return model.eval()
 
 
+@dataclass(frozen=True)
+class DetectorCheckpoint(_Tensors):
+    """The same of a detector; its state also has the `threshold` that scores are judged by."""
+
+    recipe: DetectorRecipe
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def detector(self) -> ClipDetector:
+        """The model, in evaluation mode."""
+        model = ClipDetector(self.recipe.model)
+        model.load_state_dict(self.group("model"))
+        return model.eval()
+
+
+AnyCheckpoint = Checkpoint | DetectorCheckpoint
+
+
+def checkpoint_of(
+    recipe: AnyRecipe,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    tokenizer: str | None = None,
+) -> AnyCheckpoint:
+    """Of the recipe's kind."""
+    if isinstance(recipe, DetectorRecipe):
+        return DetectorCheckpoint(recipe, tensors, state)
+    return Checkpoint(recipe, tensors, state, tokenizer)
+
+
 def of_model(recipe: Recipe, model: Rice, tokenizer: str | None = None) -> Checkpoint:
     """A model that no run has trained yet; `model` is the recipe's."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0}, tokenizer)
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: Path, checkpoint: AnyCheckpoint) -> None:
     metadata = {
         "recipe": json.dumps(checkpoint.recipe.to_dict()),
         "state": json.dumps(checkpoint.state),
     }
-    if checkpoint.tokenizer is not None:
+    if isinstance(checkpoint, Checkpoint) and checkpoint.tokenizer is not None:
         metadata["tokenizer"] = checkpoint.tokenizer
     temporary = path.with_suffix(".partial")
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
@@ -69,12 +104,28 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
+    """Of RICE. Raises CheckpointError."""
+    kept = load_any(path)
+    if not isinstance(kept, Checkpoint):
+        raise CheckpointError(f"{path} is of a detector: {kept.recipe.name}")
+    return kept
+
+
+def load_detector(path: Path) -> DetectorCheckpoint:
+    """Raises CheckpointError."""
+    kept = load_any(path)
+    if not isinstance(kept, DetectorCheckpoint):
+        raise CheckpointError(f"{path} is of no detector: {kept.recipe.name}")
+    return kept
+
+
+def load_any(path: Path) -> AnyCheckpoint:
     """Raises CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(
+        return checkpoint_of(
             recipe_from_dict(_completed(json.loads(metadata["recipe"]))),
             tensors,
             json.loads(metadata["state"]),
@@ -90,6 +141,8 @@ def load(path: Path) -> Checkpoint:
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe of any age, with what it left unsaid."""
+    if recipe.get("task") == "detection":
+        return recipe
     return {**BEFORE, **recipe, "model": {**MODEL_BEFORE, **recipe["model"]}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 import typer
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training import checkpoint, distributed, engine
-from training.configs import Compute, Layout, Precision, Recipe, Source
+from training.configs import AnyRecipe, Compute, Layout, Precision, Recipe, Source
 from training.data import commands as data_commands
 from training.data.clip_sets import ClipSet
 from training.data.errors import DataError
@@ -24,9 +24,10 @@ from training.data.queries import QuerySet
 from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.eager import eager
-from training.evaluation import ablation, protocol
+from training.evaluation import ablation, detection, protocol
 from training.evaluation.attention import attention_of_patches, draw_attention, examples
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
+from training.evaluation.detection_picture import draw_examples
 from training.evaluation.metrics import Accuracy, by_group, intervals
 from training.evaluation.scorers import BundleError, BundleScorer, Scorer, TorchScorer
 from training.export.bundle import export_bundle
@@ -35,7 +36,7 @@ from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
 from training.progress import progress_bars
-from training.recipes import RECIPES
+from training.recipes import ALL_RECIPES, RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.add_typer(model_commands.app)
@@ -52,12 +53,15 @@ PROTOCOLS = {
     "lpr750k": "each clip against the pictures of its own livestream's shop",
     "movingfashion": "each video against all products",
 }
+RecipeKind = TypeVar("RecipeKind", Recipe, AnyRecipe)
 SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
 
 
 @app.command()
 def fit(  # noqa: PLR0917 - typer reads the options off the signature
-    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help=f"{', '.join(ALL_RECIPES)}.")
+    ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
@@ -88,13 +92,15 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
 
     On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
     """
-    recipe = _recipe(recipe_name, steps)
+    recipe = _any_recipe(recipe_name, steps)
     if start is not None and (encoder is not None or text is not None):
         raise _fail("--start brings all weights: give one of --start and --encoder or --text")
-    begin = None if start is None else _load(start)
+    begin = None if start is None else _load_any(start)
     compute = _compute(precision, chunk, checkpointing)
     folders = _folders_of(recipe, data)
     if encoder is not None or text is not None:
+        if not isinstance(recipe, Recipe):
+            raise _fail(f"{recipe.name} has no encoder of CLIP's and reads no text")
         begin = model_commands.begun(recipe, encoder, text)
         recipe = begin.recipe
     _check_tower(recipe, begin)
@@ -129,7 +135,7 @@ class _Opened(NamedTuple):
     val: PhotographSet | QuerySet
 
 
-def _open(recipe: Recipe, folders: dict[str, Path], bars: Progress) -> _Opened:
+def _open(recipe: AnyRecipe, folders: dict[str, Path], bars: Progress) -> _Opened:
     with distributed.first_alone():
         return _Opened(
             {s.name: _training(recipe, s, folders[s.name], bars) for s in recipe.sources},
@@ -138,14 +144,14 @@ def _open(recipe: Recipe, folders: dict[str, Path], bars: Progress) -> _Opened:
 
 
 def _fitted(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     opened: _Opened,
     out: Path,
     bars: Progress,
     *,
     device: torch.device,
     compute: Compute,
-    begin: checkpoint.Checkpoint | None = None,
+    begin: checkpoint.AnyCheckpoint | None = None,
 ) -> Path:
     """Trains, told by a bar; returns the best checkpoint."""
     task = bars.add_task(recipe.name, total=recipe.schedule.steps)
@@ -255,18 +261,60 @@ def evaluate(
     data: DataOption,
     split: Annotated[str, typer.Option(help="val or test.")] = "val",
     takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of a detector: only patches of what it finds take part."),
+    ] = None,
 ) -> None:
     """Score a checkpoint, or a bundle as it is served: R@1, 5 and 10 with 95 % intervals.
 
     A checkpoint's fusion weight is chosen on val; a bundle has its own.
     """
+    boxes = None if detector is None else _detected_boxes(detector)
     if path.is_dir():
         bundle = _bundle(path)
         fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
-        scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes)
+        scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes, boxes)
     else:
-        fusion, _, scores = _assess(_load(path), data, split, takes)
+        fusion, _, scores = _assess(_load(path), data, split, takes, boxes)
     _tell(scores, fusion)
+
+
+def _detected_boxes(path: Path) -> protocol.Boxes:
+    kept = _load_detector(path)
+    detector, threshold = kept.detector(), kept.state["threshold"]
+    return lambda frames: detection.intended_boxes(detector, frames, threshold)
+
+
+@app.command()
+def detect(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a detector.")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="val or test.")] = "val",
+    picture: Annotated[
+        Path | None, typer.Option(help="Where hits and misses are drawn, a PNG.")
+    ] = None,
+) -> None:
+    """Score a detector of the intended product: COCO's AP and AP50, and intended accuracy."""
+    kept = _load_detector(path)
+    with progress_bars(console) as bars:
+        judged = _judging(kept.recipe, _judged_folder(kept.recipe, data), split, bars)
+        if not isinstance(judged, QuerySet):
+            raise _fail("photographs have no boxes: a detector is scored on clips")
+        task = bars.add_task("clips", total=len(judged.queries))
+        try:
+            found = detection.detect(kept.detector(), judged, done=lambda: bars.advance(task))
+        except DataError as error:
+            raise _fail(str(error)) from error
+    told = {name: round(value, 4) for name, value in detection.figures(found).items()}
+    groups = detection.by_group(found, judged)
+    console.print("  ".join(f"{name} {100 * value:.1f}" for name, value in told.items()))
+    for kind, by_name in groups.items():
+        for name, (clips, value) in by_name.items():
+            console.print(f"{kind} {name} ({clips} clips)  intended {100 * value:.1f}")
+    if picture is not None:
+        draw_examples(found, judged, kept.state["threshold"]).save(picture)
+    typer.echo(json.dumps({"clips": len(found), **told, "groups": groups}))
 
 
 def _bundle(path: Path) -> BundleScorer:
@@ -382,12 +430,16 @@ def _fusion(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
 
 
 def _assess(
-    kept: checkpoint.Checkpoint, data: list[str], split: str, takes: int
+    kept: checkpoint.Checkpoint,
+    data: list[str],
+    split: str,
+    takes: int,
+    boxes: protocol.Boxes | None = None,
 ) -> tuple[protocol.Fusion, protocol.Scores, protocol.Scores]:
     """The weights chosen on val, and the scores of val and of `split`."""
     scorer = _scorer(kept, "cpu")
-    val = _scored(kept.recipe, scorer, data, "val", protocol.VAL_TAKES)
-    return protocol.best_fusion(val), val, _scored(kept.recipe, scorer, data, split, takes)
+    val = _scored(kept.recipe, scorer, data, "val", protocol.VAL_TAKES, boxes)
+    return protocol.best_fusion(val), val, _scored(kept.recipe, scorer, data, split, takes, boxes)
 
 
 def _scorer(kept: checkpoint.Checkpoint, device: str) -> Scorer:
@@ -402,15 +454,20 @@ def _tokenizer_of(kept: checkpoint.Checkpoint) -> TextTokenizer | None:
     return TextTokenizer(kept.tokenizer, text.max_tokens)
 
 
-def _scored(
-    recipe: Recipe, model: Scorer, data: list[str], split: str, takes: int
+def _scored(  # noqa: PLR0917
+    recipe: Recipe,
+    model: Scorer,
+    data: list[str],
+    split: str,
+    takes: int,
+    boxes: protocol.Boxes | None = None,
 ) -> protocol.Scores:
     with progress_bars(console) as bars:
         judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
-        return _score(model, judged, takes, bars)
+        return _score(model, judged, takes, bars, boxes)
 
 
-def _judged_folder(recipe: Recipe, data: list[str]) -> Path:
+def _judged_folder(recipe: AnyRecipe, data: list[str]) -> Path:
     """Of the source that the recipe is judged on."""
     folder = _folders(data).get(recipe.validate_on)
     if folder is None:
@@ -419,20 +476,36 @@ def _judged_folder(recipe: Recipe, data: list[str]) -> Path:
 
 
 def _score(
-    model: Scorer, data: PhotographSet | QuerySet, takes: int, bars: Progress
+    model: Scorer,
+    data: PhotographSet | QuerySet,
+    takes: int,
+    bars: Progress,
+    boxes: protocol.Boxes | None = None,
 ) -> protocol.Scores:
     clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
     task = bars.add_task("clips", total=clips)
     try:
-        return protocol.score(model, data, takes=takes, done=lambda: bars.advance(task))
+        return protocol.score(
+            model, data, takes=takes, boxes=boxes, done=lambda: bars.advance(task)
+        )
     except DataError as error:
         raise _fail(str(error)) from error
 
 
 def _recipe(name: str, steps: int | None = None) -> Recipe:
+    """Of RICE."""
     if name not in RECIPES:
         raise _fail(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
+    return _shortened(RECIPES[name], steps)
+
+
+def _any_recipe(name: str, steps: int | None = None) -> AnyRecipe:
+    if name not in ALL_RECIPES:
+        raise _fail(f"no recipe {name!r}; there are: {', '.join(ALL_RECIPES)}")
+    return _shortened(ALL_RECIPES[name], steps)
+
+
+def _shortened(recipe: RecipeKind, steps: int | None) -> RecipeKind:
     try:
         schedule = replace(recipe.schedule, steps=steps or recipe.schedule.steps)
     except ValueError as error:
@@ -441,8 +514,23 @@ def _recipe(name: str, steps: int | None = None) -> Recipe:
 
 
 def _load(path: Path) -> checkpoint.Checkpoint:
+    """Of RICE."""
     try:
         return checkpoint.load(path)
+    except checkpoint.CheckpointError as error:
+        raise _fail(str(error)) from error
+
+
+def _load_any(path: Path) -> checkpoint.AnyCheckpoint:
+    try:
+        return checkpoint.load_any(path)
+    except checkpoint.CheckpointError as error:
+        raise _fail(str(error)) from error
+
+
+def _load_detector(path: Path) -> checkpoint.DetectorCheckpoint:
+    try:
+        return checkpoint.load_detector(path)
     except checkpoint.CheckpointError as error:
         raise _fail(str(error)) from error
 
@@ -457,7 +545,7 @@ def _folders(data: list[str]) -> dict[str, Path]:
     return named
 
 
-def _folders_of(recipe: Recipe, data: list[str]) -> dict[str, Path]:
+def _folders_of(recipe: AnyRecipe, data: list[str]) -> dict[str, Path]:
     """The folders, one for each of the recipe's sources."""
     folders = _folders(data)
     if missing := [source.name for source in recipe.sources if source.name not in folders]:
@@ -466,7 +554,7 @@ def _folders_of(recipe: Recipe, data: list[str]) -> dict[str, Path]:
 
 
 def _training(
-    recipe: Recipe, source: Source, folder: Path, bars: Progress
+    recipe: AnyRecipe, source: Source, folder: Path, bars: Progress
 ) -> PhotographSet | ClipSet:
     try:
         return open_training(source, folder, _size(recipe), _track(folder, bars))
@@ -474,20 +562,22 @@ def _training(
         raise _fail(str(error)) from error
 
 
-def _judging(recipe: Recipe, folder: Path, split: str, bars: Progress) -> PhotographSet | QuerySet:
+def _judging(
+    recipe: AnyRecipe, folder: Path, split: str, bars: Progress
+) -> PhotographSet | QuerySet:
     try:
         return open_judging(_layout(recipe), folder, split, _size(recipe), _track(folder, bars))
     except DataError as error:
         raise _fail(str(error)) from error
 
 
-def _layout(recipe: Recipe) -> Layout:
+def _layout(recipe: AnyRecipe) -> Layout:
     """Of the source that the recipe is judged on."""
     return next(s.layout for s in recipe.sources if s.name == recipe.validate_on)
 
 
-def _size(recipe: Recipe) -> int:
-    return round(recipe.model.encoder.image_size * SOURCE_MARGIN)
+def _size(recipe: AnyRecipe) -> int:
+    return round(recipe.image_size * SOURCE_MARGIN)
 
 
 def _track(folder: Path, bars: Progress) -> Track:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from training.losses import Contest
+from training.models.detector import DetectorConfig
 from training.models.encoder import STRICT
 from training.models.rice import RiceConfig
 from training.models.sgmn.model import SgmnConfig
@@ -84,7 +85,8 @@ class Schedule:
     steps: int
     warmup: int = 500
     encoder_rate: float = 1e-6
-    """0 freezes the encoder, its batch statistics included."""
+    """0 freezes the encoder, its batch statistics included. Of a detector, this is the rate of all
+    that looks at single frames, and `matching_rate` that of the temporal layers."""
     text_rate: float = 0.0
     """Of the text tower but its projection; 0 freezes it, as the paper does."""
     matching_rate: float = 1e-4
@@ -175,17 +177,14 @@ class Recipe:
     """Probability that a training clip has the speech of another product."""
     sgmn: SgmnLosses | None = None
     """Of a model that is an SGMN, and of no other."""
+    intended_boxes: bool = False
+    """Whether only patches of the intended product take part (IPD): those of annotated boxes in
+    training and validation. Frames without a box take part whole."""
     seed: int = 0
+    task: Literal["recognition"] = "recognition"
 
     def __post_init__(self) -> None:
-        names = [source.name for source in self.sources]
-        if len(set(names)) != len(names):
-            raise ValueError(f"source names repeat: {names}")
-        by_name = {source.name: source for source in self.sources}
-        if self.validate_on not in by_name:
-            raise ValueError(f"validate_on {self.validate_on!r} is none of the sources {names}")
-        if by_name[self.validate_on].layout == "pictures":
-            raise ValueError(f"source {self.validate_on} has no val split")
+        _check_sources(self.sources, self.validate_on)
         if self.hard_negatives < 1:
             raise ValueError("hard_negatives must be positive")
         if min(self.matching_weight, self.reconstruction_weight, self.text_weight) < 0:
@@ -211,10 +210,68 @@ class Recipe:
         }
         return weights if self.sgmn is None else weights | asdict(self.sgmn)
 
+    @property
+    def image_size(self) -> int:
+        return self.model.encoder.image_size
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def recipe_from_dict(values: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`; raises pydantic.ValidationError naming the wrong field."""
-    return TypeAdapter(Recipe).validate_python(values)
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """A run that trains a detector of the intended product on annotated clips."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    model: DetectorConfig
+    sources: tuple[Source, ...]
+    validate_on: str
+    """The source whose `val` split chooses the checkpoint, by intended accuracy."""
+    schedule: Schedule
+    frame_view: View = field(default_factory=View)
+    tail_cut: float = 0.0
+    """Probability that a training clip keeps only its first frames."""
+    seed: int = 0
+    task: Literal["detection"] = "detection"
+
+    def __post_init__(self) -> None:
+        _check_sources(self.sources, self.validate_on)
+        for source in self.sources:
+            if source.layout != "lpr4m":
+                raise ValueError(f"source {source.name}: layout {source.layout} has no boxes")
+            if source.frames > self.model.frames:
+                raise ValueError(f"source {source.name}: more frames than the model's")
+
+    @property
+    def image_size(self) -> int:
+        return self.model.image_size
+
+    @property
+    def picture_view(self) -> View:
+        """Pictures of products are drawn, as for any recipe, and not looked at."""
+        return self.frame_view
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+AnyRecipe = Recipe | DetectorRecipe
+
+
+def _check_sources(sources: tuple[Source, ...], validate_on: str) -> None:
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise ValueError(f"source names repeat: {names}")
+    by_name = {source.name: source for source in sources}
+    if validate_on not in by_name:
+        raise ValueError(f"validate_on {validate_on!r} is none of the sources {names}")
+    if by_name[validate_on].layout == "pictures":
+        raise ValueError(f"source {validate_on} has no val split")
+
+
+def recipe_from_dict(values: dict[str, Any]) -> AnyRecipe:
+    """The inverse of `to_dict`; raises pydantic.ValidationError naming the wrong field."""
+    kind = DetectorRecipe if values.get("task") == "detection" else Recipe
+    return TypeAdapter[AnyRecipe](kind).validate_python(values)

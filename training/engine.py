@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,26 +17,23 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.checkpoint import (
-    Checkpoint,
+    AnyCheckpoint,
     CheckpointError,
-    load,
+    checkpoint_of,
+    load_any,
     load_optimizer,
     optimizer_tensors,
     save,
 )
-from training.configs import Compute, Recipe, Schedule
+from training.configs import AnyRecipe, Compute, DetectorRecipe, Schedule
 from training.data.batches import Batch, BatchDrawer
 from training.data.clip_sets import ClipSet
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
-from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
-from training.evaluation.scorers import TorchScorer
-from training.models.build import build_model
-from training.models.rice import Rice
-from training.objective import Objective, has_unused, total_loss
 from training.progress import Board
+from training.tasks import rice_rate, task_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,13 +57,13 @@ class Progress:
 
 
 def fit(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     data: Mapping[str, PhotographSet | ClipSet],
     validation: PhotographSet | QuerySet,
     out: Path,
     *,
     device: torch.device,
-    start: Checkpoint | None = None,
+    start: AnyCheckpoint | None = None,
     compute: Compute | None = None,
     tokenizer: TextTokenizer | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
@@ -103,16 +100,17 @@ class Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         out: Path,
         device: torch.device,
-        start: Checkpoint | None = None,
+        start: AnyCheckpoint | None = None,
         compute: Compute | None = None,
     ) -> None:
         compute = compute or Compute()
         _check_chunks(recipe, compute)
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.task = task_of(recipe)
         self.compute = compute
         self.out = out
         self.device = device
@@ -121,32 +119,26 @@ class Run:
         self.last_step = recipe.schedule.steps
         self.tokenizer: TextTokenizer | None = None
         self.best = -1.0
-        self.model = build_model(recipe.model).to(device)
+        self.model = self.task.build().to(device)
         if start is not None:
-            self._begin_with(start)
+            self.task.begin(self.model, start)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged = build_model(recipe.model).to(device)
+        self.averaged = self.task.build().to(device)
         self.averaged.load_state_dict(self.model.state_dict())
-        groups, self.names = parameter_groups(self.model, recipe.schedule)
+        groups, self.names = parameter_groups(self.model, recipe.schedule, self.task.peak_rate)
         self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
-        self.model.encoder.checkpointing = compute.checkpointing
-        objective = Objective(self.model, recipe, compute.chunk)
-        self.losses = parallel(objective, device, unused=has_unused(self.model, recipe))
-
-    def _begin_with(self, start: Checkpoint) -> None:
-        if start.recipe.model != self.recipe.model:
-            raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
-        self.model.load_state_dict(start.group("model"))
+        objective = self.task.objective(self.model, compute)
+        self.losses = parallel(objective, device, unused=self.task.has_unused(self.model))
 
     @classmethod
     def resume(
-        cls, recipe: Recipe, out: Path, device: torch.device, compute: Compute
+        cls, recipe: AnyRecipe, out: Path, device: torch.device, compute: Compute
     ) -> Run | None:
         last = out / "last.safetensors"
         if not last.exists():
             return None
-        kept = load(last)
+        kept = load_any(last)
         if kept.recipe != recipe:
             raise CheckpointError(f"{last} is of another recipe; train into another folder")
         run = cls(recipe, out, device, compute=compute)
@@ -176,16 +168,13 @@ class Run:
         """Losses, and their gradients times the scaler's factor. Raises DivergedError."""
         # What is dropped, paths and weights, depends on the step and the process alone.
         torch.manual_seed(self.recipe.seed * 1_000_003 + step + (share().rank << 40))
-        self.model.train()
-        self.model.encoder.train(self.recipe.schedule.encoder_rate > 0)
-        if self.model.text is not None:
-            self.model.text.tower.backbone.train(self.recipe.schedule.text_rate > 0)
+        self.task.train_mode(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         precision = self.compute.precision
         with sdpa_kernel(attention_kernels(self.device)):
             with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
                 losses = self.losses(batch)
-            total = total_loss(losses, self.recipe)
+            total = self.task.total(losses)
             if not torch.isfinite(total):
                 raise DivergedError(f"step {step}: the loss is {total.item()}")
             self.scaler.scale(total).backward()
@@ -205,36 +194,31 @@ class Run:
 
     def validate(self, validation: PhotographSet | QuerySet, board: Board) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
-        scorer = TorchScorer(self.averaged, self.tokenizer)
-        scores = score(scorer, validation, takes=VAL_TAKES)
-        results = summary(scores, best_fusion(scores))
-        for name, result in results.items():
-            board.write(
-                {f"validation/{name}_r1": result.r1, f"validation/{name}_mrr": result.mrr},
-                self.step,
-            )
-        chosen_by = results["fused" if self.recipe.matching_weight else "coarse"].mrr
-        better = chosen_by > self.best
-        self.best = max(self.best, chosen_by)
-        checkpoint = Checkpoint(
-            self.recipe,
-            {f"model.{k}": v for k, v in self.averaged.state_dict().items()},
-            {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict()},
-            None if self.tokenizer is None else self.tokenizer.definition,
-        )
+        judged = self.task.judge(self.averaged, validation, self.tokenizer)
+        board.write({f"validation/{k}": v for k, v in judged.figures.items()}, self.step)
+        better = judged.chosen_by > self.best
+        self.best = max(self.best, judged.chosen_by)
+        tensors = {f"model.{k}": v for k, v in self.averaged.state_dict().items()}
+        state = {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict()}
+        state |= judged.state
+        tokenizer = None if self.tokenizer is None else self.tokenizer.definition
         if better:
-            save(self.out / "best.safetensors", checkpoint)
+            save(
+                self.out / "best.safetensors", checkpoint_of(self.recipe, tensors, state, tokenizer)
+            )
         for_resuming = {f"training.{k}": v for k, v in self.model.state_dict().items()}
         for_resuming |= optimizer_tensors(self.optimizer, self.names)
-        save(
-            self.out / "last.safetensors",
-            replace(checkpoint, tensors=checkpoint.tensors | for_resuming),
-        )
-        return "  ".join(f"{name}: {result}" for name, result in results.items())
+        kept = checkpoint_of(self.recipe, tensors | for_resuming, state, tokenizer)
+        save(self.out / "last.safetensors", kept)
+        return judged.told
 
 
-def _check_chunks(recipe: Recipe, compute: Compute) -> None:
+def _check_chunks(recipe: AnyRecipe, compute: Compute) -> None:
     """Raises RunError."""
+    if isinstance(recipe, DetectorRecipe):
+        if compute.chunk or compute.checkpointing:
+            raise RunError(f"{recipe.name}: a detector is trained without chunks and checkpointing")
+        return
     if compute.chunk and recipe.model.encoder.stem == "conv" and recipe.schedule.encoder_rate > 0:
         raise RunError(
             f"{recipe.name} cannot be encoded in chunks: the conv stem's batch normalisation is "
@@ -242,9 +226,9 @@ def _check_chunks(recipe: Recipe, compute: Compute) -> None:
         )
 
 
-def _check_tokenizer(recipe: Recipe, tokenizer: TextTokenizer | None) -> None:
+def _check_tokenizer(recipe: AnyRecipe, tokenizer: TextTokenizer | None) -> None:
     """Raises RunError."""
-    text = recipe.model.text
+    text = None if isinstance(recipe, DetectorRecipe) else recipe.model.text
     if text is None:
         return
     if tokenizer is None:
@@ -255,14 +239,17 @@ def _check_tokenizer(recipe: Recipe, tokenizer: TextTokenizer | None) -> None:
         )
 
 
-def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, object]], list[str]]:
+def parameter_groups(
+    model: nn.Module, schedule: Schedule, peak_rate: Callable[[str, Schedule], float] = rice_rate
+) -> tuple[list[dict[str, object]], list[str]]:
     """Encoder and new modules at their own rates; no decay on gains, biases and embeddings.
 
-    Also returns the parameters' names in the order of the groups. What has no rate is frozen.
+    `peak_rate` tells each name's. Also returns the parameters' names in the order of the groups.
+    What has no rate is frozen.
     """
     groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
-        rate = _peak_rate(name, schedule)
+        rate = peak_rate(name, schedule)
         parameter.requires_grad_(rate > 0)
         if not rate:
             continue
@@ -274,12 +261,6 @@ def parameter_groups(model: Rice, schedule: Schedule) -> tuple[list[dict[str, ob
         for (rate, decay), members in groups.items()
     ]
     return settings, [name for members in groups.values() for name, _ in members]
-
-
-def _peak_rate(name: str, schedule: Schedule) -> float:
-    if name.startswith("encoder."):
-        return schedule.encoder_rate
-    return schedule.text_rate if name.startswith("text.tower.backbone.") else schedule.matching_rate
 
 
 def attention_kernels(device: torch.device) -> list[SDPBackend]:

@@ -24,6 +24,7 @@ from training.data.batches import BatchDrawer
 from training.data.clip_drawer import ClipDrawer
 from training.data.clip_sets import LprClips, lpr_test, lpr_validation, movingfashion_queries
 from training.data.errors import DataError
+from training.data.frames import Frame
 from training.data.lpr4m import open_lpr
 from training.data.movingfashion import read_movingfashion
 from training.data.opening import open_judging, open_training
@@ -171,7 +172,7 @@ def queries(truth: tuple[str, ...], *, frames: bool = True, missing: str = "") -
         {"live": [ShopPicture("blue", "blue"), ShopPicture("red", "red")],
          "other": [ShopPicture("green", "green")]},
         picture,
-        lambda query, count, size: [picture("red", size)] if frames else [],
+        lambda query, count, size: [Frame(picture("red", size))] if frames else [],
         lambda name: name != missing,
     )  # fmt: skip
 
@@ -216,8 +217,8 @@ def test_the_test_reads_frames_and_shops(write, layout, tmp_path: Path) -> None:
     test = lpr_test(open_lpr(write(tmp_path), layout))
     query = next(query for query in test.queries if query.clip_id == CLIPS[2])
     frames = test.read_frames(query, 2, 16)
-    assert [frame.shape for frame in frames] == [(16, 16, 3)] * 2
-    assert np.abs(frames[0][8, 8] - COLOURS[IMAGES[1]]).max() < 12
+    assert [frame.pixels.shape for frame in frames] == [(16, 16, 3)] * 2
+    assert np.abs(frames[0].pixels[8, 8] - COLOURS[IMAGES[1]]).max() < 12
     assert [p.image_id for p in test.there(LIVES[1])] == list(IMAGES)
 
 

@@ -68,6 +68,8 @@ def part(recipe: Recipe, rank: int) -> Batch:
         batch.frame_mask[clips],
         torch.tensor([pictures.index(int(row)) for row in batch.product[clips]]),
         batch.identity[pictures],
+        batch.boxes[clips],
+        batch.annotated[clips],
         titles=None if batch.titles is None else Texts(*(t[pictures] for t in batch.titles)),
         speech=None if batch.speech is None else Texts(*(t[clips] for t in batch.speech)),
         wrong_speech=None if batch.wrong_speech is None else batch.wrong_speech[clips],

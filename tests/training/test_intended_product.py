@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tests.training.tiny import CONFIG, RECIPE, photographs, tiny_model
-from training import engine, objective
+from training import objective
 from training.data.batches import BatchDrawer
 from training.models.intended_product import patch_mask
+from training.models.rice import Rice
 
 GRID = 7  # ViT-B/32 at 224
 
@@ -98,7 +99,7 @@ def test_what_lies_outside_the_boxes_changes_no_loss() -> None:
     plain = replace(CONFIG.encoder, stem="patch", drop_path=0.0)  # conv stems look across patches
     recipe = replace(RECIPE, model=replace(CONFIG, encoder=plain, attention_dropout=0.0))
     torch.manual_seed(0)
-    model = engine.Rice(recipe.model).eval()
+    model = Rice(recipe.model).eval()
     batch = BatchDrawer(recipe, {"made": photographs()}, torch.device("cpu")).draw(0)
     masks = torch.zeros(*batch.frame_mask.shape, plain.patches, dtype=torch.bool)
     masks[..., :3] = True

@@ -15,8 +15,9 @@ from typing import Protocol, TypedDict
 import torch
 from numpy.random import default_rng
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
-from training.configs import Recipe, Source
+from training.configs import AnyRecipe, DetectorRecipe, Source
 from training.data.clip_drawer import ClipDrawer
 from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn
@@ -25,8 +26,9 @@ from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
 from training.data.texts import heard
 from training.data.tokenizing import TextTokenizer
-from training.data.transforms import draw_views
+from training.data.transforms import draw_views, draw_views_and_boxes
 from training.distributed import Share
+from training.models.intended_product import patch_mask
 from training.models.text import Texts
 
 
@@ -39,6 +41,10 @@ class Batch:
     frame_mask: Tensor  # bool [N,F]
     product: Tensor  # int64 [N], each clip's row in `pictures`
     identity: Tensor  # int64 [P,2], source and product: processes may have drawn the same
+    boxes: Tensor
+    """Of the intended product, float [N,F,K,4]: left, top, right, bottom, as shares of the frame;
+    all zeros: none."""
+    annotated: Tensor  # bool [N,F]: somebody has said what the frame shows
     patch_mask: Tensor | None = None  # bool [N,F,P]; None: all patches take part
     titles: Texts | None = None  # of P products; None: the recipe's model reads no text
     speech: Texts | None = None  # of N clips
@@ -62,7 +68,7 @@ class BatchDrawer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         data: Mapping[str, PhotographSet | ClipSet],
         device: torch.device,
         share: Share | None = None,
@@ -110,18 +116,23 @@ class BatchDrawer:
         return self._recipe.seed * 1_000_003 + step + (stream << 40)
 
     def _varied(self, step: int, shares: list[Drawn], generator: Generator) -> Batch:
-        recipe, size = self._recipe, self._recipe.model.encoder.image_size
+        recipe, size = self._recipe, self._recipe.image_size
         product, offset = [], 0
         for share in shares:
             product += [offset + row for row in share.product]
             offset += len(share.pictures)
         identity = [(s, one) for s, share in enumerate(shares) for one in share.identity]
         frames = torch.cat([share.frames for share in shares]).to(self._device)
-        views = draw_views(frames, size, recipe.frame_view, generator)
+        shown = _stacked([share.boxes for share in shares]).to(self._device)
+        views, shown = draw_views_and_boxes(frames, shown, size, recipe.frame_view, generator)
         lengths = torch.tensor([length for share in shares for length in share.lengths])
         frame_mask = (torch.arange(self._frames) < lengths[:, None]).to(self._device)
         padded = views.new_zeros(len(lengths), self._frames, *views.shape[1:])
         padded[frame_mask] = views
+        boxes = shown.new_zeros(*frame_mask.shape, *shown.shape[1:])
+        boxes[frame_mask] = shown
+        annotated = frame_mask.clone()
+        annotated[frame_mask] = torch.cat([s.annotated for s in shares]).to(self._device)
         pictures = torch.cat([share.pictures for share in shares]).to(self._device)
         return Batch(
             draw_views(pictures, size, recipe.picture_view, generator),
@@ -129,11 +140,14 @@ class BatchDrawer:
             frame_mask,
             torch.tensor(product, device=self._device),
             torch.tensor(identity, device=self._device),
+            boxes,
+            annotated,
+            _kept_patches(boxes, recipe),
             **self._texts(step, shares),
         )
 
     def _texts(self, step: int, shares: list[Drawn]) -> _OfTexts:
-        if self._tokenizer is None:
+        if self._tokenizer is None or isinstance(self._recipe, DetectorRecipe):
             return {}
         rng = default_rng([self._recipe.seed, step, 3, self._share.rank])
         found = heard(shares, self._recipe, rng)
@@ -146,6 +160,19 @@ class BatchDrawer:
     def _tokenized(self, tokenizer: TextTokenizer, texts: list[str]) -> Texts:
         ids, mask = tokenizer(texts)
         return Texts(ids.to(self._device), mask.to(self._device))
+
+
+def _stacked(boxes: list[Tensor]) -> Tensor:
+    """[M,K,4] of each source -> of all, with the largest K."""
+    most = max(part.shape[1] for part in boxes)
+    return torch.cat([pad(part, (0, 0, 0, most - part.shape[1])) for part in boxes])
+
+
+def _kept_patches(boxes: Tensor, recipe: AnyRecipe) -> Tensor | None:
+    if isinstance(recipe, DetectorRecipe) or not recipe.intended_boxes:
+        return None
+    encoder = recipe.model.encoder
+    return patch_mask(boxes, encoder.image_size // encoder.patch_size)
 
 
 def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Share) -> Drawer:

@@ -22,6 +22,7 @@ from training.configs import Source
 from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn, cut_length
 from training.data.errors import DataError
+from training.data.frames import Frame, box_tensors
 from training.data.order import ShuffledOrder
 from training.distributed import Share
 
@@ -34,7 +35,7 @@ THREADS = min(32, os.cpu_count() or 1)  # decoding and resizing let go of Python
 class _Read:
     product: int  # the set's
     picture: np.ndarray  # uint8 [S,S,3]
-    frames: list[np.ndarray]
+    frames: list[Frame]
     title: str
     speech: str
 
@@ -66,14 +67,16 @@ class ClipDrawer:
         row = {product: place for place, product in enumerate(products)}
         picture = {clip.product: clip.picture for clip in found}
         title = {clip.product: clip.title for clip in found}
+        frames = [frame for clip in found for frame in clip.frames]
         return Drawn(
             torch.from_numpy(np.stack([picture[product] for product in products])),
-            torch.from_numpy(np.stack([frame for clip in found for frame in clip.frames])),
+            torch.from_numpy(np.stack([frame.pixels for frame in frames])),
             [len(clip.frames) for clip in found],
             [row[clip.product] for clip in found],
             np.array(products, np.uint64).view(np.int64).tolist(),
             [title[product] for product in products],
             [clip.speech for clip in found],
+            *box_tensors(frames),
         )
 
     def _chosen(self, step: int) -> list[int]:

@@ -16,12 +16,13 @@ from PIL import Image
 
 from training.data.clip_index import evenly, held_out
 from training.data.errors import DataError
+from training.data.frames import Frame, fit_frame
 from training.data.lpr4m import LprData
 from training.data.movingfashion import MovingFashion, read_frames
 from training.data.photographs import fit_picture, fit_square, read_picture
 from training.data.pictures import Pictures
 from training.data.queries import QuerySet
-from training.data.records import Query, ShopPicture
+from training.data.records import Clip, Query, ShopPicture
 from training.data.shards import hash_of
 from training.data.wrong_lines import WrongLines
 
@@ -47,8 +48,8 @@ class ClipSet(Protocol):
     def picture(self, clip: int) -> np.ndarray:
         """The product's picture, uint8 [S,S,3]."""
 
-    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
-        """Frames in time, each uint8 [S,S,3]."""
+    def frames(self, clip: int, choose: Choose) -> list[Frame]:
+        """Frames in time."""
 
     def texts(self, clip: int) -> tuple[str, str]:
         """Title of the product and speech of the clip, "" where there is none."""
@@ -80,13 +81,13 @@ class LprClips:
         reference = self._data.clips[self._rows[clip]].image
         return fit_picture(self._data.pictures.read(reference), reference, self.size)
 
-    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
-        references = self._data.clips[self._rows[clip]].frames
-        there = [name for name in references if name in self._data.pictures]
+    def frames(self, clip: int, choose: Choose) -> list[Frame]:
+        told = self._data.clips[self._rows[clip]]
+        there = _there(self._data.pictures, told)
         if not there:
-            raise DataError(f"none of the clip's {len(references)} frames is there")
+            raise DataError(f"none of the clip's {len(told.frames)} frames is there")
         chosen = (there[position] for position in choose(len(there)))
-        return [fit_picture(self._data.pictures.read(n), n, self.size) for n in chosen]
+        return [_frame(self._data.pictures, told, place, self.size) for place in chosen]
 
     def texts(self, clip: int) -> tuple[str, str]:
         told = self._data.clips[self._rows[clip]]
@@ -114,7 +115,7 @@ class MovingFashionClips:
     def picture(self, clip: int) -> np.ndarray:
         return read_picture(self._data.pictures[self._videos[clip].product], self.size)
 
-    def frames(self, clip: int, choose: Choose) -> list[np.ndarray]:
+    def frames(self, clip: int, choose: Choose) -> list[Frame]:
         return squares(read_frames(self._videos[clip].path, choose), self.size)
 
     def texts(self, clip: int) -> tuple[str, str]:
@@ -124,8 +125,8 @@ class MovingFashionClips:
         return self._videos[clip].path, 0
 
 
-def squares(frames: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    return [fit_square(Image.fromarray(frame), size) for frame in frames]
+def squares(frames: Sequence[np.ndarray], size: int) -> list[Frame]:
+    return [Frame(fit_square(Image.fromarray(frame), size)) for frame in frames]
 
 
 # Queries: of the test as it comes, and of what training leaves out.
@@ -162,7 +163,7 @@ def lpr_validation(data: LprData) -> QuerySet:
     others = _others(data, np.flatnonzero(~held))
     queries = [
         Query(
-            c.clip_id, c.live_id, c.frames, (c.image_id,), speech=c.speech,
+            c.clip_id, c.live_id, c.frames, (c.image_id,), c.boxes, c.speech,
             scale=c.scale, duration=c.duration, products=c.products, category=c.category,
         )
         for c in clips
@@ -211,9 +212,21 @@ def _picture(pictures: Pictures, reference: str, size: int) -> np.ndarray:
     return fit_picture(pictures.read(reference), reference, size)
 
 
-def _frames(pictures: Pictures, query: Query, count: int, size: int) -> list[np.ndarray]:
-    there = [name for name in query.frames if name in pictures]
-    return [_picture(pictures, there[i], size) for i in evenly(len(there), count)]
+def _frames(pictures: Pictures, query: Query, count: int, size: int) -> list[Frame]:
+    there = _there(pictures, query)
+    return [_frame(pictures, query, there[i], size) for i in evenly(len(there), count)]
+
+
+def _there(pictures: Pictures, clip: Clip | Query) -> list[int]:
+    """Places of the clip's frames that are not missing."""
+    return [place for place, name in enumerate(clip.frames) if name in pictures]
+
+
+def _frame(pictures: Pictures, clip: Clip | Query, place: int, size: int) -> Frame:
+    """Of a clip that has boxes, a frame without one shows nothing of the product."""
+    name = clip.frames[place]
+    boxes = clip.boxes[place] if clip.boxes else None
+    return fit_frame(pictures.read(name), name, boxes, pictures.original_size(name), size)
 
 
 def _picture_file(reference: str, size: int) -> np.ndarray:
@@ -224,7 +237,7 @@ def _is_file(reference: str) -> bool:
     return Path(reference).is_file()
 
 
-def _video_frames(query: Query, count: int, size: int) -> list[np.ndarray]:
+def _video_frames(query: Query, count: int, size: int) -> list[Frame]:
     return squares(read_frames(Path(query.frames[0]), partial(evenly, wanted=count)), size)
 
 

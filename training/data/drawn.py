@@ -19,6 +19,8 @@ class Drawn:
     identity: list[int]  # [P], which of the source's products each is, as int64
     titles: list[str]  # [P], "" where there is none
     speech: list[str]  # [N], the same
+    boxes: Tensor  # float [M,K,4], shares of the frame; all zeros: none
+    annotated: Tensor  # bool [M], False where nobody has said what the frame shows
 
 
 def below(limit: int, generator: Generator) -> int:

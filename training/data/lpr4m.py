@@ -28,6 +28,7 @@ from training.data.records import (
     clip_of,
     duration_type,
     live_of,
+    products_type,
     scale_type,
     to_boxes,
 )
@@ -184,11 +185,15 @@ def read_test(folder: Path) -> Benchmark:
     galleries = read_json(_one(folder, "test_liveid_to_gallery_*.json"))
     boxes = {frame: to_boxes(b) for frame, b in _test_boxes(folder).items()}
     speech = _pairs(folder, "test_videoid_asr_*.txt")
+    others = _others(folder)
     frames: dict[str, list[str]] = {}
     for frame in sorted(_frame_urls(folder) or boxes):
         frames.setdefault(clip_of(frame), []).append(frame)
     return Benchmark(
-        [_query(clip, ids, frames.get(clip, []), boxes, speech) for clip, ids in truth.items()],
+        [
+            _query(clip, ids, frames.get(clip, []), boxes, speech, others.get(clip))
+            for clip, ids in truth.items()
+        ],
         {live: [ShopPicture(i, i) for i in _image_ids(ids)] for live, ids in galleries.items()},
         _pairs(folder, "test_image_title_*.txt"),
     )
@@ -216,17 +221,22 @@ def read_test_750k(folder: Path) -> Benchmark:
     return Benchmark(found, galleries, {})
 
 
-def _query(
+def _query(  # noqa: PLR0917  one clip's share of five files
     clip: str,
     truth: object,
     frames: list[str],
     boxes: dict[str, tuple[Box, ...]],
     speech: dict[str, str],
+    others: list[int] | None,
 ) -> Query:
     of_frames = tuple(boxes.get(frame, ()) for frame in frames)
     shown = [found[0] if found else None for found in of_frames]
     told: dict[str, str] = {}
-    if any(shown):  # how many products a frame shows is not told: boxes are of the sold one alone
+    if others is not None and len(others) == len(frames):
+        told["products"] = products_type(
+            [count + (box is not None) for count, box in zip(others, shown, strict=True)]
+        )
+    if any(shown):
         told["duration"] = duration_type(shown)
         if all(max(box) <= 1 for box in shown if box):  # pixels say nothing without the frame's
             told["scale"] = scale_type(shown)
@@ -251,6 +261,17 @@ def _image_ids(value: object) -> tuple[str, ...]:
 def _test_boxes(folder: Path) -> dict[str, Any]:
     files = sorted((folder / "annotations").glob("test_frameid2gtbox_*.json"))
     return read_json(files[0]) if files else {}
+
+
+def _others(folder: Path) -> dict[str, list[int]]:
+    """Of LPR-Synth's test, how many other products each frame of a clip shows. LPR4M does not
+    tell: its boxes are of the product that is sold alone."""
+    counts = {}
+    for file in (folder / "annotations").glob("other_boxes_test.jsonl"):
+        for line in file.read_text().splitlines():
+            told = json.loads(line)
+            counts[told["clip"]] = [len(boxes) for boxes in told["boxes"]]
+    return counts
 
 
 def _frame_urls(folder: Path) -> list[str]:

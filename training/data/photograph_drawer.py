@@ -47,6 +47,8 @@ class PhotographDrawer:
             chosen.tolist(),
             titles,
             [spoken(titles[row], self._titles, rng) for row, _ in clips],
+            torch.zeros(len(shown), 0, 4),
+            torch.zeros(len(shown), dtype=torch.bool),
         )
 
     def _clip(self, product: int, generator: Generator, tail_cut: float) -> list[int]:

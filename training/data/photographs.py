@@ -106,16 +106,20 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 
 def fit_picture(data: bytes, name: str, size: int) -> np.ndarray:
     """The same of an encoded picture; `name` is for the message of a DataError."""
+    return fit_square(upright_picture(data, name), size)
+
+
+def upright_picture(data: bytes, name: str) -> Image.Image:
+    """Decoded, RGB, transparency laid over white. Raises DataError, which begins with `name`."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            upright = upright.convert("RGB")
+            return upright.convert("RGB")
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: {error}") from error
-    return fit_square(upright, size)
 
 
 def fit_square(picture: Image.Image, size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.frames import Frame
 from training.data.records import Query, ShopPicture
 
 
@@ -21,8 +22,8 @@ class QuerySet:
     galleries: dict[str, list[ShopPicture]]
     read_picture: Callable[[str, int], np.ndarray]
     """Reference, side in pixels -> uint8 [S,S,3]; raises DataError."""
-    read_frames: Callable[[Query, int, int], list[np.ndarray]]
-    """Query, frames at most, side -> each uint8 [S,S,3], spread evenly over the clip; empty where
+    read_frames: Callable[[Query, int, int], list[Frame]]
+    """Query, frames at most, side in pixels -> frames spread evenly over the clip; empty where
     none of them is there; raises DataError where one cannot be decoded."""
 
     is_there: Callable[[str], bool]

@@ -34,10 +34,42 @@ def draw_views(pictures: Tensor, size: int, view: View, generator: Generator) ->
     return normalise(vary(pictures, size, view, generator))
 
 
+def draw_views_and_boxes(
+    pictures: Tensor, boxes: Tensor, size: int, view: View, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The same, and boxes [B,K,4] where the views show them."""
+    moves = _draw_moves(pictures, view, generator)
+    return normalise(_varied(pictures, moves, size, view, generator)), move_boxes(boxes, moves)
+
+
 def vary(pictures: Tensor, size: int, view: View, generator: Generator) -> Tensor:
     """uint8 [B,H,W,3] -> float [B,size,size,3] of the same range, each varied on its own."""
+    return _varied(pictures, _draw_moves(pictures, view, generator), size, view, generator)
+
+
+def move_boxes(boxes: Tensor, moves: Tensor) -> Tensor:
+    """Boxes [B,K,4] of pictures (left, top, right, bottom, as shares) -> those of their views.
+
+    `moves` [B,2,3] are affine maps from a view's places to its picture's, -1 to 1 either way. Of
+    a turned box it is the upright one around its corners, as far as the view shows it; all zeros
+    where it shows nothing of it.
+    """
+    left, top, right, bottom = (2 * boxes - 1).unbind(dim=-1)
+    across = torch.stack([left, right, left, right], dim=-1)
+    down = torch.stack([top, top, bottom, bottom], dim=-1)
+    corners = torch.stack([across, down], dim=-1) - moves[:, None, None, :, 2]  # [B,K,4,2]
+    corners = corners @ torch.linalg.inv(moves[:, :, :2]).mT[:, None]
+    seen = ((corners + 1) / 2).clamp(0, 1)
+    moved = torch.cat([seen.amin(dim=-2), seen.amax(dim=-2)], dim=-1)
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+    is_seen = (moved[..., 2:] > moved[..., :2]).all(dim=-1)
+    return torch.where((has_area & is_seen)[..., None], moved, 0.0)
+
+
+def _varied(pictures: Tensor, moves: Tensor, size: int, view: View, generator: Generator) -> Tensor:
     pixels = pictures.movedim(-1, 1).float().div_(255)
-    pixels = _move(pixels, size, view, generator)
+    grid = F.affine_grid(moves, [len(pixels), 3, size, size], align_corners=False)
+    pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     pixels = _blur(pixels, view.blur, generator)
     pixels = _colour(pixels, view, generator)
     pixels = _erase(pixels, view.erase, generator)
@@ -48,11 +80,11 @@ def _uniform(shape: int, low: float, high: float, like: Tensor, generator: Gener
     return torch.rand(shape, generator=generator).mul(high - low).add(low).to(like.device)
 
 
-def _move(pixels: Tensor, size: int, view: View, generator: Generator) -> Tensor:
-    count = pixels.shape[0]
+def _draw_moves(pictures: Tensor, view: View, generator: Generator) -> Tensor:
+    """[B,2,3], affine maps from the places of a view to those of its picture, -1 to 1."""
 
     def draw(low: float, high: float) -> Tensor:
-        return _uniform(count, low, high, pixels, generator)
+        return _uniform(len(pictures), low, high, pictures, generator)
 
     scale = draw(*view.scale)
     stretch = torch.exp(draw(-view.aspect, view.aspect) / 2)
@@ -61,15 +93,13 @@ def _move(pixels: Tensor, size: int, view: View, generator: Generator) -> Tensor
     room = (1 - scale).clamp(min=0)  # the crop's centre stays where the crop fits
     cos, sin = torch.cos(angle), torch.sin(angle)
     across, down = scale * stretch, scale / stretch
-    matrix = torch.stack(
+    return torch.stack(
         [
             torch.stack([across * cos * mirror, -across * sin, room * draw(-1, 1)], dim=-1),
             torch.stack([down * sin * mirror, down * cos, room * draw(-1, 1)], dim=-1),
         ],
         dim=1,
     )
-    grid = F.affine_grid(matrix, [count, 3, size, size], align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
 
 
 def _blur(pixels: Tensor, probability: float, generator: Generator) -> Tensor:

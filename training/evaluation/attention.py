@@ -48,7 +48,10 @@ def _of_queries(
         shown = data.read_frames(query, frames, size)
         if own and shown:
             picture = data.read_picture(own[0].reference, size)
-            yield torch.from_numpy(picture), torch.from_numpy(np.stack(shown))
+            yield (
+                torch.from_numpy(picture),
+                torch.from_numpy(np.stack([frame.pixels for frame in shown])),
+            )
 
 
 @torch.inference_mode()

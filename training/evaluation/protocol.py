@@ -20,6 +20,7 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor
 
+from training.data.frames import Frame
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.records import Query
@@ -34,6 +35,10 @@ CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
 GROUPS = ("scale", "duration", "products", "category")  # of clips: training.data.records
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
+
+
+Boxes = Callable[[Sequence[Frame]], Tensor]
+"""A clip's frames -> boxes of the intended product [F,K,4], all zeros where there are fewer."""
 
 
 class Fusion(NamedTuple):
@@ -81,12 +86,14 @@ def score(
     data: PhotographSet | QuerySet,
     *,
     takes: int = 1,
+    boxes: Boxes | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Scores each clip; photographs `takes` times, every take with another hand. Calls `done` a
-    clip. Raises DataError."""
+    """Scores each clip; photographs `takes` times, every take with another hand. With `boxes`,
+    only patches of the intended product take part in queries (IPD). Calls `done` a clip. Raises
+    DataError."""
     if isinstance(data, QuerySet):
-        return score_queries(model, data, done=done)
+        return score_queries(model, data, boxes=boxes, done=done)
     return score_clips(model, data, takes=takes, done=done)
 
 
@@ -119,7 +126,11 @@ def score_clips(
 
 @torch.inference_mode()
 def score_queries(
-    model: Rice | Scorer, data: QuerySet, *, done: Callable[[], None] = lambda: None
+    model: Rice | Scorer,
+    data: QuerySet,
+    *,
+    boxes: Boxes | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each query against its own shop. Calls `done` a query.
 
@@ -145,7 +156,9 @@ def score_queries(
                 also[position, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.size)
             if frames:
-                scores = scorer.compare(shop, _stacked(frames), query.speech)
+                pixels = _stacked([frame.pixels for frame in frames])
+                shown = boxes(frames) if boxes else None
+                scores = scorer.compare(shop, pixels, query.speech, shown)
                 for part, found in zip((coarse, match, text), scores, strict=True):
                     part[position, : len(images)] = found
             done()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import normalise
+from training.models.intended_product import patch_mask
 from training.models.rice import Rice
 from training.models.text import Texts, Words
 
@@ -50,8 +52,13 @@ class Scorer(Protocol):
     def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
         """Pictures, uint8 [P,S,S,3], and their products' titles, "" where there is none."""
 
-    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
-        """One clip, uint8 [F,S,S,3], and what is said in it."""
+    def compare(
+        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
+    ) -> Comparison:
+        """One clip, uint8 [F,S,S,3], and what is said in it.
+
+        With boxes of the intended product, [F,K,4], only its patches take part.
+        """
 
 
 class TorchScorer:
@@ -71,12 +78,14 @@ class TorchScorer:
         states = model.decoder.match_state(encoded.tokens, encoded.token_mask)
         return Shop(encoded.embedding, states, None if words is None else words.embedding)
 
-    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
+    def compare(
+        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
+    ) -> Comparison:
         model, pixels = self._model, normalise(frames.to(self._device))
         frame_mask = pixels.new_ones(1, len(pixels), dtype=torch.bool)
-        patch_mask = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
+        kept = _kept(boxes, len(pixels), model.config.encoder.patches).to(self._device)
         words = self._read([speech])
-        encoded = model.encode_clips(pixels[None], frame_mask, patch_mask, words)
+        encoded = model.encode_clips(pixels[None], frame_mask, kept[None], words)
         key, value = model.decoder.keys_values(encoded.tokens)
         match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
         text = torch.zeros_like(match)
@@ -120,19 +129,21 @@ class BundleScorer:
         titles_found = None if self._reader is None else torch.from_numpy(embedding)
         return Shop(torch.from_numpy(found), torch.from_numpy(states), titles_found)
 
-    def compare(self, shop: Shop, frames: Tensor, speech: str = "") -> Comparison:
+    def compare(
+        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
+    ) -> Comparison:
         heard: dict[str, np.ndarray] = {}
         if self._reader is not None:
             names = ("speech_tokens", "speech_mask", "speech_embedding")
             heard = dict(zip(names, self._reader([speech]), strict=True))
         frame_mask = torch.ones(1, len(frames), dtype=torch.bool)
-        patch_mask = torch.ones(1, len(frames), self._patches, dtype=torch.bool)
+        kept = _kept(boxes, len(frames), self._patches)
         embedding, keys, values, token_mask = self._clip.run(
             None,
             {
                 "frames": frames[None].numpy(),
                 "frame_mask": frame_mask.numpy(),
-                "patch_mask": patch_mask.numpy(),
+                "patch_mask": kept[None].numpy(),
                 **heard,
             },
         )
@@ -158,6 +169,13 @@ class _Reader:
         ids, mask = (part.numpy() for part in self._tokenize(texts))
         tokens, embedding = self._session.run(None, {"token_ids": ids, "mask": mask})
         return tokens, mask, embedding
+
+
+def _kept(boxes: Tensor | None, frames: int, patches: int) -> Tensor:
+    """Bool [F,P], the patches that take part."""
+    if boxes is None:
+        return torch.ones(frames, patches, dtype=torch.bool)
+    return patch_mask(boxes, isqrt(patches))
 
 
 def _session(path: Path) -> ort.InferenceSession:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from training.configs import Recipe
+from training.configs import AnyRecipe, DetectorRecipe, Recipe
+from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL
-from training.recipes.rice_small_synth import RICE_SMALL_SYNTH
+from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
 from training.recipes.rice_vitb32 import RICE_VITB32
 from training.recipes.sgmn_small_synth import SGMN_SMALL_SYNTH
 from training.recipes.sgmn_vitb32 import SGMN_VITB32
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (GROCERY_SMALL, RICE_SMALL_SYNTH, *RICE_VITB32, SGMN_SMALL_SYNTH, *SGMN_VITB32)
+    for recipe in (
+        GROCERY_SMALL,
+        RICE_SMALL_SYNTH,
+        RICE_SMALL_SYNTH_IPD,
+        *RICE_VITB32,
+        SGMN_SMALL_SYNTH,
+        *SGMN_VITB32,
+    )
 }
+DETECTOR_RECIPES: dict[str, DetectorRecipe] = {
+    recipe.name: recipe for recipe in (DETECTOR_SMALL_SYNTH, DETECTOR_CLIP_SMALL_SYNTH)
+}
+ALL_RECIPES: dict[str, AnyRecipe] = {**RECIPES, **DETECTOR_RECIPES}

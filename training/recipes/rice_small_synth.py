@@ -10,6 +10,8 @@ against the several hundred pictures of their own livestream's shop. A convoluti
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from training.configs import Recipe, Schedule, Source, View
 from training.models.encoder import EncoderConfig
 from training.models.rice import RiceConfig
@@ -50,3 +52,6 @@ RICE_SMALL_SYNTH = Recipe(
     hard_negatives=47,  # the whole batch: shops are matched whole, easy ones included
     reconstruction_weight=0.0,
 )
+
+# Only patches of the intended product take part: annotated boxes in training, a detector's after.
+RICE_SMALL_SYNTH_IPD = replace(RICE_SMALL_SYNTH, name="rice_small_synth_ipd", intended_boxes=True)

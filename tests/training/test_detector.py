@@ -1,0 +1,335 @@
+"""Detectors: what padding and other frames may and may not change, the losses, how they are
+scored, and that a run on LPR-Synth learns, resumes exactly and begins with a smaller one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from training import cli, engine
+from training.checkpoint import CheckpointError, load, load_any, load_detector
+from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
+from training.data.frames import Frame
+from training.data.opening import open_judging, open_training
+from training.data.queries import QuerySet
+from training.data.records import Box, Query
+from training.data.synthetic.writer import Synth, write_synth
+from training.detection_loss import detection_loss
+from training.evaluation import detection
+from training.evaluation.detection import FoundClip
+from training.evaluation.detection_picture import TILE, draw_found
+from training.models.detector import (
+    ClipDetector,
+    Detections,
+    DetectorConfig,
+    best_of_frame,
+    centred,
+    corners,
+)
+from training.recipes import ALL_RECIPES, DETECTOR_RECIPES
+
+CPU = torch.device("cpu")
+CONFIG = DetectorConfig(
+    image_size=32, patch_size=8, width=32, heads=2, encoder_layers=1, decoder_layers=2, queries=4
+)
+CLIP_CONFIG = replace(CONFIG, temporal_layers=1)
+RECIPE = DetectorRecipe(
+    name="tiny_detector",
+    model=CONFIG,
+    sources=(Source("synth", "lpr4m", products=4, frames=3),),
+    validate_on="synth",
+    schedule=Schedule(
+        steps=4, warmup=1, encoder_rate=1e-3, matching_rate=1e-3, ema=0.5, evaluate_every=2
+    ),
+    frame_view=View(erase=0.0),
+)
+BOX = (0.2, 0.3, 0.6, 0.8)
+
+
+@pytest.fixture(scope="module")
+def synth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("synth")
+    write_synth(out, Synth(clips=90, seed=1, size=64, frames=3, shop_size=6))
+    return out
+
+
+def model(config: DetectorConfig = CLIP_CONFIG) -> ClipDetector:
+    """With weights wide enough that frames matter to each other."""
+    torch.manual_seed(0)
+    made = ClipDetector(config).eval()
+    if made.temporal is not None:
+        torch.nn.init.normal_(made.temporal.change.weight)
+    return made
+
+
+def clips(frames: int = 3) -> torch.Tensor:
+    return torch.randn(2, frames, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+# The model.
+
+
+@torch.inference_mode()
+def test_a_frames_detector_judges_each_frame_alone_and_a_clips_does_not() -> None:
+    pixels, mask = clips(), torch.ones(2, 3, dtype=torch.bool)
+    other = pixels.clone()
+    other[:, 2] = 0.0
+    for config, same in ((CONFIG, True), (CLIP_CONFIG, False)):
+        one, two = model(config)(pixels, mask), model(config)(other, mask)
+        assert torch.allclose(one.boxes[:, :2], two.boxes[:, :2], atol=1e-6)
+        assert torch.allclose(one.logits[:, :2], two.logits[:, :2], atol=1e-5) is same
+
+
+@torch.inference_mode()
+def test_padded_frames_have_no_say() -> None:
+    pixels, mask = clips(), torch.tensor([[True, True, False], [True, False, False]])
+    spoiled = pixels.clone()
+    spoiled[~mask] = 7.0
+    one, two = model()(pixels, mask), model()(spoiled, mask)
+    assert torch.allclose(one.logits[mask], two.logits[mask], atol=1e-5)
+    shorter = model()(pixels[:1, :2], mask[:1, :2])
+    assert torch.allclose(one.logits[0, :2], shorter.logits[0], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_last_stage_of_training_is_the_answer() -> None:
+    pixels, mask = clips(), torch.tensor([[True, True, True], [True, False, False]])
+    stages = model().stages(pixels, mask)
+    assert len(stages) == 1 + CONFIG.decoder_layers + 1
+    answer = model()(pixels, mask)
+    assert torch.allclose(stages[-1].logits, answer.logits[mask], atol=1e-5)
+    assert torch.allclose(stages[-1].boxes, answer.boxes[mask], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_temporal_layers_begin_with_what_single_frames_say() -> None:
+    torch.manual_seed(0)
+    new = ClipDetector(CLIP_CONFIG).eval()
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    stages = new.stages(clips(), mask)
+    assert torch.equal(stages[-1].logits, stages[-2].logits)
+
+
+def test_the_best_box_of_a_frame() -> None:
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.4, 0.4]])
+    box, score = best_of_frame(Detections(torch.tensor([-1.0, 2.0]), boxes))
+    assert box.tolist() == pytest.approx([0.0, 0.0, 0.3, 0.3]), "cut to the frame"
+    assert score.item() == pytest.approx(1 / (1 + np.exp(-2)))
+    assert corners(centred(torch.tensor(BOX))).tolist() == pytest.approx(BOX)
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": 33}, {"width": 36, "heads": 3}, {"queries": 17}, {"queries": 0},
+               {"decoder_layers": 0}, {"temporal_layers": -1}, {"frames": 0}]
+)  # fmt: skip
+def test_nonsense_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError):
+        replace(CONFIG, **change)
+
+
+# The loss.
+
+
+def stage(*boxes: tuple[float, ...], logits: tuple[float, ...]) -> Detections:
+    return Detections(torch.tensor([logits]), centred(torch.tensor([boxes])))
+
+
+def test_a_right_box_costs_nothing_and_a_wrong_one_does() -> None:
+    truth = torch.tensor([[BOX]])
+    right = detection_loss([stage(BOX, (0.0, 0.0, 0.1, 0.1), logits=(9.0, -9.0))], truth)
+    assert all(loss.item() == pytest.approx(0, abs=1e-3) for loss in right.values())
+    moved = detection_loss([stage((0.5, 0.3, 0.9, 0.8), logits=(9.0,))], truth)
+    assert moved["box"].item() > 1 and moved["giou"].item() > 1
+    unsure = detection_loss([stage(BOX, (0.0, 0.0, 0.1, 0.1), logits=(-2.0, 2.0))], truth)
+    assert unsure["score"].item() > 1, "the product's box is to have the score"
+
+
+def test_each_stage_counts() -> None:
+    truth, wrong = torch.tensor([[BOX]]), stage((0.5, 0.3, 0.9, 0.8), logits=(9.0,))
+    once, twice = detection_loss([wrong], truth), detection_loss([wrong, wrong], truth)
+    for name, loss in once.items():
+        assert twice[name].item() == pytest.approx(2 * loss.item(), rel=1e-5)
+
+
+def test_a_frame_without_the_product_wants_no_score() -> None:
+    nothing = torch.zeros(1, 1, 4)
+    loud = detection_loss([stage(BOX, logits=(5.0,))], nothing)
+    quiet = detection_loss([stage(BOX, logits=(-9.0,))], nothing)
+    assert loud["score"].item() > 1 > 1e-2 > quiet["score"].item()
+    assert loud["box"].item() == loud["giou"].item() == 0
+    unknown = detection_loss([Detections(torch.zeros(0, 1), torch.zeros(0, 1, 4))], nothing[:0])
+    assert {loss.item() for loss in unknown.values()} == {0.0}
+
+
+# How it is scored.
+
+
+def found(
+    boxes: list[tuple[float, ...]], scores: list[float], truth: list[tuple[float, ...]]
+) -> FoundClip:
+    """One box a frame."""
+    frames = [Frame(np.zeros((8, 8, 3), np.uint8), ())] * len(boxes)
+    return FoundClip(
+        0, frames, torch.tensor(boxes)[:, None], torch.tensor(scores)[:, None],
+        torch.tensor(truth)[:, None],
+    )  # fmt: skip
+
+
+NONE = (0.0, 0.0, 0.0, 0.0)
+HALF_OFF = (0.4, 0.3, 0.8, 0.8)  # IoU 1/3
+MIXED = found([BOX, HALF_OFF, BOX, BOX], [0.9, 0.8, 0.3, 0.2], [BOX, BOX, NONE, NONE])
+
+
+def test_intended_accuracy_counts_frames_that_show_the_product() -> None:
+    assert detection.intended_accuracy([MIXED]) == 0.5
+    assert detection.intended_accuracy([found([BOX], [0.9], [NONE])]) == 0.0
+    assert detection.frame_accuracy([MIXED], 0.5) == 0.75
+    assert detection.frame_accuracy([MIXED], 0.25) == 0.5
+    assert 0.3 < detection.best_threshold([MIXED]) <= 0.9
+
+
+def test_average_precision_is_cocos() -> None:
+    assert detection.average_precision([MIXED]) == pytest.approx((0.505, 0.505), abs=0.001)
+    every = found([BOX, BOX], [0.9, 0.8], [BOX, BOX])
+    assert detection.average_precision([every]) == pytest.approx((1, 1))
+    near = found([(0.2, 0.3, 0.6, 0.68)], [0.9], [BOX])  # IoU 0.76: six of COCO's ten thresholds
+    assert detection.average_precision([near]) == pytest.approx((0.6, 1.0), abs=1e-3)
+    assert detection.average_precision([found([BOX], [0.9], [NONE])]) == (0.0, 0.0)
+
+
+def test_iou_is_that_of_areas() -> None:
+    one, other = torch.tensor(BOX), torch.tensor(HALF_OFF)
+    assert detection.iou(one, other).item() == pytest.approx(1 / 3)
+    assert detection.iou(one, one).item() == pytest.approx(1)
+    assert detection.iou(one, torch.tensor(NONE)).item() == 0
+
+
+def test_groups_are_of_clips() -> None:
+    queries = [Query("a", "l", (), (), scale="small"), Query("b", "l", (), (), scale="large")]
+    data = QuerySet(queries, {}, None, None, None)  # type: ignore[arg-type]
+    good, bad = found([BOX], [0.9], [BOX]), found([HALF_OFF], [0.9], [BOX])
+    groups = detection.by_group([good, replace(good), replace(bad, query=1)], data)
+    assert groups == {"scale": {"large": (1, 0.0), "small": (2, 1.0)}}
+
+
+def test_hits_are_drawn_white_and_misses_red() -> None:
+    sheet = draw_found([MIXED], ["a clip"], 0.5)
+    colours = {colour for _, colour in sheet.getcolors(maxcolors=10**6)}
+    assert sheet.width > 4 * TILE
+    assert {(40, 200, 90), (255, 255, 255), (230, 40, 40)} <= colours
+
+
+# Runs.
+
+
+class KilledError(Exception):
+    """Stands for a kill: the run ends between two steps."""
+
+
+def fit(folder: Path, out: Path, recipe: DetectorRecipe = RECIPE, stop: int | None = None) -> Path:
+    def watch(progress: engine.Progress) -> None:
+        if progress.step == stop:
+            raise KilledError
+
+    data = {"synth": open_training(recipe.sources[0], folder, 36, lambda paths: paths)}
+    val = open_judging("lpr4m", folder, "val", 36, lambda paths: paths)
+    return engine.fit(recipe, data, val, out, device=CPU, compute=Compute("fp32"), watch=watch)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(synth: Path, tmp_path: Path) -> None:
+    whole = load_detector(fit(synth, tmp_path / "whole").parent / "last.safetensors")
+    with pytest.raises(KilledError):
+        fit(synth, tmp_path / "killed", stop=3)
+    resumed = load_detector(fit(synth, tmp_path / "killed").parent / "last.safetensors")
+    assert whole.recipe == resumed.recipe == RECIPE
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(tensor, resumed.tensors[name]), name
+    assert 0 < whole.state["threshold"] < 1
+    assert whole.detector()(clips()[:1], torch.ones(1, 3, dtype=torch.bool)).boxes.shape[2] == 4
+
+
+def test_a_clips_detector_begins_with_a_frames(synth: Path, tmp_path: Path) -> None:
+    single = load_any(fit(synth, tmp_path / "single"))
+    recipe = replace(RECIPE, model=CLIP_CONFIG)
+    run = engine.Run(recipe, tmp_path / "clip", CPU, single)
+    expected = single.group("model")
+    for name, tensor in run.model.state_dict().items():
+        assert name.startswith("temporal.") or torch.equal(tensor, expected[name]), name
+    other = replace(RECIPE, model=replace(CONFIG, queries=5, width=64))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        engine.Run(other, tmp_path / "other", CPU, single)
+    with pytest.raises(CheckpointError, match="is of a detector"):
+        load(tmp_path / "single" / "best.safetensors")
+
+
+def test_it_learns_where_the_product_is(synth: Path, tmp_path: Path) -> None:
+    schedule = replace(RECIPE.schedule, steps=60, encoder_rate=2e-3, evaluate_every=60)
+    told: list[dict[str, float]] = []
+    data = {"synth": open_training(RECIPE.sources[0], synth, 36, lambda paths: paths)}
+    val = open_judging("lpr4m", synth, "val", 36, lambda paths: paths)
+    engine.fit(
+        replace(RECIPE, schedule=schedule), data, val, tmp_path / "run", device=CPU,
+        compute=Compute("fp32"), watch=lambda progress: told.append(progress.losses),
+    )  # fmt: skip
+
+    def mean(name: str, part: slice) -> float:
+        return float(np.mean([losses[name] for losses in told[part]]))
+
+    for name in ("box", "giou"):
+        assert mean(name, slice(-10, None)) < 0.8 * mean(name, slice(10)), name
+
+
+@pytest.mark.parametrize("name", sorted(DETECTOR_RECIPES))
+def test_recipes_travel_in_checkpoints(name: str) -> None:
+    recipe = DETECTOR_RECIPES[name]
+    assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert ALL_RECIPES[name] is recipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": (Source("synth", "photographs", products=2),)},
+        {"sources": (Source("synth", "lpr4m", products=2, frames=11),)},
+        {"validate_on": "other"},
+    ],
+)
+def test_recipes_without_boxes_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        replace(RECIPE, **change)  # type: ignore[arg-type]
+
+
+def test_the_command_scores_and_draws(synth: Path, tmp_path: Path) -> None:
+    best = fit(synth, tmp_path / "run")
+    picture = tmp_path / "found.png"
+    arguments = [
+        "detect",
+        best,
+        "--data",
+        f"synth={synth}",
+        "--split",
+        "test",
+        "--picture",
+        picture,
+    ]
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert {"ap", "ap50", "intended", "frames", "clips"} <= told.keys()
+    assert set(told["groups"]) == {"scale", "duration", "products"}
+    assert picture.stat().st_size > 1000
+    refused = CliRunner().invoke(cli.app, ["evaluate", str(best), "--data", f"synth={synth}"])
+    assert refused.exit_code == 1 and "is of a detector" in refused.output
+
+
+def test_boxes_below_the_threshold_are_none() -> None:
+    frames = [Frame(np.full((32, 32, 3), 90, np.uint8), (Box(*BOX),))] * 2
+    assert detection.intended_boxes(model(), frames, 0.0).shape == (2, 1, 4)
+    assert (detection.intended_boxes(model(), frames, 0.0)[..., 2] > 0).all()
+    assert not detection.intended_boxes(model(), frames, 1.1).any()

@@ -1,0 +1,182 @@
+"""What the engine trains: a model, its losses, and how its checkpoints are chosen, for each kind of
+recipe. Knows nothing of optimizers, steps and files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from training.checkpoint import AnyCheckpoint, Checkpoint, CheckpointError, DetectorCheckpoint
+from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
+from training.data.frames import annotated_boxes
+from training.data.photographs import PhotographSet
+from training.data.queries import QuerySet
+from training.data.tokenizing import TextTokenizer
+from training.detection_loss import DetectionObjective
+from training.evaluation import detection
+from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
+from training.evaluation.scorers import TorchScorer
+from training.models.build import build_model
+from training.models.detector import ClipDetector
+from training.models.rice import Rice
+from training.objective import Objective, has_unused, total_loss
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What validation found."""
+
+    figures: dict[str, float]
+    chosen_by: float
+    """The higher, the better the checkpoint."""
+    told: str
+    state: dict[str, float] = field(default_factory=dict)
+    """Numbers that are kept with the weights."""
+
+
+class Task(Protocol):
+    """Models are of the task's own kind."""
+
+    def build(self) -> nn.Module:
+        """A new model with random weights."""
+
+    def peak_rate(self, name: str, schedule: Schedule) -> float:
+        """The highest learning rate of the parameter of that name; 0 freezes it."""
+
+    def begin(self, model: Any, start: AnyCheckpoint) -> None:
+        """Loads what training begins with. Raises CheckpointError where it does not fit."""
+
+    def objective(self, model: Any, compute: Compute) -> nn.Module:
+        """A batch -> losses by name, each a scalar and not yet weighted."""
+
+    def has_unused(self, model: Any) -> bool:
+        """Whether some parameters take no part in the losses."""
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum, a scalar."""
+
+    def train_mode(self, model: Any) -> None:
+        """What is frozen stays in evaluation mode."""
+
+    def judge(
+        self,
+        model: Any,
+        validation: PhotographSet | QuerySet,
+        tokenizer: TextTokenizer | None,
+    ) -> Judged:
+        """Raises DataError."""
+
+
+def task_of(recipe: AnyRecipe) -> Task:
+    return DetectionTask(recipe) if isinstance(recipe, DetectorRecipe) else RecognitionTask(recipe)
+
+
+class RecognitionTask:
+    """RICE on clips and pictures."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def build(self) -> Rice:
+        return build_model(self._recipe.model)
+
+    def peak_rate(self, name: str, schedule: Schedule) -> float:
+        return rice_rate(name, schedule)
+
+    def begin(self, model: Rice, start: AnyCheckpoint) -> None:
+        if not isinstance(start, Checkpoint) or start.recipe.model != self._recipe.model:
+            raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
+        model.load_state_dict(start.group("model"))
+
+    def objective(self, model: Rice, compute: Compute) -> nn.Module:
+        model.encoder.checkpointing = compute.checkpointing
+        return Objective(model, self._recipe, compute.chunk)
+
+    def has_unused(self, model: Rice) -> bool:
+        return has_unused(model, self._recipe)
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return total_loss(losses, self._recipe)
+
+    def train_mode(self, model: Rice) -> None:
+        model.train()
+        model.encoder.train(self._recipe.schedule.encoder_rate > 0)
+        if model.text is not None:
+            model.text.tower.backbone.train(self._recipe.schedule.text_rate > 0)
+
+    def judge(
+        self,
+        model: Rice,
+        validation: PhotographSet | QuerySet,
+        tokenizer: TextTokenizer | None,
+    ) -> Judged:
+        boxes = annotated_boxes if self._recipe.intended_boxes else None
+        scores = score(TorchScorer(model, tokenizer), validation, takes=VAL_TAKES, boxes=boxes)
+        results = summary(scores, best_fusion(scores))
+        figures = {f"{name}_r1": result.r1 for name, result in results.items()}
+        figures |= {f"{name}_mrr": result.mrr for name, result in results.items()}
+        chosen_by = results["fused" if self._recipe.matching_weight else "coarse"].mrr
+        told = "  ".join(f"{name}: {result}" for name, result in results.items())
+        return Judged(figures, chosen_by, told)
+
+
+def rice_rate(name: str, schedule: Schedule) -> float:
+    """The highest learning rate of RICE's parameter of that name."""
+    if name.startswith("encoder."):
+        return schedule.encoder_rate
+    return schedule.text_rate if name.startswith("text.tower.backbone.") else schedule.matching_rate
+
+
+class DetectionTask:
+    """A detector on annotated frames."""
+
+    def __init__(self, recipe: DetectorRecipe) -> None:
+        self._recipe = recipe
+
+    def build(self) -> ClipDetector:
+        return ClipDetector(self._recipe.model)
+
+    def peak_rate(self, name: str, schedule: Schedule) -> float:
+        alone = name.startswith("single.")
+        return schedule.encoder_rate if alone else schedule.matching_rate
+
+    def begin(self, model: ClipDetector, start: AnyCheckpoint) -> None:
+        """A detector of clips may begin with one of single frames."""
+        try:
+            if not isinstance(start, DetectorCheckpoint):
+                raise CheckpointError(
+                    f"the starting weights are no detector's: {start.recipe.name}"
+                )
+            missing, surplus = model.load_state_dict(start.group("model"), strict=False)
+        except RuntimeError as error:  # torch's, of other shapes
+            raise CheckpointError(f"the starting weights do not fit: {error}") from error
+        if surplus or any(not name.startswith("temporal.") for name in missing):
+            raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
+
+    def objective(self, model: ClipDetector, compute: Compute) -> nn.Module:
+        return DetectionObjective(model)
+
+    def has_unused(self, model: ClipDetector) -> bool:
+        return False
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return losses["score"] + losses["box"] + losses["giou"]
+
+    def train_mode(self, model: ClipDetector) -> None:
+        model.train()
+        model.single.train(self._recipe.schedule.encoder_rate > 0)
+
+    def judge(
+        self,
+        model: ClipDetector,
+        validation: PhotographSet | QuerySet,
+        tokenizer: TextTokenizer | None,
+    ) -> Judged:
+        found = detection.detect(model, validation)
+        figures = detection.figures(found)
+        threshold = detection.best_threshold(found)
+        told = "  ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
+        return Judged(figures, figures["intended"], told, {"threshold": threshold})
