@@ -36,7 +36,7 @@ from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
 from training.progress import progress_bars
-from training.recipes import ALL_RECIPES, RECIPES
+from training.recipes import DETECTOR_RECIPES, RECIPES
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.add_typer(model_commands.app)
@@ -60,7 +60,7 @@ SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees 
 @app.command()
 def fit(  # noqa: PLR0917 - typer reads the options off the signature
     recipe_name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help=f"{', '.join(ALL_RECIPES)}.")
+        str, typer.Argument(metavar="RECIPE", help=f"{', '.join((*RECIPES, *DETECTOR_RECIPES))}.")
     ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
@@ -178,17 +178,17 @@ def _fitted(
 
 
 def _tokenizer(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     sets: dict[str, PhotographSet | ClipSet],
     out: Path,
-    begin: checkpoint.Checkpoint | None,
+    begin: checkpoint.AnyCheckpoint | None,
 ) -> TextTokenizer | None:
     """Of a model that reads text: the starting weights', or one that is trained on the sources'
     texts and kept in the run's folder."""
-    text = recipe.model.text
+    text = recipe.model.text if isinstance(recipe, Recipe) else None
     if text is None:
         return None
-    if begin is not None and begin.tokenizer is not None:
+    if isinstance(begin, checkpoint.Checkpoint) and begin.tokenizer is not None:
         return TextTokenizer(begin.tokenizer, text.max_tokens)
     kept = out / "tokenizer.json"
     with distributed.first_alone():
@@ -500,9 +500,10 @@ def _recipe(name: str, steps: int | None = None) -> Recipe:
 
 
 def _any_recipe(name: str, steps: int | None = None) -> AnyRecipe:
-    if name not in ALL_RECIPES:
-        raise _fail(f"no recipe {name!r}; there are: {', '.join(ALL_RECIPES)}")
-    return _shortened(ALL_RECIPES[name], steps)
+    every: dict[str, AnyRecipe] = {**RECIPES, **DETECTOR_RECIPES}
+    if name not in every:
+        raise _fail(f"no recipe {name!r}; there are: {', '.join(every)}")
+    return _shortened(every[name], steps)
 
 
 def _shortened(recipe: RecipeKind, steps: int | None) -> RecipeKind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.configs import AnyRecipe, DetectorRecipe, Recipe
+from training.configs import DetectorRecipe, Recipe
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
@@ -24,4 +24,3 @@ RECIPES: dict[str, Recipe] = {
 DETECTOR_RECIPES: dict[str, DetectorRecipe] = {
     recipe.name: recipe for recipe in (DETECTOR_SMALL_SYNTH, DETECTOR_CLIP_SMALL_SYNTH)
 }
-ALL_RECIPES: dict[str, AnyRecipe] = {**RECIPES, **DETECTOR_RECIPES}
