@@ -121,10 +121,11 @@ def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Co
         raise _fail(str(error)) from error
 
 
-def _check_tower(recipe: Recipe, begin: checkpoint.Checkpoint | None) -> None:
+def _check_tower(recipe: AnyRecipe, begin: checkpoint.AnyCheckpoint | None) -> None:
     """A pre-trained text tower comes with its weights and its tokenizer."""
-    text = recipe.model.text
-    if text is not None and text.family != "own" and (begin is None or begin.tokenizer is None):
+    text = recipe.model.text if isinstance(recipe, Recipe) else None
+    told = isinstance(begin, checkpoint.Checkpoint) and begin.tokenizer is not None
+    if text is not None and text.family != "own" and not told:
         raise _fail(f"{recipe.name} reads with a {text.family} text tower: --text FOLDER")
 
 
