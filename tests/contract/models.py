@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from training.export.bundle import export_bundle
 from training.models.encoder import EncoderConfig
 from training.models.rice import Rice, RiceConfig
+
+Model = TypeVar("Model", bound=Rice)
 
 TINY = RiceConfig(
     encoder=EncoderConfig(
@@ -29,12 +32,15 @@ TINY = RiceConfig(
 
 
 def random_rice(config: RiceConfig, seed: int = 0) -> Rice:
+    torch.manual_seed(seed)
+    return widened(Rice(config))
+
+
+def widened(model: Model) -> Model:
     """In evaluation mode, with weights wide enough that different pictures get different vectors.
 
     BatchNorms have statistics, as after training, so that folding shows.
     """
-    torch.manual_seed(seed)
-    model = Rice(config)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 2.0 / module.in_features**0.5)

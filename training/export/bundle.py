@@ -59,7 +59,7 @@ def export_bundle(
     specs = graph_specs(model)
     with _folder_for(out) as folder:
         write_graphs(specs, folder)
-        check_parity(specs, folder)
+        check_parity(specs, folder, model.config.frames)
         write_golden(specs, model.config, folder, tokenizer)
         check_golden(specs, model.config, folder, tokenizer)
         if tokenizer is not None:

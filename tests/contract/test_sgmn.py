@@ -1,0 +1,88 @@
+"""An SGMN's bundle is served as RICE's is: by the same graphs, with torch's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="exports with torch: the training extra")
+
+from service.inference.bundle import Bundle  # noqa: E402
+from service.inference.model import Model  # noqa: E402
+from service.settings import InferenceSettings  # noqa: E402
+from tests.contract.models import TINY, export_tiny, widened  # noqa: E402
+from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
+from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
+from training.export.bundle import export_bundle  # noqa: E402
+from training.models.sgmn.model import Sgmn, SgmnConfig  # noqa: E402
+from training.models.text import TextConfig  # noqa: E402
+
+TEXT = TextConfig(vocabulary=512, width=32, layers=1, heads=2, max_tokens=12, embedding=20)
+TITLES = ["red apple juice", "", "blue milk"]
+TOLERANCE = 1e-4
+CONFIG = SgmnConfig(
+    **{field.name: getattr(TINY, field.name) for field in fields(TINY)}
+    | {"reconstruction": None, "text": TEXT, "instance_heads": 8}
+)
+
+
+def random_sgmn(config: SgmnConfig) -> Sgmn:
+    torch.manual_seed(0)
+    return widened(Sgmn(config))
+
+
+def drawn(count: int, seed: int) -> np.ndarray:
+    size = TINY.encoder.image_size
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def test_a_bundle_that_listens_scores_as_training_does(tmp_path: Path) -> None:
+    sgmn = random_sgmn(CONFIG)
+    tokenizer = TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
+    out = export_bundle(
+        sgmn, tmp_path / "bundle", name="sgmn-tiny", recipe="tiny_sgmn", tokenizer=tokenizer,
+        fusion={"coarse": 1.0, "match": 0.1, "text": 0.5},
+        calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
+        metrics={"protocol": "none: random weights"},
+    )  # fmt: skip
+    bundle = Bundle.load(out)
+    assert bundle.manifest.model.family == "sgmn"
+    model = Model.open(bundle, InferenceSettings(threads=1))
+    pictures, frames = drawn(3, seed=0), drawn(4, seed=1)
+    found = model.encode_pictures(pictures, TITLES)
+    coarse = {}
+    for speech in ("", "the red juice", "blue"):
+        clip = model.encode_clip(frames, speech)
+        coarse[speech] = found.embedding @ clip.embedding
+        text = model.match_text(found.match_state, clip)
+        ours = (
+            coarse[speech],
+            model.match(found.match_state, clip),
+            np.zeros(3) if text is None else text,
+        )
+        for scorer in (TorchScorer(sgmn, tokenizer), BundleScorer(out)):
+            with torch.inference_mode():
+                shop = scorer.products(torch.from_numpy(pictures), TITLES)
+                theirs = scorer.compare(shop, torch.from_numpy(frames), speech)
+            for mine, other in zip(ours, theirs, strict=True):
+                assert np.abs(mine - other.numpy()).max() < TOLERANCE
+    assert np.abs(coarse[""] - coarse["blue"]).max() > 10 * TOLERANCE, "speech guides the look"
+    assert np.abs(coarse["the red juice"] - coarse["blue"]).max() > 10 * TOLERANCE
+
+
+def test_a_bundle_without_text_is_served_too(tmp_path: Path) -> None:
+    sgmn = random_sgmn(replace(CONFIG, text=None, text_guidance=False))
+    bundle = Bundle.load(export_tiny(sgmn, tmp_path / "bundle"))
+    model = Model.open(bundle, InferenceSettings(threads=1))
+    pictures, frames = drawn(3, seed=0), drawn(1, seed=1)  # of one frame: nothing changes
+    found, clip = model.encode_pictures(pictures), model.encode_clip(frames)
+    scorer = TorchScorer(sgmn)
+    with torch.inference_mode():
+        theirs = scorer.compare(
+            scorer.products(torch.from_numpy(pictures)), torch.from_numpy(frames)
+        )
+    assert np.abs(found.embedding @ clip.embedding - theirs.coarse.numpy()).max() < TOLERANCE
+    assert np.abs(model.match(found.match_state, clip) - theirs.match.numpy()).max() < TOLERANCE
