@@ -95,6 +95,7 @@ def recognize(
     url: Url = None,
     key: KeySecret = None,
     top_k: Annotated[int, typer.Option(help="Candidates shown.", min=1, max=100)] = 5,
+    speech: Annotated[str | None, typer.Option(help="What is said in them.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One answer a line, as the service gave it.")
     ] = False,
@@ -104,7 +105,7 @@ def recognize(
     with ready_client(url, key) as client:
         for clip in clips:
             try:
-                answer = client.recognize(shop, clip, top_k)
+                answer = client.recognize(shop, clip, top_k, speech=speech)
             except ServiceUnreachableError as error:
                 raise stop(str(error)) from error
             except (ClientError, OSError) as error:

@@ -130,10 +130,16 @@ class Client:
             time.sleep(0.1)
 
     def recognize(
-        self, shop_id: str, clip: bytes | Path, top_k: int = 5, explain: bool = False
+        self,
+        shop_id: str,
+        clip: bytes | Path,
+        top_k: int = 5,
+        explain: bool = False,
+        speech: str | None = None,
     ) -> JSON:
-        """The answer of `POST /recognize` for a video file."""
-        return self._recognize("clip", [clip], shop_id, top_k, explain)
+        """The answer of `POST /recognize` for a video file, and what is said in it."""
+        fields = {} if speech is None else {"speech": speech}
+        return self._recognize("clip", [clip], _recognize_fields(shop_id, top_k, explain) | fields)
 
     def recognize_frames(
         self,
@@ -143,7 +149,7 @@ class Client:
         explain: bool = False,
     ) -> JSON:
         """The answer of `POST /recognize` for pictures in the order they were filmed."""
-        return self._recognize("frames", frames, shop_id, top_k, explain)
+        return self._recognize("frames", frames, _recognize_fields(shop_id, top_k, explain))
 
     def products(self, shop_id: str, *, page_size: int = 100) -> Iterable[JSON]:
         """All products of a shop, page by page."""
@@ -211,14 +217,7 @@ class Client:
                 raise failure
             time.sleep(0.1)
 
-    def _recognize(
-        self, field: str, files: Sequence[bytes | Path], shop_id: str, top_k: int, explain: bool
-    ) -> JSON:
-        fields = {
-            "shop_id": shop_id,
-            "top_k": str(top_k),
-            "explain": "true" if explain else "false",
-        }
+    def _recognize(self, field: str, files: Sequence[bytes | Path], fields: dict[str, str]) -> JSON:
         return self._json("POST", "/recognize", data=fields, files=_parts(field, files))
 
     def _json(self, method: str, path: str, **request: Any) -> JSON:
@@ -257,6 +256,14 @@ def _parts(field: str, files: Sequence[bytes | Path]) -> list[tuple[str, tuple[s
         (field, (file.name, file.read_bytes()) if isinstance(file, Path) else (f"{i}", file))
         for i, file in enumerate(files)
     ]
+
+
+def _recognize_fields(shop_id: str, top_k: int, explain: bool) -> dict[str, str]:
+    return {
+        "shop_id": shop_id,
+        "top_k": str(top_k),
+        "explain": "true" if explain else "false",
+    }
 
 
 def _path(*segments: str) -> str:

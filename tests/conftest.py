@@ -32,6 +32,15 @@ def another_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def reading_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a tiny model that reads titles and speech."""
+    pytest.importorskip("torch", reason="as `tiny_bundle`")
+    from tests.contract.models import export_reading
+
+    return export_reading(tmp_path_factory.mktemp("bundles") / "reading")
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of an object store."""
     from tests.service.object_store import object_store

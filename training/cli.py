@@ -257,7 +257,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
 
 
 @app.command()
-def evaluate(
+def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE")],
     data: DataOption,
     split: Annotated[str, typer.Option(help="val or test.")] = "val",
@@ -266,6 +266,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Checkpoint of a detector: only patches of what it finds take part."),
     ] = None,
+    speech: Annotated[
+        protocol.Hearing,
+        typer.Option(help="What is heard: right, wrong (another clip's), missing."),
+    ] = "right",
 ) -> None:
     """Score a checkpoint, or a bundle as it is served: R@1, 5 and 10 with 95 % intervals.
 
@@ -275,9 +279,9 @@ def evaluate(
     if path.is_dir():
         bundle = _bundle(path)
         fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
-        scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes, boxes)
+        scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes, boxes, hearing=speech)
     else:
-        fusion, _, scores = _assess(_load(path), data, split, takes, boxes)
+        fusion, _, scores = _assess(_load(path), data, split, takes, boxes, hearing=speech)
     _tell(scores, fusion)
 
 
@@ -436,11 +440,14 @@ def _assess(
     split: str,
     takes: int,
     boxes: protocol.Boxes | None = None,
+    *,
+    hearing: protocol.Hearing = "right",
 ) -> tuple[protocol.Fusion, protocol.Scores, protocol.Scores]:
     """The weights chosen on val, and the scores of val and of `split`."""
     scorer = _scorer(kept, "cpu")
     val = _scored(kept.recipe, scorer, data, "val", protocol.VAL_TAKES, boxes)
-    return protocol.best_fusion(val), val, _scored(kept.recipe, scorer, data, split, takes, boxes)
+    scores = _scored(kept.recipe, scorer, data, split, takes, boxes, hearing=hearing)
+    return protocol.best_fusion(val), val, scores
 
 
 def _scorer(kept: checkpoint.Checkpoint, device: str) -> Scorer:
@@ -462,10 +469,12 @@ def _scored(  # noqa: PLR0917
     split: str,
     takes: int,
     boxes: protocol.Boxes | None = None,
+    *,
+    hearing: protocol.Hearing = "right",
 ) -> protocol.Scores:
     with progress_bars(console) as bars:
         judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
-        return _score(model, judged, takes, bars, boxes)
+        return _score(model, judged, takes, bars, boxes, hearing=hearing)
 
 
 def _judged_folder(recipe: AnyRecipe, data: list[str]) -> Path:
@@ -482,12 +491,19 @@ def _score(
     takes: int,
     bars: Progress,
     boxes: protocol.Boxes | None = None,
+    *,
+    hearing: protocol.Hearing = "right",
 ) -> protocol.Scores:
     clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
     task = bars.add_task("clips", total=clips)
     try:
         return protocol.score(
-            model, data, takes=takes, boxes=boxes, done=lambda: bars.advance(task)
+            model,
+            data,
+            takes=takes,
+            boxes=boxes,
+            hearing=hearing,
+            done=lambda: bars.advance(task),
         )
     except DataError as error:
         raise _fail(str(error)) from error

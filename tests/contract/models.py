@@ -9,9 +9,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.export.bundle import export_bundle
 from training.models.encoder import EncoderConfig
 from training.models.rice import Rice, RiceConfig
+from training.models.text import TextConfig
 
 Model = TypeVar("Model", bound=Rice)
 
@@ -29,6 +31,8 @@ TINY = RiceConfig(
     frames=10,
     matching_heads=4,
 )
+TEXT = TextConfig(vocabulary=512, width=32, layers=2, heads=2, max_tokens=12, embedding=20)
+TITLES = ["red apple juice", "", "Красное 香蕉", "blue milk " * 100]
 
 
 def random_rice(config: RiceConfig, seed: int = 0) -> Rice:
@@ -71,4 +75,26 @@ def export_tiny(model: Rice, out: Path) -> Path:
         fusion={"coarse": 1.0, "match": 0.1},
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
+    )
+
+
+def reading_rice() -> Rice:
+    return random_rice(replace(TINY, text=TEXT))
+
+
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
+
+
+def export_reading(out: Path) -> Path:
+    """`reading_rice`; what is said weighs more than what is seen."""
+    return export_bundle(
+        reading_rice(),
+        out,
+        name="rice-tiny-reading",
+        recipe="tiny_reading",
+        fusion={"coarse": 1.0, "match": 0.1, "text": 2.0},
+        calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
+        metrics={"protocol": "none: random weights"},
+        tokenizer=tokenizer(),
     )

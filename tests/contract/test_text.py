@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +20,34 @@ from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.model import ClipFeatures, Model, PictureFeatures  # noqa: E402
 from service.recognition import rank  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
-from tests.contract.models import TINY, random_rice  # noqa: E402
+from tests.contract.models import (  # noqa: E402
+    TEXT,
+    TINY,
+    TITLES,
+    random_rice,
+    reading_rice,
+    tokenizer,
+)
 from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
 from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
 from training.export.bundle import export_bundle  # noqa: E402
 from training.export.errors import ExportError  # noqa: E402
-from training.models.text import TextConfig  # noqa: E402
 
-TEXT = TextConfig(vocabulary=512, width=32, layers=2, heads=2, max_tokens=12, embedding=20)
 SIZE = TINY.encoder.image_size
 SETTINGS = InferenceSettings(threads=1)
 TOLERANCE = 1e-4
-TITLES = ["red apple juice", "", "Красное 香蕉", "blue milk " * 100]
 FIGURES = {
-    "fusion": {"coarse": 1.0, "match": 0.1, "text": 2.0},
+    "fusion": {"coarse": 1.0, "match": 0.1},
     "calibration": {"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
     "metrics": {"protocol": "none: random weights"},
 }
 
-rice = random_rice(replace(TINY, text=TEXT))
-tokenizer = TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
+rice = reading_rice()
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("reads") / "bundle"
-    return export_bundle(rice, out, name="rice-reads", recipe="r", tokenizer=tokenizer, **FIGURES)
+def path(reading_bundle: Path) -> Path:
+    return reading_bundle
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_the_service_scores_as_training_does(
     model: Model, path: Path, scorer: str, speech: str
 ) -> None:
     pictures, frames = drawn(4, seed=0), drawn(3, seed=1)
-    expected = TorchScorer(rice, tokenizer) if scorer == "torch" else BundleScorer(path)
+    expected = TorchScorer(rice, tokenizer()) if scorer == "torch" else BundleScorer(path)
     with torch.inference_mode():
         shop = expected.products(torch.from_numpy(pictures), TITLES)
         compared = expected.compare(shop, torch.from_numpy(frames), speech)
@@ -195,5 +196,10 @@ def test_a_model_that_reads_is_exported_with_its_tokenizer_alone(tmp_path: Path)
         export_bundle(rice, tmp_path / "b", name="b", recipe="r", **FIGURES)
     with pytest.raises(ExportError, match="tokenizer"):
         export_bundle(
-            random_rice(TINY), tmp_path / "b", name="b", recipe="r", tokenizer=tokenizer, **FIGURES
+            random_rice(TINY),
+            tmp_path / "b",
+            name="b",
+            recipe="r",
+            tokenizer=tokenizer(),
+            **FIGURES,
         )

@@ -33,7 +33,9 @@ def measured(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
 
 def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
     for recipe in (RECIPE, *(each for each in RECIPES.values() if each.sgmn is None)):
-        icl, pmd, pfr = variants(recipe).values()
+        icl, pmd, pfr, *reads = variants(recipe).values()
+        assert reads == ([] if recipe.model.text is None else [recipe])
+        assert icl.model.text is pmd.model.text is pfr.model.text is None
         assert (icl.matching_weight, icl.reconstruction_weight) == (0, 0)
         assert pmd == replace(icl, matching_weight=recipe.matching_weight)
         assert pfr.model.reconstruction is not None

@@ -14,21 +14,24 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from tests.training.tiny import CONFIG, RECIPE, photographs
-from training.configs import Compute
+from training.configs import Compute, recipe_from_dict
 from training.data.batches import Batch, BatchDrawer
 from training.data.drawn import Drawn
 from training.data.errors import DataError
+from training.data.records import Query
 from training.data.spoken import spoken
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
-from training.evaluation.protocol import score
+from training.evaluation.protocol import _said, _speech, score
 from training.evaluation.scorers import TorchScorer
 from training.losses import text_loss
+from training.models.build import build_model
 from training.models.pretrained_text import begin_text_with, read_text_folder
 from training.models.rice import Clips, Pictures, Rice
 from training.models.text import TextConfig, Texts, TextTower
 from training.models.weights_file import WeightsError
+from training.recipes import RECIPES
 
 TEXT = TextConfig(vocabulary=512, width=32, layers=2, heads=2, max_tokens=12, embedding=24)
 READING = replace(CONFIG, text=TEXT)
@@ -353,3 +356,33 @@ def test_batches_without_any_text_still_train() -> None:
     assert losses["text"] == 0
     gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["rice_text_small_synth", "grocery_text_small"])
+def test_the_small_recipes_differ_from_those_that_see_alone_in_text_alone(name: str) -> None:
+    recipe, sees = RECIPES[name], RECIPES[name.replace("_text", "")]
+    model = replace(recipe.model, text=None)
+    assert (
+        replace(
+            recipe, name=sees.name, model=model, schedule=replace(recipe.schedule, text_rate=0.0)
+        )
+        == sees
+    )
+    tower = build_model(recipe.model).get_submodule("text.tower")
+    assert sum(parameter.numel() for parameter in tower.parameters()) < 3_000_000
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+def test_other_speech_is_heard_where_that_is_asked_for() -> None:
+    queries = [
+        Query("a", "live", (), ("x",), speech="of x"),
+        Query("b", "live", (), ("x",), speech="also of x"),
+        Query("c", "live", (), ("y",), speech="of y"),
+        Query("d", "elsewhere", (), ("z",), speech="of z"),
+    ]
+    assert _speech(queries, "right") == [query.speech for query in queries]
+    assert _speech(queries, "wrong") == ["of y", "of y", "of x", ""]
+    assert _speech(queries, "missing") == [""] * 4
+    said = [_said(2, TITLES, "wrong", default_rng(seed)) for seed in range(30)]
+    assert _said(2, TITLES, "missing", default_rng(0)) == ""
+    assert sum("moon" in one for one in said) < 15, "of other products, which may mention it"

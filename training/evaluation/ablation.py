@@ -50,16 +50,19 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def _of_rice(recipe: Recipe) -> dict[str, Recipe]:
-    """ICL alone, with PMD, and with PFR as well."""
-    without = replace(recipe.model, reconstruction=None)
-    full = replace(recipe.model, reconstruction=recipe.model.reconstruction or "softmax")
-    return {
+    """ICL alone, with PMD, and with PFR as well; all by sight. Of a recipe that reads also itself:
+    what text adds, it adds to the row of the recipe's losses."""
+    by_sight = replace(recipe.model, text=None)
+    without = replace(by_sight, reconstruction=None)
+    full = replace(by_sight, reconstruction=recipe.model.reconstruction or "softmax")
+    rows = {
         "ICL": replace(recipe, model=without, matching_weight=0.0, reconstruction_weight=0.0),
         "+ PMD": replace(recipe, model=without, reconstruction_weight=0.0),
         "+ PFR": replace(
             recipe, model=full, reconstruction_weight=recipe.reconstruction_weight or 1.0
         ),
     }
+    return rows if recipe.model.text is None else rows | {"with text": recipe}
 
 
 def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:

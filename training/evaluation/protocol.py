@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 from torch import Tensor
 
 from training.data.frames import Frame
@@ -39,6 +39,9 @@ VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than thei
 
 Boxes = Callable[[Sequence[Frame]], Tensor]
 """A clip's frames -> boxes of the intended product [F,K,4], all zeros where there are fewer."""
+
+Hearing = Literal["right", "wrong", "missing"]
+"""What is heard of a clip: what the data says, what it says of another clip, or nothing."""
 
 
 class Fusion(NamedTuple):
@@ -87,14 +90,15 @@ def score(
     *,
     takes: int = 1,
     boxes: Boxes | None = None,
+    hearing: Hearing = "right",
     done: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each clip; photographs `takes` times, every take with another hand. With `boxes`,
     only patches of the intended product take part in queries (IPD). Calls `done` a clip. Raises
     DataError."""
     if isinstance(data, QuerySet):
-        return score_queries(model, data, boxes=boxes, done=done)
-    return score_clips(model, data, takes=takes, done=done)
+        return score_queries(model, data, boxes=boxes, hearing=hearing, done=done)
+    return score_clips(model, data, takes=takes, hearing=hearing, done=done)
 
 
 @torch.inference_mode()
@@ -103,6 +107,7 @@ def score_clips(
     data: PhotographSet,
     *,
     takes: int = 1,
+    hearing: Hearing = "right",
     done: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each clip `takes` times, every take with another hand; calls `done` a clip."""
@@ -115,7 +120,8 @@ def score_clips(
         photographs = data.photographs[_spread(clip, scorer.frames)]
         frames = vary(photographs, scorer.size, HELD, generator).round_().byte()
         product = int(data.product[clip[0]])
-        compared.append(scorer.compare(shop, frames, spoken(titles[product], titles, rng)))
+        said = _said(product, titles, hearing, rng)
+        compared.append(scorer.compare(shop, frames, said))
         truth.append(product)
         done()
     coarse, match, text = (torch.stack(part) for part in zip(*compared, strict=True))
@@ -130,6 +136,7 @@ def score_queries(
     data: QuerySet,
     *,
     boxes: Boxes | None = None,
+    hearing: Hearing = "right",
     done: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores each query against its own shop. Calls `done` a query.
@@ -145,6 +152,7 @@ def score_queries(
     text = torch.full((count, largest + 1), OUT_OF_SHOP)
     truth = torch.full((count,), largest)
     also = torch.zeros(count, largest + 1, dtype=torch.bool)
+    speech = _speech(data.queries, hearing)
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
         column = {image: place for place, image in enumerate(images)}
@@ -158,11 +166,39 @@ def score_queries(
             if frames:
                 pixels = _stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
-                scores = scorer.compare(shop, pixels, query.speech, shown)
+                scores = scorer.compare(shop, pixels, speech[position], shown)
                 for part, found in zip((coarse, match, text), scores, strict=True):
                     part[position, : len(images)] = found
             done()
     return Scores(coarse, match, truth, also, _groups(data.queries), _any(text))
+
+
+def _said(product: int, titles: Sequence[str], hearing: Hearing, rng: Generator) -> str:
+    """Of a photographed product, by its title; by another's where that is heard."""
+    if hearing == "wrong":
+        product = (product + 1 + int(rng.integers(len(titles) - 1))) % len(titles)
+    said = spoken(titles[product], titles, rng)
+    return "" if hearing == "missing" else said
+
+
+def _speech(queries: list[Query], hearing: Hearing) -> list[str]:
+    """Of each query; the wrong one is that of the next clip of the same shop that shows another
+    product, where there is any."""
+    if hearing == "missing":
+        return [""] * len(queries)
+    if hearing == "right":
+        return [query.speech for query in queries]
+    of_shop: dict[str, list[Query]] = {}
+    for query in queries:
+        of_shop.setdefault(query.live_id, []).append(query)
+    return [_of_another(query, of_shop[query.live_id]) for query in queries]
+
+
+def _of_another(query: Query, shop: list[Query]) -> str:
+    place = next(i for i, other in enumerate(shop) if other is query)
+    following = (*shop[place + 1 :], *shop[:place])
+    others = (o.speech for o in following if o.speech and not set(o.truth) & set(query.truth))
+    return next(others, "")
 
 
 def _scorer(model: Rice | Scorer) -> Scorer:

@@ -6,6 +6,7 @@ from training.configs import DetectorRecipe, Recipe
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
+from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
 from training.recipes.sgmn_small_synth import SGMN_SMALL_SYNTH
 from training.recipes.sgmn_vitb32 import SGMN_VITB32
@@ -14,8 +15,10 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         GROCERY_SMALL,
+        GROCERY_TEXT_SMALL,
         RICE_SMALL_SYNTH,
         RICE_SMALL_SYNTH_IPD,
+        RICE_TEXT_SMALL_SYNTH,
         *RICE_VITB32,
         SGMN_SMALL_SYNTH,
         *SGMN_VITB32,
