@@ -247,7 +247,17 @@ def test_a_folder_that_holds_no_text_tower_is_told(tmp_path: Path) -> None:
 def a_share() -> Drawn:
     nothing = torch.empty(0)
     said = ["one", "also one", "two", ""]
-    return Drawn(nothing, nothing, [1] * 4, [0, 0, 1, 1], [0, 1], ["first", "second"], said)
+    return Drawn(
+        pictures=nothing,
+        frames=nothing,
+        boxes=nothing,
+        annotated=nothing,
+        lengths=[1] * 4,
+        product=[0, 0, 1, 1],
+        identity=[0, 1],
+        titles=["first", "second"],
+        speech=said,
+    )
 
 
 def test_texts_are_dropped_and_swapped_as_the_recipe_says() -> None:
