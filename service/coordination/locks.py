@@ -1,16 +1,16 @@
 """Locks that order writers: between the threads of this process, and over Redis between services.
 
-A lock in Redis ends by itself, so that a killed service blocks nobody for long; and Redis may be
-away. So who holds one is told whether it is surely alone, and does nothing otherwise that another
-writer could not bear.
+A lock in Redis ends by itself unless it is renewed, so that a killed service blocks nobody for long
+and a slow one keeps what it has; and Redis may be away. So who holds one is told whether it is
+surely alone, and does nothing otherwise that another writer could not bear.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import redis
@@ -22,7 +22,8 @@ from service.errors import BusyError, CoordinationError
 
 logger = logging.getLogger(__name__)
 
-_LEASE_S = 60.0  # longer than a write takes
+_LEASE_S = 15.0  # of a service that does not renew it any more
+_RENEWALS = 3  # in that time
 _WAIT_S = 10.0
 _STRIPES = 64
 
@@ -42,34 +43,35 @@ class Locks:
             # Always in one order, whoever asks: no two can wait for each other.
             for stripe in sorted({hash(name) % _STRIPES for name in names}):
                 held.enter_context(self._stripes[stripe])
-            alone = True
-            for name in sorted(set(names)):
-                alone &= self._lock(name, _WAIT_S, held)
-            yield alone
+            locks = [self._lock(name, _WAIT_S, held) for name in sorted(set(names))]
+            with _renewed(locks):
+                yield self._store is None or None not in locks
 
     @contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
         """Whether no other service has it; where Redis is away, nobody knows of one."""
         with ExitStack() as held:
             try:
-                self._lock(name, 0, held)
+                lock = self._lock(name, 0, held)
             except BusyError:
                 yield False
             else:
-                yield True
+                with _renewed([lock]):
+                    yield True
 
-    def _lock(self, name: str, wait_s: float, held: ExitStack) -> bool:
+    def _lock(self, name: str, wait_s: float, held: ExitStack) -> Lock | None:
+        """None: there is nobody to ask for it. Raises BusyError."""
         if self._store is None:
-            return True
+            return None
         try:
             lock = self._store.call(partial(_acquire, name=f"lpr:lock:{name}", wait_s=wait_s))
         except CoordinationError as error:
             logger.warning("a write is not ordered with those of other services: %s", error)
-            return False
+            return None
         if lock is None:
             raise BusyError("another service is writing this just now; send it again")
         held.callback(self._release, lock)
-        return True
+        return lock
 
     def _release(self, lock: Lock) -> None:
         assert self._store is not None  # noqa: S101 - who gave it
@@ -77,6 +79,26 @@ class Locks:
             self._store.call(_releasing(lock))
         except CoordinationError as error:
             logger.warning("a lock is held until it ends by itself: %s", error)
+
+
+@contextmanager
+def _renewed(locks: Iterable[Lock | None]) -> Iterator[None]:
+    """Keep what is held for as long as it is."""
+    over = threading.Event()
+    held = [lock for lock in locks if lock is not None]
+
+    def renew() -> None:
+        while not over.wait(_LEASE_S / _RENEWALS):
+            for lock in held:
+                with suppress(LockError, redis.RedisError):  # its release tells of one that ended
+                    lock.reacquire()
+
+    if held:
+        threading.Thread(target=renew, name="lpr-lease", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _acquire(client: redis.Redis, name: str, wait_s: float) -> Lock | None:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _PENDING = "pending"
 _SHOP = "shop"  # no product's folder is named so
-_YOUNG_S = 60.0  # a marker is left to whoever works on it for so long,
+_YOUNG_S = 30.0  # a marker is left to whoever works on it for so long,
 _ABANDONED_S = 120.0  # and if its record never comes, for longer than any write takes
 _FIRST_REST_S = 60.0  # of one that could not be settled; doubled each time,
 _LONGEST_REST_S = 3_600.0  # up to this

@@ -111,6 +111,11 @@ class Reporter:
             outcome.rows = [row for name, row in report.user_properties if name == _ROW]
             self._tell(self._running.pop(test))
 
+    def pytest_sessionfinish(self) -> None:
+        """What was still running, because the run or a worker of it was ended, did not pass."""
+        for test, outcome in self._running.items():
+            self._tell(Outcome(test, "failed", outcome.why or "it was cut short"))
+
     def _tell(self, outcome: Outcome) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         rows = [Row(*row) for row in outcome.rows]

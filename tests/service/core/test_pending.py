@@ -58,7 +58,7 @@ def test_a_write_under_way_is_left_alone(storage: Storage, clock: Clock) -> None
     assert others.due() == []
     clock.now = 70
     assert mine.due() == [], "this process knows that it still writes"
-    assert others.due() == [marker], "who only sees it gives it a minute"
+    assert others.due() == [marker], "who only sees it gives it half a minute"
     assert not others.is_abandoned(marker)
     clock.now = 200
     assert others.is_abandoned(marker)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -447,10 +448,23 @@ class TestLocks:
             pass
         assert caught.value.status == 503
 
+    def test_a_slow_writers_lock_does_not_end(
+        self, stores: list[Store], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.coordination.locks._LEASE_S", 2)
+        with Locks(stores[0]).hold("a", "b"), Locks(stores[0]).try_hold("c"):
+            time.sleep(3)  # longer than a lease: what is tried is that nothing ends meanwhile
+            for name in "abc":
+                with Locks(stores[1]).try_hold(name) as ours:
+                    assert not ours
+        with Locks(stores[1]).hold("a", "b", "c") as alone:
+            assert alone
+
     def test_a_dead_services_lock_ends(
         self, stores: list[Store], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("service.coordination.locks._LEASE_S", 0.05)
+        monkeypatch.setattr("service.coordination.locks._RENEWALS", 1e-6)  # it says no more
         held = Locks(stores[0]).hold("a")
         held.__enter__()
         with Locks(stores[1]).hold("a") as alone:
