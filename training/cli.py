@@ -25,7 +25,14 @@ from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.eager import eager
 from training.evaluation import ablation, detection, protocol
-from training.evaluation.attention import attention_of_patches, draw_attention, examples
+from training.evaluation.attention import (
+    Example,
+    attention_of_patches,
+    draw_attention,
+    draw_salience,
+    examples,
+    salience_of_patches,
+)
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.evaluation.detection_picture import draw_examples
 from training.evaluation.metrics import Accuracy, by_group, intervals
@@ -35,6 +42,7 @@ from training.export.errors import ExportError
 from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
+from training.models.sgmn.model import Sgmn
 from training.progress import progress_bars
 from training.recipes import DETECTOR_RECIPES, RECIPES
 
@@ -360,7 +368,10 @@ def attend(
     split: Annotated[str, typer.Option(help="val or test.")] = "val",
     clips: Annotated[int, typer.Option(min=1, help="How many, spread over the split.")] = 8,
 ) -> None:
-    """Draw where the matching decoder looks in a clip for the patches of its product."""
+    """Draw where the matching decoder looks in a clip for the patches of its product.
+
+    Of an SGMN also which patches speech makes salient: a clip's own, another's, and none.
+    """
     kept = _load(path)
     model, recipe = kept.model(), kept.recipe
     out.mkdir(parents=True, exist_ok=True)
@@ -368,12 +379,28 @@ def attend(
         judged = _judging(recipe, _judged_folder(recipe, data), split, bars)
     frames, size = model.config.frames, model.config.encoder.image_size
     try:
-        for number, (picture, shown) in enumerate(examples(judged, clips, frames, size)):
-            attention = attention_of_patches(model, picture, shown)
-            draw_attention(attention, picture, shown).save(out / f"attention-{number:02d}.png")
+        chosen = list(examples(judged, clips, frames, size))
     except DataError as error:
         raise _fail(str(error)) from error
+    for number, (picture, shown, _) in enumerate(chosen):
+        attention = attention_of_patches(model, picture, shown)
+        draw_attention(attention, picture, shown).save(out / f"attention-{number:02d}.png")
+    tokenizer = _tokenizer_of(kept)
+    if isinstance(model, Sgmn) and model.text_guidance is not None and tokenizer is not None:
+        _draw_saliences(model, tokenizer, chosen, out)
     console.print(f"{out}", soft_wrap=True)
+
+
+def _draw_saliences(
+    model: Sgmn, tokenizer: TextTokenizer, chosen: list[Example], out: Path
+) -> None:
+    """Another's speech is that of the next of the examples."""
+    for number, (picture, shown, speech) in enumerate(chosen):
+        said = (speech, chosen[(number + 1) % len(chosen)].speech, "")
+        saliences = [salience_of_patches(model, shown, tokenizer([text])) for text in said]
+        name = f"salience-{number:02d}.png"
+        draw_salience(picture, shown, saliences).save(out / name)
+        console.print(f"{name}: {said[0]!r}, {said[1]!r}, none", soft_wrap=True)
 
 
 @app.command()

@@ -9,6 +9,14 @@ import pytest
 import torch
 
 from tests.training.tiny import CONFIG, photographs, tiny_model
+from tests.training.tiny_sgmn import (
+    SGMN_CONFIG,
+    TITLES,
+    tiny_sgmn,
+    tiny_tokenizer,
+    titled_photographs,
+)
+from training.data.frames import Frame
 from training.data.queries import QuerySet
 from training.data.records import Query, ShopPicture
 from training.evaluation.attention import (
@@ -17,14 +25,16 @@ from training.evaluation.attention import (
     attention_of_patches,
     concentrated,
     draw_attention,
+    draw_salience,
     examples,
+    salience_of_patches,
 )
 
 SIZE, PATCHES, FRAMES = CONFIG.encoder.image_size, CONFIG.encoder.patches, CONFIG.frames
 
 
 def test_attention_is_the_decoders_without_class_tokens() -> None:
-    [(picture, frames)] = examples(photographs(), 1, FRAMES, SIZE)
+    [(picture, frames, _)] = examples(photographs(), 1, FRAMES, SIZE)
     attention = attention_of_patches(tiny_model(), picture, frames)
     assert attention.shape == (PATCHES, len(frames), PATCHES)
     of_patches = attention.flatten(1).sum(dim=1)
@@ -59,13 +69,36 @@ def test_queries_are_shown_with_a_right_picture_and_without_what_is_missing() ->
         [seen, replace(seen, truth=("gone",)), replace(seen, frames=())],
         {"live": shop},
         lambda reference, size: flat(int(reference)),
-        lambda query, count, size: [flat(9) for _ in query.frames],
+        lambda query, count, size: [Frame(flat(9)) for _ in query.frames],
         lambda reference: reference != "3",
     )
-    [(picture, frames)] = examples(data, 3, FRAMES, SIZE)
+    [(picture, frames, _)] = examples(data, 3, FRAMES, SIZE)
     assert picture.unique().tolist() == [2]
     assert frames.unique().tolist() == [9]
     assert len(frames) == 1
+
+
+def test_salience_is_by_what_is_said_and_even_in_silence() -> None:
+    model, read = tiny_sgmn(), tiny_tokenizer()
+    example, other = examples(titled_photographs(), 2, FRAMES, SIZE)
+    assert example.speech != other.speech
+    own, others, none = (
+        salience_of_patches(model, example.frames, read([said]))
+        for said in (TITLES[0], TITLES[1], "")
+    )
+    assert own.shape == (len(example.frames), PATCHES)
+    assert all(torch.allclose(each.sum(dim=1), torch.ones(len(each))) for each in (own, none))
+    assert (own - others).abs().max() > 1e-5
+    assert (none == 1 / PATCHES).all()
+    sheet = draw_salience(example.picture, example.frames, [own, others, none])
+    step = TILE + GAP
+    assert sheet.size == ((1 + len(example.frames)) * step - GAP, 4 * step - GAP)
+    lit = np.array(sheet)[3 * step : 3 * step + TILE, step : step + TILE]
+    as_it_is = np.array(sheet)[:TILE, step : step + TILE]
+    assert np.array_equal(lit, as_it_is), "in silence all patches are as light"
+    with pytest.raises(ValueError, match="no salience"):
+        bare = tiny_sgmn(replace(SGMN_CONFIG, text_guidance=False))
+        salience_of_patches(bare, example.frames, read([""]))
 
 
 @pytest.mark.parametrize("count", [1, 4, 50])

@@ -29,6 +29,11 @@ def test_fit_evaluate_and_export(
     data = ["--data", f"made={with_descriptions(folder)}"]
     best, out = tmp_path / "run" / "best.safetensors", tmp_path / "bundle"
     run("fit", "tiny_sgmn", *data, "--out", best.parent)
+    looks = tmp_path / "looks"
+    told = run("attend", best, *data, "--out", looks, "--clips", 2)
+    drawn = [f"{kind}-0{number}.png" for kind in ("attention", "salience") for number in (0, 1)]
+    assert sorted(file.name for file in looks.iterdir()) == drawn
+    assert "salience-01.png: " in told
     run("export", best, *data, "--out", out, "--name", "sgmn-tiny")
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["model"]["family"] == "sgmn"

@@ -1,56 +1,72 @@
-"""Pictures of where PMD looks: the clip's patches that a product's patches attend to.
+"""Pictures of where a model looks: PMD's attention, and SGMN's salience by what is said.
 
-The first row has the product's picture and the clip's frames. The second lays over each frame how
-much the product's patches attend to its patches, the mean over them and over the heads. Each
-further row shows one patch of the product, framed: those whose attention is most concentrated.
+The first row has the product's picture and the clip's frames. Of attention, the second lays over
+each frame how much the product's patches attend to its patches, the mean over them and over the
+heads; each further row shows one patch of the product, framed: those whose attention is most
+concentrated. Of salience, the second row is with the clip's own speech, the third with that of
+another product, the last without: then no patch is more salient than another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.data.clip_index import evenly
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.spoken import spoken
 from training.data.transforms import normalise
 from training.evaluation.protocol import shrink
 from training.models.rice import Rice
+from training.models.sgmn.model import Sgmn
+from training.models.text import Texts
 
 TILE, GAP = 168, 4
 PATCHES_SHOWN = 3
 
 
+class Example(NamedTuple):
+    picture: Tensor  # of the product, uint8 [S,S,3]
+    frames: Tensor  # uint8 [F,S,S,3]
+    speech: str
+
+
 def examples(
     data: PhotographSet | QuerySet, count: int, frames: int, size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Clips spread evenly over the data: the product's picture, uint8 [S,S,3], and frames,
-    [F,S,S,3]. Clips of which a file is missing are left out; raises DataError for a broken one."""
+) -> Iterator[Example]:
+    """Clips spread evenly over the data. Those of which a file is missing are left out; raises
+    DataError for a broken one."""
     if isinstance(data, QuerySet):
         yield from _of_queries(data, count, frames, size)
         return
-    clips = data.clips()
+    clips, rng = data.clips(), default_rng(0)
     for clip in (clips[place] for place in evenly(len(clips), count)):
         shown = [clip[place] for place in evenly(len(clip), frames)]
-        picture = data.pictures[data.product[clip[0]]]
-        yield shrink(picture[None], size)[0], shrink(data.photographs[shown], size)
+        product = int(data.product[clip[0]])
+        said = spoken(data.titles[product], data.titles, rng) if data.titles else ""
+        yield Example(
+            shrink(data.pictures[product][None], size)[0],
+            shrink(data.photographs[shown], size),
+            said,
+        )
 
 
-def _of_queries(
-    data: QuerySet, count: int, frames: int, size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _of_queries(data: QuerySet, count: int, frames: int, size: int) -> Iterator[Example]:
     for query in (data.queries[place] for place in evenly(len(data.queries), count)):
         own = [p for p in data.there(query.live_id) if p.image_id in query.truth]
         shown = data.read_frames(query, frames, size)
         if own and shown:
-            picture = data.read_picture(own[0].reference, size)
-            yield (
-                torch.from_numpy(picture),
+            yield Example(
+                torch.from_numpy(data.read_picture(own[0].reference, size)),
                 torch.from_numpy(np.stack([frame.pixels for frame in shown])),
+                query.speech,
             )
 
 
@@ -80,6 +96,30 @@ def draw_attention(attention: Tensor, picture: Tensor, frames: Tensor) -> Image.
             for patch in concentrated(attention)[:PATCHES_SHOWN]
         ),
     ]
+    return _sheet(rows)
+
+
+@torch.inference_mode()
+def salience_of_patches(model: Sgmn, frames: Tensor, speech: Texts) -> Tensor:
+    """uint8 [F,S,S,3] and one text -> [F,P], each frame's sum to 1; even without speech.
+
+    The model must have text-guided attention.
+    """
+    guidance, words = model.eval().text_guidance, model.read(speech)
+    if guidance is None or words is None:
+        raise ValueError("a model without text-guided attention has no salience")
+    _, tokens = model.encode(normalise(frames))
+    patches = tokens[None, :, 1:]
+    every = torch.ones(patches.shape[:3], dtype=torch.bool)
+    if not words.there.item():
+        return every[0] / every.shape[-1]
+    return guidance.salience(patches, every, words.tokens, words.mask)[0]
+
+
+def draw_salience(picture: Tensor, frames: Tensor, saliences: Sequence[Tensor]) -> Image.Image:
+    """A row of `salience_of_patches` for each speech, below what they are of."""
+    rows = [[_tile(picture), *map(_tile, frames)]]
+    rows += [[_tile(picture), *_heated(salience, frames)] for salience in saliences]
     return _sheet(rows)
 
 
