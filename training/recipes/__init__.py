@@ -8,7 +8,7 @@ from training.recipes.grocery_small import GROCERY_SMALL
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
-from training.recipes.sgmn_small_synth import SGMN_SMALL_SYNTH
+from training.recipes.sgmn_small import GROCERY_SGMN_SMALL, SGMN_SMALL_SYNTH
 from training.recipes.sgmn_vitb32 import SGMN_VITB32
 
 RECIPES: dict[str, Recipe] = {
@@ -21,6 +21,7 @@ RECIPES: dict[str, Recipe] = {
         RICE_TEXT_SMALL_SYNTH,
         *RICE_VITB32,
         SGMN_SMALL_SYNTH,
+        GROCERY_SGMN_SMALL,
         *SGMN_VITB32,
     )
 }
