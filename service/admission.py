@@ -3,6 +3,8 @@
 A full house refuses at once, before the body is read; who was let in waits for a thread in a queue
 that cannot grow beyond the house. The queue takes up bursts. Where it was too short for the load it
 would only make everybody wait, so then nobody may wait until there was a while without refusals.
+Kinds that need the same cores share a house: its threads are one budget, of which no kind but the
+first may take all, so that a kind that hangs does not keep the others out.
 Work that nobody waits for any more is dropped before it begins; what has begun finds out by
 `deadlines.check`.
 """
@@ -29,6 +31,24 @@ _SMOOTHING = 0.1  # the weight of the latest work in the mean of their times
 T = TypeVar("T")
 
 
+class House:
+    """The threads that some kinds of work have together; counted on the event loop only."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.free = asyncio.Semaphore(threads)
+        self.working = 0  # on a thread, or waiting for one
+        self._pressed_until = 0.0
+
+    @property
+    def is_pressed(self) -> bool:
+        return time.monotonic() < self._pressed_until
+
+    def press(self) -> None:
+        """Let nobody wait for a while."""
+        self._pressed_until = time.monotonic() + _PRESSED_S
+
+
 class Admission:
     """Entered and left on the event loop only, so that counting needs no lock."""
 
@@ -36,6 +56,7 @@ class Admission:
         self,
         kind: str,
         telemetry: Telemetry,
+        house: House,
         *,
         most: int,
         threads: int,
@@ -43,12 +64,13 @@ class Admission:
         finishes: bool = False,
     ) -> None:
         """`most` are inside, their bodies still arriving or not; of those up to `waiting` wait for
-        one of the `threads`. `finishes`: what has begun goes on though its client has left.
+        one of the `threads` that this kind may have of its house's. `finishes`: what has begun goes
+        on though its client has left.
         """
+        self._house = house
         self._most = most
         self._threads = threads
         self._waiting = waiting
-        self._pressed_until = 0.0
         self._finishes = finishes
         self._inside = 0
         self._running = 0  # on a thread
@@ -78,20 +100,24 @@ class Admission:
             self._inside -= 1
             self._in_flight.dec()
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], *, begun: bool = False) -> T:
         """`work` on a thread of this kind, for as long as the request has and its client waits.
 
-        Raises OverloadedError, DeadlineExceededError, ClientLeftError, and what `work` raises.
+        What the request has `begun` is not refused half way. Raises OverloadedError,
+        DeadlineExceededError, ClientLeftError, and what `work` raises.
         """
-        self._check_queue()
+        if not begun:
+            self._check_queue()
         turn = _Turn()
         self._queued += 1
+        self._house.working += 1
         self._queue_size.inc()
         try:
             return await self._while_wanted(self._on_thread(work, turn))
         finally:
             if not turn.has_come:
                 self._leave_queue()
+                self._house.working -= 1
 
     async def _while_wanted(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, unless its request is over before."""
@@ -117,6 +143,11 @@ class Admission:
 
     async def _on_thread(self, work: Callable[[], T], turn: _Turn) -> T:
         await self._free.acquire()
+        try:
+            await self._house.free.acquire()
+        except BaseException:
+            self._free.release()
+            raise
         turn.has_come = True
         self._leave_queue()
         self._running += 1
@@ -135,6 +166,8 @@ class Admission:
         self._queue_size.dec()
 
     def _leave_thread(self, took_s: float) -> None:
+        self._house.free.release()
+        self._house.working -= 1
         self._free.release()
         self._running -= 1
         self._mean_s += _SMOOTHING * (took_s - self._mean_s)
@@ -144,17 +177,17 @@ class Admission:
         return self._running + self._queued
 
     def _check_queue(self) -> None:
-        pressed = time.monotonic() < self._pressed_until
-        if self._working >= self._threads + (0 if pressed else self._waiting):
-            raise self._overloaded(self._working)
+        house = self._house
+        waiting = 0 if house.is_pressed else self._waiting
+        if self._working >= self._threads + waiting or house.working >= house.threads + waiting:
+            raise self._overloaded(house.working)
 
     def _overloaded(self, ahead: int) -> OverloadedError:
         """It tells to come again when those who are ahead will be done, as times are."""
-        self._pressed_until = time.monotonic() + _PRESSED_S
+        self._house.press()
         error = OverloadedError(f"{ahead} requests are in flight; try again in a moment")
-        error.retry_after_s = min(
-            _LONGEST_RETRY_S, max(1, math.ceil(self._working * self._mean_s / self._threads))
-        )
+        wait_s = self._house.working * self._mean_s / self._house.threads
+        error.retry_after_s = min(_LONGEST_RETRY_S, max(1, math.ceil(wait_s)))
         return error
 
 

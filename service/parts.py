@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from service.admission import Admission
+from service.admission import Admission, House
 from service.coordination.epochs import Epochs
 from service.coordination.filling import Filling
 from service.coordination.idempotency import Idempotency
@@ -84,24 +84,29 @@ class Service:
         self.telemetry = Telemetry(settings.metrics.shop_groups)
         self.keys = KeyRing(settings.keys_file, expected=settings.keys.file is not None)
         most = settings.max_in_flight
-        # More at once than this would only make each slower: every one uses several cores itself.
+        # While one is encoded, which takes all cores, so many others are decoded that these would
+        # keep the cores busy too: more at once would only make each slower.
+        house = House(1 + max(1, cores() // settings.media.decode_threads))
         self.recognitions = Admission(
             "recognize",
             self.telemetry,
+            house,
             most=most,
-            threads=max(1, cores() // 2),
+            threads=house.threads,
             waiting=settings.max_waiting,
         )
         self.posts = Admission(
             "gallery",
             self.telemetry,
+            house,
             most=most,
-            threads=max(2, cores()),
+            threads=house.threads - 1,
             waiting=settings.max_waiting,
             finishes=True,
         )
+        readers = max(2, cores())
         self.reads = Admission(
-            "read", self.telemetry, most=_READS, threads=max(2, cores()), waiting=_READS
+            "read", self.telemetry, House(readers), most=_READS, threads=readers, waiting=_READS
         )
         self.store: Store | None = None
         self.draining = threading.Event()

@@ -85,8 +85,9 @@ async def put_batch(
             deadlines.extend(limits.deadline_s)
             post = _Post(service.parts, key, shop_id, upload.file, idempotency_key)
             with audited(request, key, "put-batch", shop_id) as write:
-                while (answer := await service.posts.run(post.step)) is None:
-                    pass  # others take their turn between the steps
+                answer = await service.posts.run(post.step)
+                while answer is None:  # others take their turn between the steps
+                    answer = await service.posts.run(post.step, begun=True)
                 write.result = "replayed" if answer.replayed else "accepted"
     response = job_response(answer.body)
     if answer.replayed:

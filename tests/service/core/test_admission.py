@@ -11,14 +11,15 @@ import pytest
 
 from service import admission as module
 from service import deadlines
-from service.admission import Admission
+from service.admission import Admission, House
 from service.deadlines import Deadline, working_under
 from service.errors import ClientLeftError, DeadlineExceededError, OverloadedError
 from service.telemetry import Telemetry
 
 
 def admission(**bounds: int) -> Admission:
-    return Admission("recognize", Telemetry(), **{"most": 8, "threads": 1, "waiting": 8} | bounds)
+    bounds = {"most": 8, "threads": 1, "waiting": 8} | bounds
+    return Admission("recognize", Telemetry(), House(bounds["threads"]), **bounds)
 
 
 class Client:
@@ -94,6 +95,65 @@ def test_whose_body_came_to_a_full_queue_is_refused() -> None:
     asyncio.run(story())
 
 
+def test_kinds_share_the_threads_of_their_house() -> None:
+    async def story() -> None:
+        house, telemetry = House(2), Telemetry()
+        bounds = {"most": 8, "waiting": 0}
+        recognitions = Admission("recognize", telemetry, house, threads=2, **bounds)
+        posts = Admission("gallery", telemetry, house, threads=1, **bounds)
+        hangs, works = Work(), Work()
+        post = asyncio.create_task(Client().asks(posts, hangs))
+        await begun(hangs)
+        with pytest.raises(OverloadedError):
+            await Client().asks(posts, lambda: "one thread is never theirs")
+        recognition = asyncio.create_task(Client().asks(recognitions, works))
+        await begun(works)
+        with pytest.raises(OverloadedError):
+            await Client().asks(recognitions, lambda: "the other is taken")
+        works.end.set()
+        assert await recognition == "done"
+        assert await Client().asks(recognitions, lambda: "a thread") == "a thread"
+        hangs.end.set()
+        assert await post == "done"
+        assert (house.working, house.free._value) == (0, 2)
+
+    asyncio.run(story())
+
+
+def test_a_refusal_of_one_kind_lets_nobody_of_the_house_wait() -> None:
+    async def story() -> None:
+        house, telemetry, work = House(1), Telemetry(), Work()
+        bounds = {"most": 8, "threads": 1}
+        recognitions = Admission("recognize", telemetry, house, waiting=8, **bounds)
+        posts = Admission("gallery", telemetry, house, waiting=0, **bounds)
+        first = asyncio.create_task(Client().asks(recognitions, work))
+        await begun(work)
+        second = asyncio.create_task(Client().asks(recognitions, lambda: "waited"))
+        await asyncio.sleep(0)
+        for kind in (posts, recognitions):
+            with pytest.raises(OverloadedError):
+                await Client().asks(kind, work)
+        work.end.set()
+        assert (await first, await second) == ("done", "waited")
+
+    asyncio.run(story())
+
+
+def test_what_has_begun_is_not_refused_half_way() -> None:
+    async def story() -> None:
+        house, work = admission(waiting=0), Work()
+        with house.admit():
+            first = asyncio.create_task(Client().asks(house, work))
+            await begun(work)
+            rest = asyncio.create_task(house.run(lambda: "the rest", begun=True))
+            await asyncio.sleep(0)
+            assert not rest.done()
+            work.end.set()
+            assert (await first, await rest) == ("done", "the rest")
+
+    asyncio.run(story())
+
+
 def test_a_queue_that_was_too_short_lets_nobody_wait_until_it_is_calm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,9 +190,11 @@ def test_told_to_come_again_when_those_ahead_will_be_done() -> None:
         house = admission(threads=1, waiting=1)
         for _ in range(60):  # what has been takes two seconds each, as far as it knows
             house._running += 1
+            house._house.working += 1
             await house._free.acquire()
+            await house._house.free.acquire()
             house._leave_thread(2.0)
-        house._queued = 2
+        house._house.working = house._queued = 2
         with pytest.raises(OverloadedError) as caught, house.admit():
             pass
         assert caught.value.retry_after_s == 4
@@ -177,7 +239,9 @@ def test_work_that_has_begun_ends_at_its_next_look() -> None:
 
 def test_accepted_indexing_goes_on_without_its_client() -> None:
     async def story() -> None:
-        house = Admission("gallery", Telemetry(), most=8, threads=1, waiting=8, finishes=True)
+        house = Admission(
+            "gallery", Telemetry(), House(1), most=8, threads=1, waiting=8, finishes=True
+        )
         work, client = Work(), Client()
         asked = asyncio.create_task(client.asks(house, work))
         await begun(work)
