@@ -3,8 +3,8 @@
 A full house refuses at once, before the body is read; who was let in waits for a thread in a queue
 that cannot grow beyond the house. The queue takes up bursts. Where it was too short for the load it
 would only make everybody wait, so then nobody may wait until there was a while without refusals.
-Kinds that need the same cores share a house: its threads are one budget, of which no kind but the
-first may take all, so that a kind that hangs does not keep the others out.
+Kinds that need the same cores share a house: its threads are one budget, and a kind that may not
+have all of them cannot keep the others out where it hangs.
 Work that nobody waits for any more is dropped before it begins; what has begun finds out by
 `deadlines.check`.
 """

@@ -84,15 +84,16 @@ class Service:
         self.telemetry = Telemetry(settings.metrics.shop_groups)
         self.keys = KeyRing(settings.keys_file, expected=settings.keys.file is not None)
         most = settings.max_in_flight
-        # While one is encoded, which takes all cores, so many others are decoded that these would
-        # keep the cores busy too: more at once would only make each slower.
-        house = House(1 + max(1, cores() // settings.media.decode_threads))
+        # As many clips at once as their decoders keep the cores busy: more would only make each
+        # slower. Posts go beside them, of which Milvus may hold one up.
+        clips = max(1, cores() // settings.media.decode_threads)
+        house = House(max(2, clips))
         self.recognitions = Admission(
             "recognize",
             self.telemetry,
             house,
             most=most,
-            threads=house.threads,
+            threads=clips,
             waiting=settings.max_waiting,
         )
         self.posts = Admission(
