@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -c constraints.txt
 
 .DEFAULT_GOAL = help
-.PHONY: help demo serve test test-faults test-image milvus-server fuzz check dashboards sizing operations-tools format clean
+.PHONY: help demo serve test test-faults test-image milvus-server fuzz check dashboards sizing bench operations-tools format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ dashboards: $(VENV)/.testing  ## write Grafana's dashboards anew, and the pictur
 
 sizing: $(VENV)/.serving  ## measure what a recognition costs, and write docs/SIZING.md
 	$(BIN)/python deploy/sizing.py docs/SIZING.md
+
+bench: $(VENV)/.testing  ## measure everything beside its baseline, and write docs/PERFORMANCE.md (15 minutes; QUICK=1)
+	$(BIN)/python deploy/bench/performance.py $(or $(OUT),docs) $(if $(QUICK),--quick) $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY)) $(if $(EXPORT),--export='$(EXPORT)')
 
 operations-tools:  ## install Debian's Prometheus, for the tests of what is watched
 	apt-get update
