@@ -43,7 +43,14 @@ class MediaSettings(_Part):
         default=60.0, gt=0, description="seconds of a clip that are looked at"
     )
     max_streams: int = Field(default=8, gt=0, description="streams in a clip's container")
-    decode_wall_s: float = Field(default=10.0, gt=0, description="wall time of one ffmpeg child")
+    frame_tolerance: float = Field(
+        default=0.5,
+        ge=0,
+        le=0.5,
+        description="how far a frame may lie from its evenly spread place, in parts of the "
+        "distance of two, where that is cheaper to decode; 0: always the nearest frame",
+    )
+    decode_wall_s: float = Field(default=10.0, gt=0, description="wall time of one clip's decoder")
     decode_memory_bytes: int = Field(default=2_000_000_000, gt=0, description="its address space")
     decode_threads: int = Field(default=2, gt=0, description="its decoding threads")
 

@@ -1,10 +1,17 @@
-"""Turns an uploaded clip into a few frames, by an ffmpeg child that is not trusted.
+"""Turns an uploaded clip into a few frames, by decoders that are not trusted.
 
-Knows how frames are chosen; `sandbox` knows how the child is held, `decoder_log` what it says.
+Knows the two ways there are and how frames are chosen; `workers` and `sandbox` know how a decoder
+is held, `decoder_log` what ffmpeg says.
 
-One pass, and no belief in the container's duration: ffmpeg hands over frames whose gaps grow in
-proportion to the time since the start. Wherever the clip then turns out to end, enough of them lie
-near each of the evenly spread places to choose from, and there are only logarithmically many.
+A clip that is whole and plain is read by a worker (`frame_reader`), which decodes only what the
+frames of the answer need. Of F frames each lies within `media.frame_tolerance` of the middle of one
+of F equal parts of the clip, in parts of their distance, or is the nearest there is to it; the same
+clip always gives the same frames. Of all other clips the worker says that it is not sure.
+
+Those go through an ffmpeg child in one pass, with no belief in the container's duration: it hands
+over frames whose gaps grow in proportion to the time since the start. Wherever the clip then turns
+out to end, enough of them lie near each of the evenly spread places to choose from, and there are
+only logarithmically many.
 """
 
 from __future__ import annotations
@@ -27,27 +34,22 @@ from service.errors import (
     StartupError,
     UnavailableError,
 )
-from service.media import decoder_log
+from service.media import clip_rules, decoder_log
+from service.media.clip_rules import Task
 from service.media.sandbox import Finished, Sandbox, SandboxLimits, private_file
+from service.media.workers import Workers, WorkersUnavailableError
 from service.settings import MediaSettings
 
 _LOG = logging.getLogger(__name__)
 
-# Demuxers and decoders under ffmpeg's names. Playlists, image sequences and network formats are
-# left out because they open other files; the sound's decoders because nobody listens.
-_FORMATS = "mov,matroska,avi,mpegts,flv"
-_DECODERS = (
-    "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,libaom-av1,"
-    "mpeg4,mpeg2video,mpeg1video,mjpeg,h263,flv"
-)
 # A frame is taken when the time since the last one exceeds 1/(2 * frames) of the time since the
 # start: half the distance between two frames of the answer, so none is off by more than a quarter.
 _DENSITY = 2
 # A clip of n frames gives about k * (1 + ln(n / k)), k = _DENSITY * frames: seldom 8 k. The bound
 # is for clips with made-up times.
 _MOST_TAKEN = 24
+_BUDGET = 0.6  # of the wall time, for a worker to decode more than key frames
 _BYTES_PER_PIXEL = 16  # the largest buffer a decoder asks for: four planes of 16 bits, with room
-_PROBE_BYTES = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,14 @@ class ClipDecoder:
         """
         self._limits = limits
         self._executable = executable or _bundled_ffmpeg()
-        self._sandbox = Sandbox(
-            SandboxLimits(
-                wall_s=limits.decode_wall_s,
-                cpu_s=limits.decode_wall_s * (limits.decode_threads + 1),
-                memory_bytes=limits.decode_memory_bytes,
-            ),
-            readable=(str(Path(self._executable).resolve()),),
+        bounds = SandboxLimits(
+            wall_s=limits.decode_wall_s,
+            cpu_s=limits.decode_wall_s * (limits.decode_threads + 1),
+            memory_bytes=limits.decode_memory_bytes,
         )
+        self._sandbox = Sandbox(bounds, readable=(str(Path(self._executable).resolve()),))
         self._check_executable()
+        self._workers = _workers(bounds)
 
     def sandbox(self) -> dict[str, bool]:
         """The layers of confinement by name, and whether each is in force."""
@@ -99,9 +100,49 @@ class ClipDecoder:
         """
         if not clip:
             raise ClipEmptyError("The clip has no bytes; send a video file.")
+        with private_file(clip) as source:
+            found = self._read(source, clip, size=size, frames=frames)
+            if found is None:
+                os.lseek(source, 0, os.SEEK_SET)
+                found = self._watch(source, clip, size=size, frames=frames)
+        return found
+
+    def _read(self, source: int, clip: bytes, *, size: int, frames: int) -> Frames | None:
+        """By a worker; None of a clip that is not for it."""
+        if self._workers is None:
+            return None
+        try:
+            read = self._workers.read(self._task(size, frames), source)
+        except WorkersUnavailableError as error:
+            _LOG.warning("a clip is decoded without a worker: %s", error)
+            return None
+        report = read.report
+        if report is None:
+            raise _ended(cut=read.cut)
+        if report.too_large is not None:
+            raise decoder_log.too_large(report.too_large)
+        if report.not_sure is not None or decoder_log.is_encrypted(clip):
+            return None
+        return Frames(read.pixels, report.duration_s, report.partial)
+
+    def _task(self, size: int, frames: int) -> Task:
+        limits = self._limits
+        return Task(
+            size=size,
+            frames=frames,
+            tolerance=limits.frame_tolerance,
+            max_clip_s=limits.max_clip_s,
+            max_pixels=limits.max_frame_pixels,
+            max_streams=limits.max_streams,
+            threads=limits.decode_threads,
+            budget_s=_BUDGET * limits.decode_wall_s,
+        )
+
+    def _watch(self, source: int, clip: bytes, *, size: int, frames: int) -> Frames:
+        """By an ffmpeg child, from the beginning to the end."""
         density = _DENSITY * frames
         most = _MOST_TAKEN * density
-        with private_file(clip) as source, private_file() as ledger:
+        with private_file() as ledger:
             command = self._command(source, ledger, size=size, density=density, most=most)
             finished = self._sandbox.run(
                 command, output_bytes=most * size * size * 3, inherit=(source, ledger)
@@ -118,10 +159,7 @@ class ClipDecoder:
         if not decoder_log.is_whole(log) and decoder_log.is_encrypted(clip):
             raise ClipEncryptedError("The clip is encrypted; send it without protection.")
         if count == 0 and finished.cut is not None:
-            raise ClipError(
-                f"Decoding the clip was stopped at the limit of {finished.cut}, before its first "
-                "frame; send a shorter or smaller clip."
-            )
+            raise _stopped(finished.cut)
         if count == 0 or decoder_log.has_too_many_streams(log):
             raise decoder_log.refusal(log, max_streams=self._limits.max_streams)
 
@@ -139,7 +177,7 @@ class ClipDecoder:
         promised = min(decoder_log.promised_s(finished.log) or end, self._limits.max_clip_s)
         # The true end may lie one gap behind the last frame taken, and sound may outlast the
         # picture a little. Within that the container is believed, beyond it the frames are.
-        latest = end + times[-1] / density + 0.5
+        latest = end + times[-1] / density + clip_rules.SLACK_S
         duration = promised if times[-1] <= promised <= latest else end
         whole = finished.cut is None and promised <= latest and decoder_log.is_whole(finished.log)
         return Frames(
@@ -157,11 +195,11 @@ class ClipDecoder:
             "fd:",
             fd=source,
             protocol_whitelist="fd",
-            format_whitelist=_FORMATS,
-            codec_whitelist=_DECODERS,
+            format_whitelist=clip_rules.FORMATS,
+            codec_whitelist=clip_rules.DECODERS,
             max_pixels=limits.max_frame_pixels,
             max_streams=limits.max_streams,
-            probesize=_PROBE_BYTES,
+            probesize=clip_rules.PROBE_BYTES,
             t=limits.max_clip_s,
             threads=limits.decode_threads,
             an=None,
@@ -169,23 +207,12 @@ class ClipDecoder:
             dn=None,
         )
         chosen = f"isnan(prev_selected_t)+gt(t-prev_selected_t,(t-start_t)/{density})"
-        # The square is cut out before it is scaled, which is the same picture for less work. It is
-        # a square on the screen: sar is the width of one pixel over its height.
-        width, height = "min(iw,max(2,ih/sar))", "min(ih,max(2,iw*sar))"
         square = (
             clip["V:0"]
             .filter("select", chosen)
-            .filter("crop", w=width, h=height, exact=1)
-            # Widened to the reduction as Pillow's BICUBIC, with Pillow's coefficient.
-            .filter(
-                "scale",
-                size,
-                size,
-                flags="bicubic+accurate_rnd+full_chroma_int",
-                param0=0,
-                param1=0.5,
-            )
-            .filter("format", "rgb24")
+            .filter("crop", **clip_rules.CROP)
+            .filter("scale", size, size, **clip_rules.SCALE)
+            .filter("format", clip_rules.PIXELS)
         )
         output = ffmpeg.output(
             square,
@@ -220,6 +247,26 @@ class ClipDecoder:
         missing = [layer for layer, holds in self._sandbox.layers.items() if not holds]
         if missing:
             _LOG.warning("clips are decoded without these layers of confinement: %s", missing)
+
+
+def _workers(bounds: SandboxLimits) -> Workers | None:
+    try:
+        return Workers(bounds)
+    except WorkersUnavailableError as error:
+        _LOG.warning("every clip is decoded from end to end, for there are no workers: %s", error)
+        return None
+
+
+def _ended(*, cut: bool) -> ClipError:
+    """Why a worker gave no report. The clip is not tried again: it may have been an attack."""
+    return _stopped("time") if cut else decoder_log.undecodable()
+
+
+def _stopped(limit: str) -> ClipError:
+    return ClipError(
+        f"Decoding the clip was stopped at the limit of {limit}, before its first frame; "
+        "send a shorter or smaller clip."
+    )
 
 
 def _bundled_ffmpeg() -> str:

@@ -75,7 +75,7 @@ def refusal(log: str, *, max_streams: int) -> ClipError:
     if "Format not on whitelist" in log:
         return ClipFormatError(f"Send the clip as {FORMATS}.")
     if size := _PICTURE_SIZE.search(log):
-        return ClipTooLargeError(f"The clip's frames are {size[1]} pixels; scale the clip down.")
+        return too_large(size[1])
     if "matches no streams" in log:
         return ClipNoVideoError("The file holds no video stream; send the clip with its picture.")
     if _DECODER_NOT_OPENED.search(log):
@@ -85,9 +85,18 @@ def refusal(log: str, *, max_streams: int) -> ClipError:
     return _undecodable(log)
 
 
+def too_large(size: str) -> ClipTooLargeError:
+    """`size` is `width x height`."""
+    return ClipTooLargeError(f"The clip's frames are {size} pixels; scale the clip down.")
+
+
 def _undecodable(log: str) -> ClipError:
     if "Error opening input" in log and not _DEMUXER_ERROR.search(log):
         return ClipFormatError(f"The file is not a video that is known here; send {FORMATS}.")
     if "moov atom not found" in log:
         return ClipError("The clip's index (moov) is missing; send the whole file.")
+    return undecodable()
+
+
+def undecodable() -> ClipError:
     return ClipError("No frame of the clip could be decoded; the file is damaged, send it again.")

@@ -28,7 +28,7 @@ from service.media.landlock import confine_thread
 # Programs and libraries of the system, which hold nothing of anybody's.
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
-_LOOK_S = 0.1  # between looks whether the child's work is still wanted
+LOOK_S = 0.1  # between looks whether the child's work is still wanted
 _HEAD_BYTES = 128_000
 _TAIL_BYTES = 64_000
 _READ_BYTES = 1 << 18
@@ -106,14 +106,23 @@ class Sandbox:
         try:
             return _collect(child, deadline, output_bytes)
         finally:
-            _end(child)
+            end_group(child)
 
-    def _start(self, command: Sequence[str], inherit: Sequence[int]) -> subprocess.Popen[bytes]:
+    def launch(self, command: Sequence[str], inherit: Sequence[int]) -> subprocess.Popen[bytes]:
+        """Start a child that is not waited for, without output; `end_group` ends it.
+
+        It must not outlive this object: its parent is a thread of it. Raises OSError.
+        """
+        return self._launcher.submit(self._start, command, inherit, subprocess.DEVNULL).result()
+
+    def _start(
+        self, command: Sequence[str], inherit: Sequence[int], output: int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - the command is ours, the input a descriptor
             [*self._prefix, *command],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             pass_fds=tuple(inherit),
             env={"LC_ALL": "C"},
             cwd="/",
@@ -215,7 +224,7 @@ def _collect(child: subprocess.Popen[bytes], deadline: float, output_bytes: int)
         selector.register(child.stdout, selectors.EVENT_READ)
         selector.register(child.stderr, selectors.EVENT_READ)
         while selector.get_map() and cut is None:
-            ready = selector.select(max(0.0, min(_LOOK_S, deadline - time.monotonic())))
+            ready = selector.select(max(0.0, min(LOOK_S, deadline - time.monotonic())))
             deadlines.check()
             for key, _ in ready:
                 chunk = os.read(key.fd, _READ_BYTES)
@@ -252,7 +261,7 @@ class _Ends:
         return (self._head + joint + self._tail).decode("utf-8", "replace")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end_group(child: subprocess.Popen[bytes]) -> None:
     """Kill the child and all it started, if they still run, then reap it and close the pipes.
 
     The group is killed before the child is reaped: until then its number cannot be taken by others.

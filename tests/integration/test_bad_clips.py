@@ -304,7 +304,8 @@ def test_a_decoder_crash_or_hang_is_not_retried(
     files = {"images": shop.pictures["product-0"]}
     http.post("/gallery", data={"shop_id": "known", "product_id": "p"}, files=files)
     script.write_text(f"{_STUB}{does}\n")
-    answer = recognize(http, shop.clips["product-0"])
+    clip = shop.clips["product-0"]
+    answer = recognize(http, clip[: len(clip) // 2])  # damaged, so it is for ffmpeg
     assert_refused(answer, UNDECODABLE)
     assert said in answer.json()["detail"]
     assert "retry-after" not in answer.headers

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -443,6 +445,7 @@ def test_what_came_before_a_hang_is_used(
 
     hangs = ClipDecoder(MediaSettings(decode_wall_s=3))
     monkeypatch.setattr(hangs, "_command", and_hangs)
+    monkeypatch.setattr(hangs, "_workers", None)  # the clip is one that a worker would read
     frames = hangs.decode(good_mp4, size=S, frames=10)
     assert frames.partial
     assert_evenly_spread(frames.pixels, 4, of=4)
@@ -487,6 +490,7 @@ def _running(executable: str) -> list[str]:
 
 
 def _descriptors() -> set[Path]:
+    gc.collect()  # earlier tests' decoders hold some, and pytest held the decoders
     return set(Path("/proc/self/fd").iterdir())
 
 
@@ -572,9 +576,12 @@ def test_a_machine_without_room_is_unavailable_not_the_clips_fault(
     def no_room(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
-    for module, name in ((os, "memfd_create"), (subprocess, "Popen")):
+    full: tuple[tuple[object, str], ...] = ((os, "memfd_create"), (socket, "socketpair"))
+    for module, name in (*full, (subprocess, "Popen")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, no_room)
+            if name == "Popen":
+                patch.setattr(decoder, "_workers", None)  # ffmpeg's, not the zygote's
             with pytest.raises(UnavailableError):
                 decoder.decode(good_mp4, size=S, frames=10)
 
