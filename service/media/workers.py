@@ -112,10 +112,9 @@ class Workers:
             _fix_length(pixels, length)
             with self._worker(task, clip, pixels) as (answers, deadline):
                 said, cut = _collect(answers, deadline)
-            memory = np.frombuffer(mmap.mmap(pixels, length), np.uint8)
-        report = _checked(said, task.frames)
-        frames = memory.reshape(task.frames, task.size, task.size, 3)
-        return Read(report, cut, frames[: report.count if report else 0])
+            report = _checked(said, task.frames)
+            shape = (report.count if report else 0, task.size, task.size, 3)
+            return Read(report, cut, _mapped(pixels, shape))
 
     @contextlib.contextmanager
     def _worker(self, task: Task, clip: int, pixels: int) -> Iterator[tuple[socket.socket, float]]:
@@ -206,6 +205,13 @@ def _fix_length(file: int, length: int) -> None:
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     except OSError as error:
         raise UnavailableError(f"There is no memory for the frames: {error}.") from error
+
+
+def _mapped(file: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The file's own memory as an array, without a copy."""
+    length = math.prod(shape)
+    memory = mmap.mmap(file, length) if length else b""
+    return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
 def _introduced(answers: socket.socket) -> int:

@@ -96,10 +96,16 @@ def _work(message: dict[str, Any], descriptors: list[int], parent: int) -> NoRet
         _close_all_but(descriptors)
         with socket.socket(fileno=socket_number) as answers:
             _confine(message["limits"], parent)
-            socket.send_fds(answers, [b"!"], [os.pidfd_open(os.getpid())])
+            _introduce(answers)
             answers.sendall(json.dumps(_report(Task(**message["task"]), clip, pixels)).encode())
     finally:
         os._exit(0)
+
+
+def _introduce(answers: socket.socket) -> None:
+    own = os.pidfd_open(os.getpid())
+    socket.send_fds(answers, [b"!"], [own])
+    os.close(own)
 
 
 def _close_all_but(descriptors: list[int]) -> None:
