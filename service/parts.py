@@ -43,14 +43,17 @@ from service.inference.gpus import Gpus
 from service.inference.model import Model
 from service.inference.session import cores
 from service.inference.shelf import Shelf
+from service.inference.speech import Whisper
 from service.jobs.acceptance import Acceptance
 from service.jobs.batch import BatchLimits
 from service.jobs.queue import WorkQueue
 from service.jobs.records import Jobs, JobState
 from service.jobs.worker import Worker
 from service.keys import KeyRing
+from service.listening import Listener
 from service.media.clips import ClipDecoder
 from service.media.remote_images import RemoteImages
+from service.media.sound import SoundDecoder
 from service.recognition import Recognizer
 from service.serving import Bundles, Serving
 from service.settings import Settings
@@ -159,6 +162,7 @@ class Service:
         decoder = ClipDecoder(settings.media)
         sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
         logger.info("decoder", extra=sandbox)
+        listener = _listener(settings)
         storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
         catalogue = Catalogue(storage)
         alone = isinstance(storage, LocalStorage)  # the data directory is claimed
@@ -177,6 +181,7 @@ class Service:
                 _open_bundle,
                 settings=settings,
                 decoder=decoder,
+                listener=listener,
                 catalogue=catalogue,
                 epochs=epochs,
                 telemetry=self.telemetry,
@@ -300,11 +305,21 @@ def claim(data_dir: Path, closing: ExitStack) -> None:
         raise StartupError(f"the data directory {data_dir} cannot be used: {error}") from error
 
 
+def _listener(settings: Settings) -> Listener | None:
+    """Raises StartupError."""
+    folder = settings.speech.model
+    if folder is None:
+        return None
+    recognizer = Whisper(folder, threads=settings.inference.threads)
+    return Listener(SoundDecoder(settings.media), recognizer)
+
+
 def _open_bundle(
     bundle: Bundle,
     settings: Settings,
     *,
     decoder: ClipDecoder,
+    listener: Listener | None,
     catalogue: Catalogue,
     epochs: Epochs,
     telemetry: Telemetry,
@@ -332,6 +347,6 @@ def _open_bundle(
         model=model,
         index=index,
         shops=shops,
-        recognizer=Recognizer(model, decoder, shops, catalogue, settings.media),
+        recognizer=Recognizer(model, decoder, shops, catalogue, settings.media, listener=listener),
         projection=Projection(Encoder(model, catalogue, settings.media), index),
     )

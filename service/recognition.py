@@ -23,6 +23,8 @@ from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Picture, Vectors
 from service.inference.bundle import Manifest
 from service.inference.model import ClipFeatures
+from service.inference.speech import Said
+from service.listening import Listener
 from service.media.clips import Frames
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings
@@ -70,7 +72,7 @@ class Query:
     clip: bytes | None = None
     pictures: tuple[bytes, ...] = ()
     explain: bool = False
-    speech: str = ""
+    speech: str | None = None  # None: not told, so it may be listened to
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Recognition:
     duration_s: float | None  # None for pictures
     partial: bool
     explanation: Explanation | None
+    heard: list[Said] | None = None  # None: it was not listened to
 
 
 @dataclass
@@ -133,8 +136,12 @@ class Recognizer:
         shops: Shops,
         catalogue: Catalogue,
         limits: MediaSettings,
+        *,
+        listener: Listener | None = None,
     ) -> None:
+        """Without `listener`, what is said in a clip is only known where the query tells it."""
         self._model = model
+        self._listener = listener
         self._decoder = decoder
         self._shops = shops
         self._catalogue = catalogue
@@ -149,7 +156,9 @@ class Recognizer:
         with watch.stage("decode"):
             frames = self._frames(query)
         with watch.stage("encode"):
-            clip = self._model.encode_clip(frames.pixels, query.speech)
+            heard = self._heard(query)
+            said = query.speech or " ".join(stretch.text for stretch in heard or ())
+            clip = self._model.encode_clip(frames.pixels, said)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
@@ -168,7 +177,14 @@ class Recognizer:
             duration_s=frames.duration_s if query.clip is not None else None,
             partial=frames.partial,
             explanation=explanation,
+            heard=heard,
         )
+
+    def _heard(self, query: Query) -> list[Said] | None:
+        listens = self._listener is not None and self._model.manifest.text is not None
+        if self._listener is None or not listens or query.clip is None or query.speech is not None:
+            return None
+        return self._listener.listen(query.clip)
 
     def _frames(self, query: Query) -> Frames:
         dims = self._model.manifest.dims

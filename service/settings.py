@@ -11,7 +11,15 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -53,6 +61,15 @@ class MediaSettings(_Part):
     decode_wall_s: float = Field(default=10.0, gt=0, description="wall time of one clip's decoder")
     decode_memory_bytes: int = Field(default=2_000_000_000, gt=0, description="its address space")
     decode_threads: int = Field(default=2, gt=0, description="its decoding threads")
+
+
+class SpeechSettings(_Part):
+    """What is said in clips that come without `speech`, for bundles that read."""
+
+    model: DirectoryPath | None = Field(
+        default=None,
+        description="folder of a faster-whisper model (pip install 'lpr[speech]'); None: not heard",
+    )
 
 
 class CatalogueSettings(_Part):
@@ -245,6 +262,7 @@ class Settings(BaseSettings):
     search: SearchSettings = Field(default_factory=SearchSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
+    speech: SpeechSettings = Field(default_factory=SpeechSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
 

@@ -125,5 +125,5 @@ def _query(form: Form[RecognizeFields], *, reads: bool) -> Query:
         clip=clips[0] if clips else None,
         pictures=pictures,
         explain=form.fields.explain,
-        speech=form.fields.speech or "",
+        speech=form.fields.speech,
     )

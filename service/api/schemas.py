@@ -61,11 +61,21 @@ class Candidate(BaseModel):
         )
 
 
+class Stretch(BaseModel):
+    start_s: float
+    end_s: float
+    text: str
+
+
 class Clip(BaseModel):
     duration_s: float | None = Field(description="null where frames were sent as pictures")
     frames: int = Field(description="frames that were looked at")
     boxes: list[list[float]] = Field(
         description="the intended product in each frame; empty without a detector in the bundle"
+    )
+
+    speech: list[Stretch] | None = Field(
+        default=None, description="as it was recognised; only where the service listened"
     )
 
 
@@ -143,6 +153,8 @@ class RecognizeAnswer(BaseModel):
             search="exact" if recognition.exact else "ann",
             timings_ms=Timings(**{stage: round(ms, 3) for stage, ms in timings_ms.items()}),
         )
+        if recognition.heard is not None:
+            answer.clip.speech = [Stretch(**said._asdict()) for said in recognition.heard]
         if recognition.explanation is not None:
             answer.explanation = Attention.of(recognition.explanation)
         if recognition.partial:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
 from service.indexing import NewProduct
+from service.inference.model import ClipFeatures
+from service.inference.speech import Said
+from service.listening import Listener
 from service.recognition import Query, Recognizer, Stopwatch, evenly, rank
 from service.settings import MediaSettings, SearchSettings
 from tests.service.fakes import (
@@ -136,3 +140,54 @@ def test_frames_are_chosen_from_the_middles_of_equal_parts() -> None:
     assert evenly(3, 10) == [0, 1, 2]
     assert evenly(30, 3) == [5, 15, 25]
     assert evenly(11, 10) == sorted(set(evenly(11, 10)))
+
+
+class Ears:
+    """Both what decodes sound and what recognises speech in it."""
+
+    def __init__(self) -> None:
+        self.clips: list[bytes] = []
+
+    def decode(self, clip: bytes) -> np.ndarray:
+        self.clips.append(clip)
+        return np.ones(8, np.float32)
+
+    def recognize(self, samples: np.ndarray) -> list[Said]:
+        return [Said(0.0, 1.0, "look at"), Said(1.0, 2.5, "the green tea")]
+
+
+class ReadingModel(FakeModel):
+    """Remembers what it was told is said."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        super().__init__()
+        self.manifest.text = SimpleNamespace() if reads else None
+        self.told: list[str] = []
+
+    def encode_clip(self, frames: np.ndarray, speech: str = "") -> ClipFeatures:
+        self.told.append(speech)
+        return super().encode_clip(frames)
+
+
+@pytest.mark.parametrize(
+    ("reads", "speech", "told"),
+    [
+        (True, None, "look at the green tea"),
+        (True, "red tea", "red tea"),
+        (True, "", ""),
+        (False, None, ""),
+    ],
+)
+def test_a_clip_is_listened_to_where_nobody_tells_what_is_said(
+    recognizer: Recognizer, reads: bool, speech: str | None, told: str
+) -> None:
+    model, ears = ReadingModel(reads=reads), Ears()
+    recognizer._model, recognizer._listener = model, Listener(ears, ears)
+    clip = bytes([20, 220, 20])
+    answer = recognizer.recognize(Query("shop", clip=clip, speech=speech), Stopwatch())
+    assert model.told == [told]
+    listened = reads and speech is None
+    assert ears.clips == ([clip] if listened else [])
+    assert (answer.heard is not None) == listened
+    recognizer.recognize(Query("shop", pictures=(RED,)), Stopwatch())
+    assert len(ears.clips) == int(listened), "pictures have no sound"
