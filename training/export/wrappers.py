@@ -1,20 +1,61 @@
 """The torch modules that become a bundle's graphs, and the names and shapes they are called by.
 
 Each module takes pixels as they are decoded (uint8, height before width before RGB) or vectors as
-another graph gave them, and is one part of `Rice`: no numbers are made here but the normalisation.
+another graph gave them, and is one part of `Rice`. The normalisation is made part of the first
+convolution, whose numbers are the only ones that are changed here.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from training.data.transforms import normalise
+from training.models.encoder import IMAGE_MEAN, IMAGE_STD
 from training.models.rice import Rice, RiceConfig
 from training.models.text import TextConfig, Words
+
+
+class RawPixelStem(nn.Module):
+    """A stem that takes pixels as they are, float [B,3,S,S] from 0 to 255; it takes over `stem`.
+
+    Its first convolution divides by the deviation, and subtracts the mean where it pads nothing:
+    padding is zero after the normalisation, so where there is any, the mean goes before it.
+    """
+
+    mean: Tensor
+
+    def __init__(self, stem: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        first = next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
+        mean, deviation = (
+            255 * torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD)
+        )
+        first.weight = nn.Parameter(first.weight.detach() / deviation)
+        self.pads = any(first.padding)
+        self.register_buffer("mean", mean)
+        if not self.pads:
+            first.bias = nn.Parameter(-(first.weight.detach() * mean).sum(dim=(1, 2, 3)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        stemmed: Tensor = self.stem(pixels - self.mean if self.pads else pixels)
+        return stemmed
+
+
+def takes_raw_pixels(model: Rice) -> Rice:
+    """A copy of `model` whose encoder needs no normalised pixels."""
+    model = copy.deepcopy(model)
+    model.encoder.stem = RawPixelStem(model.encoder.stem)
+    return model
+
+
+def raw_pixels(pictures: Tensor) -> Tensor:
+    """uint8 [...,S,S,3] -> float [...,3,S,S]; moved while a pixel is one byte."""
+    return pictures.movedim(-1, -3).float()
 
 
 class ImageEncoderGraph(nn.Module):
@@ -33,7 +74,7 @@ class ImageEncoderGraph(nn.Module):
         Of a model that reads also [B,Et] and bool [B]; the match state is then [B,D+Et], and the
         title's embedding its end: all that matching needs of a product.
         """
-        encoded = self.model.encode_pictures(normalise(pictures))
+        encoded = self.model.encode_pictures(raw_pixels(pictures))
         if title_embedding is None or has_title is None:
             return encoded.embedding, self.model.decoder.match_state(encoded.tokens)
         words = _title(title_embedding, has_title)
@@ -70,7 +111,7 @@ class ClipEncoderGraph(nn.Module):
         speech = None
         if speech_tokens is not None and speech_mask is not None and speech_embedding is not None:
             speech = Words(speech_tokens, speech_mask, speech_embedding)
-        clips = self.model.encode_clips(normalise(frames), frame_mask, patch_mask, speech)
+        clips = self.model.encode_clips(raw_pixels(frames), frame_mask, patch_mask, speech)
         keys, values = self.model.decoder.keys_values(clips.tokens)
         return clips.embedding, keys, values, clips.token_mask
 
@@ -120,7 +161,7 @@ class ExplainerGraph(nn.Module):
     ) -> Tensor:
         """uint8 [B,S,S,3] against one clip -> attention [B,1+P,L], the mean over heads."""
         decoder = self.model.decoder
-        encoded = self.model.encode_pictures(normalise(pictures))
+        encoded = self.model.encode_pictures(raw_pixels(pictures))
         seen = encoded.tokens.shape[1]
         if title_embedding is not None and has_title is not None:
             encoded = self.model.add_titles(encoded, _title(title_embedding, has_title))
@@ -170,6 +211,7 @@ class GraphSpec:
 def graph_specs(model: Rice) -> list[GraphSpec]:
     """The four graphs of a bundle; five of a model that reads."""
     config: RiceConfig = model.config
+    model = takes_raw_pixels(model)
     size, patches = config.encoder.image_size, config.encoder.patches
     embedding, width = config.encoder.embedding, config.token_width
     text = config.text
