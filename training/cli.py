@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import typer
 from numpy.random import default_rng
@@ -39,6 +42,7 @@ from training.evaluation.metrics import Accuracy, by_group, intervals
 from training.evaluation.scorers import BundleError, BundleScorer, Scorer, TorchScorer
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
+from training.export.precision import Precision as ExportPrecision
 from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
@@ -62,6 +66,7 @@ PROTOCOLS = {
     "movingfashion": "each video against all products",
 }
 RecipeKind = TypeVar("RecipeKind", Recipe, AnyRecipe)
+RANGED_PICTURES = 64
 SOURCE_MARGIN = 8 / 7  # pictures are kept this much larger than the model sees them
 
 
@@ -289,7 +294,9 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
         fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
         scores = _scored(_recipe(bundle.recipe), bundle, data, split, takes, boxes, hearing=speech)
     else:
-        fusion, _, scores = _assess(_load(path), data, split, takes, boxes, hearing=speech)
+        kept = _load(path)
+        scorer = _scorer(kept, "cpu")
+        fusion, _, scores = _assess(kept, scorer, data, split, takes, boxes, hearing=speech)
     _tell(scores, fusion)
 
 
@@ -409,26 +416,48 @@ def export(
     out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
     name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
     data: DataOption = [],  # noqa: B006  typer copies it
+    precision: Annotated[
+        ExportPrecision, typer.Option(help="Of the graphs: int8 is for CPUs, fp16 for GPUs.")
+    ] = "fp32",
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
     Without data nothing is measured, and the bundle's service ranks products but never decides.
+    A lower precision is measured as it is served.
     """
     kept = _load(path)
     model = kept.model()
-    judged = _measured(kept, data) if data else _unmeasured(model)
+    write = partial(
+        export_bundle, model, name=name, recipe=kept.recipe.name, tokenizer=_tokenizer_of(kept),
+        precision=precision,
+        pictures=_pictures_of(kept.recipe, data) if data and precision == "int8" else None,
+    )  # fmt: skip
+    judged = _unmeasured(model)
     try:
-        bundle = export_bundle(
-            model, out, name=name, recipe=kept.recipe.name, tokenizer=_tokenizer_of(kept), **judged
-        )
+        if data and precision == "fp32":
+            judged = _measured(kept, _scorer(kept, "cpu"), data)
+        elif data:
+            with tempfile.TemporaryDirectory() as folder:
+                judged = _measured(kept, _bundle(write(Path(folder) / "trial", **judged)), data)
+        bundle = write(out, **judged)
     except ExportError as error:
         raise _fail(str(error)) from error
     console.print(f"{judged['metrics']}\n{bundle}", soft_wrap=True)
 
 
-def _measured(kept: checkpoint.Checkpoint, data: list[str]) -> dict[str, Any]:
+def _pictures_of(recipe: Recipe, data: list[str]) -> np.ndarray:
+    """Of val, for the ranges of int8."""
+    with progress_bars(console) as bars:
+        judged = _judging(recipe, _judged_folder(recipe, data), "val", bars)
+    try:
+        return protocol.examples(judged, RANGED_PICTURES, recipe.model.encoder.image_size).numpy()
+    except DataError as error:
+        raise _fail(str(error)) from error
+
+
+def _measured(kept: checkpoint.Checkpoint, scorer: Scorer, data: list[str]) -> dict[str, Any]:
     """Fusion, calibration and metrics of a bundle."""
-    fusion, val, test = _assess(kept, data, "test", takes=1)
+    fusion, val, test = _assess(kept, scorer, data, "test", takes=1)
     results = protocol.summary(test, fusion)
     layout = _layout(kept.recipe)
     calibration = fit_calibration(val.fused(*fusion), val.truth)
@@ -463,6 +492,7 @@ def _fusion(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
 
 def _assess(
     kept: checkpoint.Checkpoint,
+    scorer: Scorer,
     data: list[str],
     split: str,
     takes: int,
@@ -471,7 +501,6 @@ def _assess(
     hearing: protocol.Hearing = "right",
 ) -> tuple[protocol.Fusion, protocol.Scores, protocol.Scores]:
     """The weights chosen on val, and the scores of val and of `split`."""
-    scorer = _scorer(kept, "cpu")
     val = _scored(kept.recipe, scorer, data, "val", protocol.VAL_TAKES, boxes)
     scores = _scored(kept.recipe, scorer, data, split, takes, boxes, hearing=hearing)
     return protocol.best_fusion(val), val, scores

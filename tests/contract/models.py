@@ -11,6 +11,7 @@ from torch import nn
 
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.export.bundle import export_bundle
+from training.export.precision import Precision
 from training.models.encoder import EncoderConfig
 from training.models.rice import Rice, RiceConfig
 from training.models.text import TextConfig
@@ -66,7 +67,7 @@ def another_rice() -> Rice:
     return random_rice(replace(TINY, encoder=replace(TINY.encoder, embedding=16)), seed=1)
 
 
-def export_tiny(model: Rice, out: Path) -> Path:
+def export_tiny(model: Rice, out: Path, precision: Precision = "fp32") -> Path:
     return export_bundle(
         model,
         out,
@@ -75,6 +76,7 @@ def export_tiny(model: Rice, out: Path) -> Path:
         fusion={"coarse": 1.0, "match": 0.1},
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
+        precision=precision,
     )
 
 

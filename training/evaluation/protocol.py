@@ -201,6 +201,19 @@ def _of_another(query: Query, shop: list[Query]) -> str:
     return next(others, "")
 
 
+def examples(data: PhotographSet | QuerySet, count: int, size: int) -> Tensor:
+    """Photographs or frames, at most `count` and spread over the data, uint8 [?,size,size,3].
+
+    Raises DataError.
+    """
+    if isinstance(data, PhotographSet):
+        every = list(range(len(data.photographs)))
+        return shrink(data.photographs[_spread(every, min(count, len(every)))], size)
+    queries = list(range(len(data.queries)))
+    chosen = [data.queries[i] for i in _spread(queries, min(count, len(queries)))]
+    return _stacked([frame for query in chosen for frame in data.read_frames(query, 1, size)])
+
+
 def _scorer(model: Rice | Scorer) -> Scorer:
     return TorchScorer(model) if isinstance(model, Rice) else model
 

@@ -21,16 +21,24 @@ from typing import Any
 
 from training.data.tokenizing import MOST_CHARACTERS, TextTokenizer
 from training.export.errors import ExportError
-from training.export.golden import GOLDEN_FILE, check_golden, write_golden
+from training.export.golden import (
+    GOLDEN_FILE,
+    check_golden,
+    drawn_pictures,
+    examples_of,
+    write_golden,
+)
 from training.export.graphs import write_graphs
-from training.export.parity import check_parity
+from training.export.parity import Array, check_parity
+from training.export.precision import Precision
 from training.export.wrappers import GraphSpec, graph_specs, state_length
-from training.models.rice import Rice
+from training.models.rice import Rice, RiceConfig
 
 SCHEMA_VERSION = 1
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 FUSION = ("coarse", "match")
 CALIBRATION = ("temperature", "none_logit", "threshold")
+DRAWN = 40  # pictures that stand in where none are given
 
 
 def export_bundle(
@@ -43,24 +51,29 @@ def export_bundle(
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
     tokenizer: TextTokenizer | None = None,
+    precision: Precision = "fp32",
+    pictures: Array | None = None,
 ) -> Path:
     """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
 
     `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match, and
     text where the model reads, which needs the `tokenizer` it was trained with;
-    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object. The model
-    itself is left as it is. Raises ExportError, and then `out` is as it was.
+    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
+    `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
+    without them drawn ones do. The model itself is left as it is. Raises ExportError, and then
+    `out` is as it was.
     """
     if (model.text is None) != (tokenizer is None):
         raise ExportError("a model that reads text goes with its tokenizer, and no other does")
+    if precision == "int8" and tokenizer is not None:
+        raise ExportError("int8 is not there for models that read: no texts show it their ranges")
     _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
     _check_replaceable(out)
     model = copy.deepcopy(model).cpu().float().eval()
     specs = graph_specs(model)
     with _folder_for(out) as folder:
-        write_graphs(specs, folder)
-        check_parity(specs, folder, model.config.frames)
-        write_golden(specs, model.config, folder, tokenizer)
+        _write_graphs(specs, model.config, folder, precision, pictures)
+        write_golden(specs, model.config, folder, tokenizer, precision)
         check_golden(specs, model.config, folder, tokenizer)
         if tokenizer is not None:
             (folder / TOKENIZER).write_text(tokenizer.definition + "\n", encoding="utf-8")
@@ -84,7 +97,7 @@ def export_bundle(
                 "recipe": recipe,
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
             },
-            "precision": "fp32",
+            "precision": precision,
             "dims": _dims(model),
             "files": files,
             "graphs": {spec.name: _describe_graph(spec) for spec in specs},
@@ -94,6 +107,24 @@ def export_bundle(
         }
         _write_manifest(manifest, folder)
     return out
+
+
+def _write_graphs(
+    specs: list[GraphSpec],
+    config: RiceConfig,
+    folder: Path,
+    precision: Precision,
+    pictures: Array | None,
+) -> None:
+    """The graphs, proven as far as the precision lets them be: the golden examples do the rest."""
+    if precision == "int8":
+        if pictures is None:
+            pictures = drawn_pictures(config.encoder.image_size, DRAWN)
+        write_graphs(specs, folder, precision, examples_of(specs, config, pictures))
+    else:
+        write_graphs(specs, folder, precision)
+    if precision == "fp32":
+        check_parity(specs, folder)
 
 
 def _check_arguments(

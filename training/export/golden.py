@@ -18,12 +18,24 @@ from PIL import Image, ImageDraw
 
 from training.data.photographs import read_picture
 from training.data.tokenizing import TextTokenizer
-from training.export.parity import Array, Run, onnx_graph, require_equal, torch_graph
+from training.export.parity import (
+    LOSS,
+    Array,
+    Run,
+    onnx_graph,
+    require_equal,
+    require_near,
+    torch_graph,
+)
+from training.export.precision import Feed, Precision
 from training.export.wrappers import GraphSpec
+from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import RiceConfig
 
 GOLDEN_FILE = "golden.json"
-TOLERANCE = 1e-3  # leaves room for another JPEG decoder's rounding, and for a GPU
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3, "int8": 1e-2}
+"""Leaves room for another JPEG decoder's rounding, for a GPU, and in int8 for what another CPU's
+last digits move over a step; the service bears none above 1e-2."""
 JPEG_QUALITY = 92
 PICTURE_SIDES = ((2.5, 1.7), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
 FRAME_SIDES = (1.1, 2.0)
@@ -38,14 +50,26 @@ def write_golden(
     config: RiceConfig,
     folder: Path,
     tokenizer: TextTokenizer | None = None,
+    precision: Precision = "fp32",
 ) -> None:
-    """Draws the pictures and writes them and `golden.json`, with torch's answers; of a model that
-    reads, with titles and speech."""
+    """Draws the pictures and writes them and `golden.json`; of a model that reads, with titles and
+    speech.
+
+    In fp32 with torch's answers. A lower precision is meant to differ: there they are the written
+    graphs' own, after torch's were found to be near. Raises ExportError.
+    """
     pictures, frames = _draw_all(config.encoder.image_size, folder)
     graphs = {spec.name: torch_graph(spec) for spec in specs}
     answers = _answers(graphs, config, folder, pictures, frames, tokenizer)
+    if precision != "fp32":
+        exact = answers
+        graphs = {spec.name: onnx_graph(spec, folder) for spec in specs}
+        answers = _answers(graphs, config, folder, pictures, frames, tokenizer)
+        for name, expected in exact.items():
+            scale = LOGIT_SCALE[config.matching_head] if name == "logits" else 0.0
+            require_near(f"golden {name}", answers[name], expected, LOSS[precision], scale)
     golden = {
-        "tolerance": TOLERANCE,
+        "tolerance": TOLERANCE[precision],
         "pictures": [
             {
                 "file": name,
@@ -85,7 +109,41 @@ def check_golden(
         ("clip_embedding", clip["embedding"]),
         ("logits", clip["logits"]),
     ):
-        require_equal(f"golden {name}", answers[name], np.array(expected), TOLERANCE)
+        require_equal(f"golden {name}", answers[name], np.array(expected), golden["tolerance"])
+
+
+def drawn_pictures(size: int, count: int) -> Array:
+    """Pictures like the golden ones and none of them, uint8 [count,size,size,3]."""
+    first = len(PICTURE_SIDES)
+    return np.stack([np.asarray(draw_picture(first + i, size, size)) for i in range(count)])
+
+
+def examples_of(
+    specs: list[GraphSpec], config: RiceConfig, pictures: Array
+) -> dict[str, list[Feed]]:
+    """Each graph's inputs for pictures uint8 [B,S,S,3], which are also the frames of clips."""
+    graphs = {spec.name: torch_graph(spec) for spec in specs}
+    found: dict[str, list[Feed]] = {spec.name: [] for spec in specs}
+    for first in range(0, len(pictures), config.frames):
+        few = pictures[first : first + config.frames]
+        clip = _clip_of(few, config)
+        [_, match_state] = graphs["image_encoder"]({"pictures": few})
+        [_, keys, values, token_mask] = (out[0] for out in graphs["clip_encoder"](clip))
+        attended = {"keys": keys, "token_mask": token_mask}
+        found["image_encoder"].append({"pictures": few})
+        found["clip_encoder"].append(clip)
+        found["matcher"].append({"match_state": match_state, "values": values, **attended})
+        found["explainer"].append({"pictures": few, **attended})
+    return found
+
+
+def _clip_of(frames: Array, config: RiceConfig) -> Feed:
+    """uint8 [F,S,S,3] as the one clip that the clip encoder is called with."""
+    return {
+        "frames": frames[None],
+        "frame_mask": np.ones((1, len(frames)), np.bool_),
+        "patch_mask": np.ones((1, len(frames), config.encoder.patches), np.bool_),
+    }
 
 
 def draw_picture(seed: int, width: int, height: int, shift: int = 0) -> Image.Image:
@@ -153,18 +211,13 @@ def _answers(  # noqa: PLR0917
     tokenizer: TextTokenizer | None,
 ) -> dict[str, Array]:
     """What the graphs give for the pictures, for the frames as one clip, and for them together."""
-    size, patches = config.encoder.image_size, config.encoder.patches
+    size = config.encoder.image_size
     pictures = np.stack([read_picture(folder / name, size) for name in picture_files])
     frames = np.stack([read_picture(folder / name, size) for name in frame_files])
     titles, speech = _texts(graphs["text_encoder"], tokenizer) if tokenizer else ({}, {})
     embedding, match_state = graphs["image_encoder"]({"pictures": pictures, **titles})
     clip_embedding, keys, values, token_mask = graphs["clip_encoder"](
-        {
-            "frames": frames[None],
-            "frame_mask": np.ones((1, len(frames)), np.bool_),
-            "patch_mask": np.ones((1, len(frames), patches), np.bool_),
-            **speech,
-        }
+        {**_clip_of(frames, config), **speech}
     )
     [logits] = graphs["matcher"](
         {

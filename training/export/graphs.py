@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from onnxscript import opset23 as op
 from torch.export import Dim
 
 from training.export.errors import ExportError
+from training.export.precision import Feed, Precision, in_precision
 from training.export.wrappers import GraphSpec, TensorSpec
 
 Value = Any  # a value of the graph being built, for which onnxscript has no public type
@@ -62,13 +63,23 @@ class SharedWeights:
         return self._offsets[digest]
 
 
-def write_graphs(specs: list[GraphSpec], folder: Path) -> None:
-    """Writes each graph's file and `encoder.data`. Raises ExportError."""
+def write_graphs(
+    specs: list[GraphSpec],
+    folder: Path,
+    precision: Precision = "fp32",
+    examples: Mapping[str, list[Feed]] | None = None,
+) -> None:
+    """Writes each graph's file and `encoder.data`. Raises ExportError.
+
+    `examples` are inputs by the graph's name, which int8 takes its ranges from.
+    """
     weights = SharedWeights(folder)
     for spec in specs:
         model = _trace(spec)
         _strip(model)
         _name_lengths(model.graph, spec)
+        model = in_precision(model, precision, (examples or {}).get(spec.name, []))
+        _strip(model)
         if spec.shares_weights:
             weights.externalise(model.graph)
         (folder / spec.file).write_bytes(model.SerializeToString(deterministic=True))

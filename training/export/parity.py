@@ -23,6 +23,8 @@ from training.export.errors import ExportError
 from training.export.wrappers import GraphSpec
 
 TOLERANCE = 1e-4  # fp32
+LOSS = {"fp16": 0.01, "int8": 0.1}
+"""Of a lower precision, the share of an output that may be error: both as root mean squares."""
 LENGTHS = (
     {"batch": 1, "clips": 1, "frames": 1, "candidates": 1, "tokens": 3, "words": 1},
     {"batch": 3, "clips": 1, "frames": 10, "candidates": 40, "tokens": 130, "words": 9},
@@ -99,3 +101,15 @@ def require_equal(what: str, found: Array, expected: Array, tolerance: float) ->
             f"{what}: torch and onnxruntime differ by {difference:.2g}, "
             f"{tolerance * scale:.2g} is allowed"
         )
+
+
+def require_near(
+    what: str, found: Array, expected: Array, share: float, scale: float = 0.0
+) -> None:
+    """Raises ExportError where the error is more than `share` of `expected`, or of `scale` where
+    that is more."""
+    reference = expected.astype(np.float64)
+    error = float(np.sqrt(np.mean((found.astype(np.float64) - reference) ** 2)))
+    allowed = share * max(scale, float(np.sqrt(np.mean(reference**2))))
+    if not error <= allowed:  # a NaN fails too
+        raise ExportError(f"{what}: off by {error:.2g} in this precision, {allowed:.2g} is allowed")

@@ -1,0 +1,105 @@
+"""Lower precision: int8 for CPUs, fp16 for GPUs; a graph's inputs and outputs stay float32.
+
+int8 is static (QDQ, the ranges of activations fixed at the export): a picture's vectors do not
+depend on what else is in its batch, as ranges found at run time would make them. Weights have 7
+bits, a scale a channel: with 8, the products overflow on x86 CPUs without VNNI, and vectors were
+20 % off (docs/LOG.md). Knows nothing of what the graphs compute.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Feed = Mapping[str, npt.NDArray[np.generic]]
+"""A graph's named inputs."""
+
+QUANTISED = ("MatMul", "Conv")
+FEWEST_TERMS = 256  # a convolution of fewer a sum is no faster in int8, and loses the most
+
+
+def in_precision(
+    model: onnx.ModelProto, precision: Precision, examples: list[Feed]
+) -> onnx.ModelProto:
+    """`model`, which may be changed, in another precision; `examples` show int8 the ranges."""
+    if precision == "fp16":
+        return _fp16(model)
+    return _int8(model, examples) if precision == "int8" else model
+
+
+def _fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    converted.topological_sort()  # casts of the inputs were put last
+    sorted_model: onnx.ModelProto = converted.model
+    return sorted_model
+
+
+def _int8(model: onnx.ModelProto, examples: list[Feed]) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        quantised = Path(folder) / "graph.onnx"
+        quantize_static(
+            model,
+            quantised,
+            _Examples(examples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=_kept(model.graph),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )
+        return onnx.load(quantised)
+
+
+def _kept(graph: onnx.GraphProto) -> list[str]:
+    """Nodes that stay as they are: products of activations, and convolutions of few terms."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in QUANTISED and not _gains(node.op_type, weights.get(node.input[1]))
+    ]
+
+
+def _gains(operator: str, weights: tuple[int, ...] | None) -> bool:
+    """`weights` is the shape: of a convolution [out,in,height,width]."""
+    if weights is None:
+        return False
+    return operator == "MatMul" or math.prod(weights[1:]) >= FEWEST_TERMS
+
+
+class _Examples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime advises to optimise the graph beforehand: torch has done it."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
