@@ -117,14 +117,15 @@ def _write_graphs(
     pictures: Array | None,
 ) -> None:
     """The graphs, proven as far as the precision lets them be: the golden examples do the rest."""
-    if precision == "int8":
+    if precision == "fp32":
+        write_graphs(specs, folder)
+        check_parity(specs, folder)
+    elif precision == "fp16":
+        write_graphs(specs, folder, precision)
+    else:
         if pictures is None:
             pictures = drawn_pictures(config.encoder.image_size, DRAWN)
         write_graphs(specs, folder, precision, examples_of(specs, config, pictures))
-    else:
-        write_graphs(specs, folder, precision)
-    if precision == "fp32":
-        check_parity(specs, folder)
 
 
 def _check_arguments(
