@@ -490,7 +490,7 @@ def _fusion(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
     return weights if model.text is None else weights | {"text": fusion.text}
 
 
-def _assess(
+def _assess(  # noqa: PLR0917
     kept: checkpoint.Checkpoint,
     scorer: Scorer,
     data: list[str],

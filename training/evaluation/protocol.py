@@ -211,7 +211,8 @@ def examples(data: PhotographSet | QuerySet, count: int, size: int) -> Tensor:
         return shrink(data.photographs[_spread(every, min(count, len(every)))], size)
     queries = list(range(len(data.queries)))
     chosen = [data.queries[i] for i in _spread(queries, min(count, len(queries)))]
-    return _stacked([frame for query in chosen for frame in data.read_frames(query, 1, size)])
+    frames = [frame for query in chosen for frame in data.read_frames(query, 1, size)]
+    return _stacked([frame.pixels for frame in frames])
 
 
 def _scorer(model: Rice | Scorer) -> Scorer:
