@@ -119,7 +119,7 @@ def _write_graphs(
     """The graphs, proven as far as the precision lets them be: the golden examples do the rest."""
     if precision == "fp32":
         write_graphs(specs, folder)
-        check_parity(specs, folder)
+        check_parity(specs, folder, config.frames)
     elif precision == "fp16":
         write_graphs(specs, folder, precision)
     else:
