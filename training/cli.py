@@ -476,9 +476,13 @@ def _measured(kept: checkpoint.Checkpoint, scorer: Scorer, data: list[str]) -> d
 
 
 def _unmeasured(model: Rice) -> dict[str, Any]:
-    """The same where there is no data: all cosines weigh as much."""
+    """The same where there is no data: RICE's cosines weigh as much as each other, SGMN's are
+    fused as in its paper, which ranks without the decoder."""
+    fusion = protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], 1.0)
+    if isinstance(model, Sgmn):
+        fusion = protocol.Fusion(match=0.0, text=0.5)
     return {
-        "fusion": _fusion(protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], 1.0), model.config),
+        "fusion": _fusion(fusion, model.config),
         "calibration": asdict(UNFITTED),
         "metrics": {"protocol": "none: exported without data"},
     }

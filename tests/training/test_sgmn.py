@@ -223,6 +223,10 @@ def test_a_recipe_that_reads_with_a_pretrained_tower_asks_for_it(tmp_path: Path)
     assert "--text FOLDER" in result.output
 
 
+def test_exported_without_data_it_ranks_as_in_the_paper() -> None:
+    assert cli._unmeasured(tiny_sgmn())["fusion"] == {"coarse": 1.0, "match": 0.0, "text": 0.5}
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
