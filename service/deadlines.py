@@ -24,6 +24,7 @@ class Deadline:
     def __init__(self, within_s: float, client_left: Callable[[], Awaitable[None]]) -> None:
         """`client_left` returns once nobody waits for the answer any more."""
         self.client_left = client_left
+        self.waited_s = 0.0  # for its turn, in the midst of its work
         self._within_s = within_s
         self._abandoned = False
         self.restart()
@@ -80,6 +81,12 @@ def check() -> None:
     deadline = current()
     if deadline is not None:
         deadline.check()
+
+
+def waited_s() -> float:
+    """How long the request in hand has waited for its turn in the midst of its work, so far."""
+    deadline = current()
+    return 0.0 if deadline is None else deadline.waited_s
 
 
 def extend(within_s: float) -> None:

@@ -116,14 +116,18 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Not begun once the request is over: raises as `deadlines.check` does."""
+        """What it waited for its turn is the queue's. Not begun once the request is over: raises as
+        `deadlines.check` does.
+        """
         deadlines.check()
-        start = time.perf_counter()
+        start, waited_s = time.perf_counter(), deadlines.waited_s()
         try:
             with stage_span(name):
                 yield
         finally:
-            self.ms[name] += 1e3 * (time.perf_counter() - start)
+            waited_s = deadlines.waited_s() - waited_s
+            self.ms["queue"] += 1e3 * waited_s
+            self.ms[name] += 1e3 * (time.perf_counter() - start - waited_s)
 
 
 class Recognizer:

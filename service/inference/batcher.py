@@ -122,6 +122,8 @@ class Batcher:
         self._telemetry.batch_size.labels(name).observe(_rows(batch))
         for place in batch:
             self._telemetry.batch_wait_seconds.labels(name).observe(start - place.since)
+            if place.deadline is not None:
+                place.deadline.waited_s += start - place.since
         try:
             yield
         finally:

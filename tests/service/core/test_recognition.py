@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from service.deadlines import Deadline, working_under
 from service.errors import ImageError, InferenceError, ShopNotFoundError
 from service.gallery.catalogue import image_id
 from service.gallery.entries import Candidates, Picture
@@ -191,3 +193,14 @@ def test_a_clip_is_listened_to_where_nobody_tells_what_is_said(
     assert (answer.heard is not None) == listened
     recognizer.recognize(Query("shop", pictures=(RED,)), Stopwatch())
     assert len(ears.clips) == int(listened), "pictures have no sound"
+
+
+def test_waiting_for_a_turn_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("service.recognition.time", SimpleNamespace(perf_counter=lambda: now))
+    deadline, watch = Deadline(60, lambda: asyncio.sleep(0)), Stopwatch()
+    deadline.waited_s = 1.0
+    with working_under(deadline), watch.stage("encode"):
+        now += 5.0
+        deadline.waited_s += 3.0
+    assert (watch.ms["queue"], watch.ms["encode"]) == (3_000, 2_000)

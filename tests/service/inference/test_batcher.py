@@ -129,6 +129,18 @@ def test_what_came_during_a_run_goes_together() -> None:
     assert crowd.waiting() == 0
 
 
+def test_a_request_knows_how_long_it_has_waited() -> None:
+    crowd, device = Crowd(), Device()
+    waiting = request()
+    with running(crowd, device):
+        answer = crowd.asks(device.clips, "a", deadline=waiting)
+        before = time.monotonic()
+        until(lambda: time.monotonic() > before)
+        assert waiting.waited_s == 0
+    answer.result(60)
+    assert 0 < waiting.waited_s < 60
+
+
 def test_alone_it_waits_for_nobody() -> None:
     crowd, device = Crowd(), Device()
     device.goes_on(2)
