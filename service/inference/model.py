@@ -234,11 +234,13 @@ class Model:
 
 def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:
     graphs = bundle.manifest.graphs
-    sharing = ("image_encoder", "clip_encoder", "explainer")  # one network, one weights file
-    alone = ("matcher",) if graphs.text_encoder is None else ("matcher", "text_encoder")
+    reading = () if graphs.text_encoder is None else ("text_encoder",)
     return {
-        name: Session(bundle.path, getattr(graphs, name), settings, shares_weights=name in sharing)
-        for name in (*sharing, *alone)
+        # The encoders repack their weights, a copy each, for speed; explanations are few.
+        name: Session(
+            bundle.path, getattr(graphs, name), settings, shares_weights=name == "explainer"
+        )
+        for name in ("image_encoder", "clip_encoder", "explainer", "matcher", *reading)
     }
 
 

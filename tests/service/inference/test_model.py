@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from service.errors import InferenceError
-from service.inference.bundle import Bundle
+from service.inference import model as module
+from service.inference.bundle import Bundle, Graph
 from service.inference.model import PICTURES_A_RUN, STATES_A_RUN, ClipFeatures, Model
+from service.inference.session import Session
 from service.settings import InferenceSettings
 
 dice = np.random.default_rng(0)
@@ -120,3 +122,19 @@ def test_what_onnxruntime_refuses_is_an_inference_error(model: Model) -> None:
         model.match(states, mixed)
     assert "ONNXRuntimeError" in str(caught.value.__cause__)
     assert "ONNXRuntimeError" not in caught.value.detail
+
+
+def test_the_encoders_repack_their_weights_and_explanations_do_not(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy a session is worth it where nearly all time is spent, and only there."""
+    shares: dict[str, bool] = {}
+
+    class Noted(Session):
+        def __init__(self, folder: Path, graph: Graph, *rest: object, shares_weights: bool) -> None:
+            shares[graph.file] = shares_weights
+            super().__init__(folder, graph, *rest, shares_weights=shares_weights)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "Session", Noted)
+    Model(Bundle.load(tiny_bundle), InferenceSettings(threads=1))
+    assert [file for file, shared in shares.items() if shared] == ["explainer.onnx"]
