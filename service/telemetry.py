@@ -322,6 +322,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("httpx", "milvus_lite", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Of Milvus Lite, whose server is in this process: its caller, who is here too, is told as well.
+    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
     # It brings handlers of its own, and warns of Lite's ways. Without them it must hand its records
     # on to ours, or Python's last resort prints them as they are.
     for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):

@@ -57,8 +57,8 @@ def s3_settings(s3_endpoint: str) -> CatalogueSettings:
     return bucket_settings(s3_endpoint)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    """A real Milvus server for all tests of a run; who breaks it also mends it."""
+    """A real Milvus server for the tests of a file, then another's; who breaks it also mends it."""
     with server_at(tmp_path_factory.mktemp("milvus")) as server:
         yield server

@@ -1,17 +1,20 @@
 """A real Milvus server for tests, from the `milvus` wheel in an environment of its own.
 
 `make milvus-server` installs it; `TEST_MILVUS_PYTHON` names the Python of another place. There is
-one at a time on a machine (in a network namespace), for a port of its etcd is fixed.
+one at a time on a machine (in a network namespace), for some of its ports are fixed: tests in other
+processes wait for their turn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -56,11 +59,18 @@ class MilvusServer:
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self.start()
+        self._turn = (Path(tempfile.gettempdir()) / "milvus-of-tests.lock").open("ab")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._turn.close()
 
     def start(self, timeout_s: float = START_S) -> None:
         """Return once it answers."""

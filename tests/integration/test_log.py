@@ -1,4 +1,4 @@
-"""No secret of the settings is ever told: not in the log, not in an answer, whatever fails."""
+"""The log: no secret of the settings is ever told, every line is JSON, and all quiet is quiet."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ def test_no_secret_is_told_while_everything_fails(
     assert "Redis does not answer" in told
     assert not [secret for secret in SECRETS if secret in told]
     assert all(json.loads(line) for line in served.log.splitlines())
+
+
+def test_a_write_that_succeeds_complains_of_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    with Served(tmp_path, LPR_BUNDLE=tiny_bundle, LPR_DRAIN_S=0) as served:
+        served.client.put_product("shop", "p", [picture(0)])
+        served.client.delete_product("shop", "p")
+    levels = {json.loads(line)["level"] for line in served.log.splitlines()}
+    assert levels == {"info"}, served.log
 
 
 def test_what_pymilvus_says_is_json_too() -> None:
