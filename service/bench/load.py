@@ -24,6 +24,7 @@ SHARE = 0.8  # of saturation, where latency is told
 _BEYOND = (1.0, 1.15)  # of what lanes reached: saturation is where more arrives than is answered
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
 _BELOW = 4  # times as long, for quantiles want many requests
+_FEWEST = 5  # requests of a level, on a slow machine
 _LANES = 4
 _OK = 200
 
@@ -143,6 +144,7 @@ def _errors(samples: Samples) -> dict[str, int]:
 
 
 def _level(url: str, requests: Sequence[Prepared], per_s: float, for_s: float) -> _Level:
+    for_s = max(for_s, _FEWEST / per_s)
     return _Level(per_s, for_s, open_loop(url, requests, per_s=per_s, for_s=for_s))
 
 
