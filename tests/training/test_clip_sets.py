@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from training.data.wrong_lines import WrongLines
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import accuracy, ranks
 from training.evaluation.protocol import Scores, score_queries
+from training.models.text import TextConfig
 
 CPU = torch.device("cpu")
 SIZE = CONFIG.encoder.image_size
@@ -295,3 +297,32 @@ def test_fit_evaluate_and_export_on_synth(
     metrics = json.loads((out / "manifest.json").read_text())["metrics"]
     assert metrics["protocol"].startswith("synth, test: each clip against the pictures of its own")
     assert 10 <= metrics["products"] <= 20
+
+
+def test_a_recipe_that_reads_is_fitted_scored_and_exported_on_synth(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TextConfig(vocabulary=400, width=32, layers=1, heads=2, max_tokens=24, embedding=24)
+    recipe = replace(
+        SYNTH,
+        name="tiny_text",
+        model=replace(SYNTH.model, text=text),
+        schedule=replace(SYNTH.schedule, text_rate=1e-3, steps=2, evaluate_every=2),
+    )
+    monkeypatch.setitem(cli.RECIPES, recipe.name, recipe)
+    data = ["--data", f"synth={synth}"]
+
+    def done(*arguments: object) -> dict[str, Any]:
+        result = CliRunner().invoke(cli.app, [*map(str, arguments), *data])
+        assert result.exit_code == 0, result.output
+        last = result.stdout.splitlines()[-1:]
+        return json.loads(last[0]) if last and last[0].startswith("{") else {}
+
+    run, out = tmp_path / "run", tmp_path / "bundle"
+    done("fit", recipe.name, "--out", run)
+    assert (run / "tokenizer.json").is_file(), "trained on what the clips say"
+    best = run / "best.safetensors"
+    right, missing = done("evaluate", best), done("evaluate", best, "--speech", "missing")
+    assert "text" in right and "text" not in missing
+    done("export", best, "--out", out, "--name", "x")
+    assert json.loads((out / "manifest.json").read_text())["fusion"]["text"] >= 0

@@ -27,6 +27,7 @@ from training.evaluation.protocol import _said, _speech, score
 from training.evaluation.scorers import TorchScorer
 from training.losses import text_loss
 from training.models.build import build_model
+from training.models.commands import begun
 from training.models.pretrained_text import begin_text_with, read_text_folder
 from training.models.rice import Clips, Pictures, Rice
 from training.models.text import TextConfig, Texts, TextTower
@@ -396,3 +397,17 @@ def test_other_speech_is_heard_where_that_is_asked_for() -> None:
     said = [_said(2, TITLES, "wrong", default_rng(seed)) for seed in range(30)]
     assert _said(2, TITLES, "missing", default_rng(0)) == ""
     assert sum("moon" in one for one in said) < 15, "of other products, which may mention it"
+
+
+def test_a_recipe_begins_with_the_text_tower_of_a_folder(tmp_path: Path) -> None:
+    theirs = save_clip(tmp_path)
+    made = begun(RECIPE, None, with_tokenizer(tmp_path))
+    text = made.recipe.model.text
+    assert text is not None and (text.family, text.embedding) == ("clip", 24)
+    assert made.tokenizer == (tmp_path / "tokenizer.json").read_text()
+    model = made.model()
+    kept = model.get_submodule("text.tower.projection").weight
+    assert torch.equal(kept, theirs.text_projection.weight)
+    run = Run(made.recipe, tmp_path / "run", torch.device("cpu"), made, Compute("fp32"))
+    frozen = [n for n, p in run.model.named_parameters() if not p.requires_grad]
+    assert frozen and all(name.startswith("text.tower.backbone.") for name in frozen)
