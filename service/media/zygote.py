@@ -116,7 +116,7 @@ def _close_all_but(descriptors: list[int]) -> None:
 
 
 def _confine(limits: dict[str, int], parent: int) -> None:
-    os.setsid()
+    os.setpgid(0, 0)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
