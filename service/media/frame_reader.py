@@ -265,6 +265,7 @@ def _options(task: Task, clip: int) -> dict[str, str]:
         "codec_whitelist": clip_rules.DECODERS,
         "max_pixels": str(task.max_pixels),
         "max_streams": str(task.max_streams),
+        "threads": "1",  # for the probe, which has no use for the threads that it would start
         "probesize": str(clip_rules.PROBE_BYTES),
     }
 
