@@ -22,7 +22,7 @@ from service.errors import BadInputError, InferenceError
 from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Picture, Vectors
 from service.inference.bundle import Manifest
-from service.inference.model import ClipFeatures
+from service.inference.model import ClipFeatures, Detections
 from service.inference.speech import Said
 from service.listening import Listener
 from service.media.clips import Frames
@@ -43,7 +43,11 @@ class ClipModel(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
-    def encode_clip(self, frames: Pixels, speech: str = "") -> ClipFeatures: ...
+    def detect(self, frames: Pixels) -> Detections | None: ...
+
+    def encode_clip(
+        self, frames: Pixels, speech: str = "", patch_mask: NDArray[np.bool_] | None = None
+    ) -> ClipFeatures: ...
 
     def match(self, states: Vectors, clip: ClipFeatures) -> Vectors: ...
 
@@ -73,6 +77,7 @@ class Query:
     pictures: tuple[bytes, ...] = ()
     explain: bool = False
     speech: str | None = None  # None: not told, so it may be listened to
+    detect: bool = True  # look for the intended product's box first, where the bundle can
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Recognition:
     decided: bool  # the first of them is the answer
     exact: bool
     frames: int
+    detections: Detections | None  # None without a detector, or where none was asked for
     duration_s: float | None  # None for pictures
     partial: bool
     explanation: Explanation | None
@@ -159,10 +165,12 @@ class Recognizer:
         self._catalogue.check_shop(query.shop_id)
         with watch.stage("decode"):
             frames = self._frames(query)
+        found = self._detect(query, frames.pixels, watch)
         with watch.stage("encode"):
             heard = self._heard(query)
             said = query.speech or " ".join(stretch.text for stretch in heard or ())
-            clip = self._model.encode_clip(frames.pixels, said)
+            kept = None if found is None else found.patch_mask
+            clip = self._model.encode_clip(frames.pixels, said, kept)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
@@ -178,6 +186,7 @@ class Recognizer:
             and decides(ranked[0].confidence, self._model.manifest.calibration),
             exact=candidates.exact,
             frames=len(frames.pixels),
+            detections=found,
             duration_s=frames.duration_s if query.clip is not None else None,
             partial=frames.partial,
             explanation=explanation,
@@ -189,6 +198,12 @@ class Recognizer:
         if self._listener is None or not listens or query.clip is None or query.speech is not None:
             return None
         return self._listener.listen(query.clip)
+
+    def _detect(self, query: Query, frames: Pixels, watch: Stopwatch) -> Detections | None:
+        if not query.detect or self._model.manifest.graphs.detector is None:
+            return None
+        with watch.stage("detect"):
+            return self._model.detect(frames)
 
     def _frames(self, query: Query) -> Frames:
         dims = self._model.manifest.dims

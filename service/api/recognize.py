@@ -33,6 +33,10 @@ class RecognizeFields(BaseModel):
 
     shop_id: Identifier
     top_k: Annotated[int, Field(ge=1, le=100, description="candidates in the answer")] = 5
+    detect: Annotated[
+        bool,
+        Field(description="look for the product's box first; only with a detector in the bundle"),
+    ] = True
     explain: Annotated[bool, Field(description="also say where in the clip it was seen")] = False
     speech: Annotated[
         str | None,
@@ -125,5 +129,6 @@ def _query(form: Form[RecognizeFields], *, reads: bool) -> Query:
         clip=clips[0] if clips else None,
         pictures=pictures,
         explain=form.fields.explain,
+        detect=form.fields.detect,
         speech=form.fields.speech,
     )

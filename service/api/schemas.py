@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 
 from service.gallery.catalogue import ProductRecord
+from service.inference.model import Detections
 from service.jobs.records import ItemResult, Job
 from service.recognition import Explanation, RankedProduct, Recognition
 from service.serving import BundleState, State
@@ -67,16 +68,43 @@ class Stretch(BaseModel):
     text: str
 
 
+class FrameBox(BaseModel):
+    box: list[float] = Field(
+        description="left, top, right, bottom, 0 to 1, in the frame's centre square: what the model"
+        " sees, as wide as the frame's shorter side"
+    )
+    score: float = Field(description="how sure the detector is, 0 to 1")
+
+
 class Clip(BaseModel):
     duration_s: float | None = Field(description="null where frames were sent as pictures")
     frames: int = Field(description="frames that were looked at")
-    boxes: list[list[float]] = Field(
-        description="the intended product in each frame; empty without a detector in the bundle"
+    boxes: list[FrameBox | None] = Field(
+        description="the intended product in each frame that was looked at; null: none was found,"
+        " and the whole frame was looked at. Empty without a detector in the bundle, and with"
+        " detect=false"
     )
 
     speech: list[Stretch] | None = Field(
         default=None, description="as it was recognised; only where the service listened"
     )
+
+    @classmethod
+    def of(cls, recognition: Recognition) -> Self:
+        found = recognition.detections
+        return cls(
+            duration_s=recognition.duration_s,
+            frames=recognition.frames,
+            boxes=[] if found is None else _boxes(found),
+        )
+
+
+def _boxes(found: Detections) -> list[FrameBox | None]:
+    told = zip(found.boxes.tolist(), found.scores.tolist(), found.found, strict=True)
+    return [
+        FrameBox(box=[round(side, 4) for side in box], score=round(score, 4)) if sure else None
+        for box, score, sure in told
+    ]
 
 
 class Attention(BaseModel):
@@ -149,7 +177,7 @@ class RecognizeAnswer(BaseModel):
             if recognition.decided
             else None,
             candidates=[Candidate.of(shop_id, product) for product in ranked[:top_k]],
-            clip=Clip(duration_s=recognition.duration_s, frames=recognition.frames, boxes=[]),
+            clip=Clip.of(recognition),
             search="exact" if recognition.exact else "ann",
             timings_ms=Timings(**{stage: round(ms, 3) for stage, ms in timings_ms.items()}),
         )

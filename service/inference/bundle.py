@@ -101,6 +101,7 @@ class Graphs(Document):
     matcher: Graph
     explainer: Graph
     text_encoder: Graph | None = None
+    detector: Graph | None = None
 
 
 class Text(Document):
@@ -229,6 +230,18 @@ def expected_graphs(
             (_tensor("attention", "float32", "batch", 1 + patches, "tokens"),),
         ),
     }
+    graphs["detector"] = (
+        (
+            _tensor("frames", "uint8", "clips", "frames", size, size, 3),
+            _tensor("frame_mask", "bool", "clips", "frames"),
+        ),
+        (
+            _tensor("boxes", "float32", "clips", "frames", 4),
+            _tensor("scores", "float32", "clips", "frames"),
+            _tensor("found", "bool", "clips", "frames"),
+            _tensor("patch_mask", "bool", "clips", "frames", patches),
+        ),
+    )
     if text is not None:
         graphs["text_encoder"] = (
             (
@@ -299,7 +312,9 @@ def _check_consistency(manifest: Manifest) -> None:
     if any((part is None) != (text is None) for part in parts):
         raise BundleError("text, its encoder and its weight in fusion come together or not at all")
     for name, (inputs, outputs) in expected_graphs(manifest.dims, text).items():
-        graph: Graph = getattr(manifest.graphs, name)
+        graph: Graph | None = getattr(manifest.graphs, name)
+        if graph is None:  # a part that this bundle does without
+            continue
         if (graph.inputs, graph.outputs) != (inputs, outputs):
             raise BundleError(f"the graph {name} has other inputs or outputs than dims say")
         _check_listed(manifest, graph.file)

@@ -36,13 +36,16 @@ class GoldenPicture(Document):
 
 class GoldenClip(Document):
     """`logits` are the matcher's for this clip and each golden picture, in order; `text` the
-    cosines of what is said and their titles, of a model that reads."""
+    cosines of what is said and their titles, of a model that reads; `boxes` and `scores` the
+    detector's, where there is one."""
 
     frames: Annotated[tuple[FileName, ...], Field(min_length=1)]
     embedding: Vector
     logits: Vector
     speech: str = ""
     text: Vector | None = None
+    boxes: Annotated[tuple[Vector, ...], Field(min_length=1)] | None = None
+    scores: Vector | None = None
 
 
 class Golden(Document):
@@ -68,18 +71,34 @@ def verify_golden(model: Model, bundle: Bundle) -> None:
         _read_pictures(bundle, [p.file for p in golden.pictures]),
         [picture.title or "" for picture in golden.pictures],
     )
-    clip = model.encode_clip(_read_pictures(bundle, list(golden.clip.frames)), golden.clip.speech)
+    clip = model.encode_clip(_golden_frames(bundle, golden), golden.clip.speech)
     logits = model.match(pictures.match_state, clip)
     text = model.match_text(pictures.match_state, clip)
     if (text is None) != (golden.clip.text is None):
         raise BundleError("the golden clip has speech where the model reads none, or none")
     if text is not None and golden.clip.text is not None:
         _compare("the clip's speech", text, golden.clip.text, golden)
+    _verify_boxes(model, bundle, golden)
     for index, expected in enumerate(golden.pictures):
         _compare(expected.file, pictures.embedding[index], expected.embedding, golden)
         _compare(expected.file, pictures.match_state[index], expected.match_state, golden)
     _compare("the clip", clip.embedding, golden.clip.embedding, golden)
     _compare("the clip", logits, golden.clip.logits, golden)
+
+
+def _verify_boxes(model: Model, bundle: Bundle, golden: Golden) -> None:
+    found, expected = model.detect(_golden_frames(bundle, golden)), golden.clip
+    if found is None and expected.boxes is None and expected.scores is None:
+        return
+    if found is None or expected.boxes is None or expected.scores is None:
+        raise BundleError("the golden clip has boxes where the bundle has no detector, or none")
+    boxes = tuple(side for box in expected.boxes for side in box)
+    _compare("the clip's boxes", found.boxes.ravel(), boxes, golden)
+    _compare("the clip's boxes", found.scores, expected.scores, golden)
+
+
+def _golden_frames(bundle: Bundle, golden: Golden) -> npt.NDArray[np.uint8]:
+    return _read_pictures(bundle, list(golden.clip.frames))
 
 
 def _read_pictures(bundle: Bundle, names: list[str]) -> npt.NDArray[np.uint8]:

@@ -47,6 +47,18 @@ class ClipFeatures:
     values: Floats  # [L,D]
     token_mask: Mask  # [L], True takes part
     speech: Floats | None = None  # [Et], L2; None where nothing is said, or the model does not read
+    patch_mask: Mask | None = None
+    """[F,P], the patches whose tokens these are, where the others were dropped; else None."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The intended product in each frame of a clip."""
+
+    boxes: Floats  # [F,4], left, top, right, bottom, as shares of the frame that the model sees
+    scores: Floats  # [F], 0 to 1
+    found: Mask  # [F], False where the score is too low: the frame shows no product, or many
+    patch_mask: Mask  # [F,P], the patches that take part; all of them where nothing was found
 
 
 class _Pictures(NamedTuple):
@@ -57,6 +69,7 @@ class _Pictures(NamedTuple):
 class _Clip(NamedTuple):
     frames: Pixels  # [F,S,S,3]
     speech: TextFeatures | None
+    patch_mask: Mask | None = None  # [F,P]
 
 
 class Model:
@@ -82,6 +95,8 @@ class Model:
         self._batcher = batcher or Batcher(Telemetry(), wait_s=settings.batch_wait_ms / 1e3)
         self._pictures = Kind("image_encoder", PICTURES_A_RUN, self._encode_pictures)
         self._clips = Kind("clip_encoder", settings.clips_a_run, self._encode_clips)
+        self._finds = bundle.manifest.graphs.detector is not None
+        self._frames = Kind("detector", settings.clips_a_run, self._detect)
 
     @property
     def runs(self) -> bool:
@@ -110,6 +125,8 @@ class Model:
         for clips in range(1, self._clips.most_rows + 1):
             blank = _Clip(np.zeros((frames, size, size, 3), np.uint8), self._read(["warm"]))
             [clip, *_] = self._encode_clips([blank] * clips)
+            if self._finds:
+                self._detect([blank.frames] * clips)
         self.match(pictures.match_state, clip)
         self.explain(np.zeros((size, size, 3), np.uint8), clip)
 
@@ -128,14 +145,28 @@ class Model:
             embedding[part], match_state[part] = features.embedding, features.match_state
         return PictureFeatures(embedding, match_state)
 
-    def encode_clip(self, frames: Pixels, speech: str = "") -> ClipFeatures:
+    def detect(self, frames: Pixels) -> Detections | None:
+        """uint8 [F,S,S,3], as `encode_clip` takes them -> where the intended product is in each;
+        None where the bundle has no detector."""
+        self._check_frames(frames)
+        return self._batcher.run(self._frames, frames) if self._finds else None
+
+    def encode_clip(
+        self, frames: Pixels, speech: str = "", patch_mask: Mask | None = None
+    ) -> ClipFeatures:
         """uint8 [F,S,S,3], 1 <= F <= dims.frames, and what is said -> one clip's embedding, keys
-        and values. A model that does not read takes no notice of speech."""
+        and values. A model that does not read takes no notice of speech. Of `patch_mask`, bool
+        [F,P], only patches that are True take part, without it all."""
+        self._check_frames(frames)
+        if patch_mask is not None:
+            _check("patch_mask", patch_mask, np.bool_, (len(frames), self.manifest.dims.patches))
+        return self._batcher.run(self._clips, _Clip(frames, self._read([speech]), patch_mask))
+
+    def _check_frames(self, frames: Pixels) -> None:
         dims = self.manifest.dims
         _check("frames", frames, np.uint8, (None, dims.image_size, dims.image_size, 3))
         if not 1 <= len(frames) <= dims.frames:
             raise ValueError(f"a clip has 1 to {dims.frames} frames, not {len(frames)}")
-        return self._batcher.run(self._clips, _Clip(frames, self._read([speech])))
 
     def match(self, states: Floats, clip: ClipFeatures) -> Floats:
         """Match states [K,D], any K, against one clip -> logits [K]."""
@@ -170,8 +201,7 @@ class Model:
             token_mask=clip.token_mask,
             **_of_titles([self._read([title])]),
         )
-        explanation: Floats = attention[0]
-        return explanation
+        return _on_all_patches(attention[0], clip.patch_mask)
 
     def _read(self, texts: Sequence[str]) -> TextFeatures | None:
         return None if self._reader is None else self._reader.read(texts)
@@ -189,19 +219,16 @@ class Model:
     def _encode_clips(self, clips: Sequence[_Clip]) -> list[ClipFeatures]:
         """Clips run as one batch: the shorter ones are padded, and masked there."""
         lengths = [len(clip.frames) for clip in clips]
-        frames = np.zeros((len(clips), max(lengths), *clips[0].frames.shape[1:]), np.uint8)
-        frame_mask = np.zeros(frames.shape[:2], np.bool_)
-        for row, clip in enumerate(clips):
-            frames[row, : len(clip.frames)] = clip.frames
-            frame_mask[row, : len(clip.frames)] = True
+        batch = _padded([clip.frames for clip in clips])
         patches = self.manifest.dims.patches
-        batch = {
-            "frames": frames,
-            "frame_mask": frame_mask,
-            "patch_mask": np.ones((*frame_mask.shape, patches), np.bool_),
-            **_of_speech([clip.speech for clip in clips]),
-        }
+        patch_mask = np.ones((*batch["frame_mask"].shape, patches), np.bool_)
+        for row, clip in enumerate(clips):
+            if clip.patch_mask is not None:
+                patch_mask[row, : len(clip.frames)] = clip.patch_mask
+        batch |= {"patch_mask": patch_mask, **_of_speech([clip.speech for clip in clips])}
         outputs = zip(*self._graphs.run_batch("clip_encoder", batch), strict=True)
+        if self._finds:
+            return [_kept(clip, *features) for clip, features in zip(clips, outputs, strict=True)]
         shown, most = [length * (1 + patches) for length in lengths], max(lengths) * (1 + patches)
         return [
             ClipFeatures(
@@ -216,6 +243,14 @@ class Model:
             )
         ]
 
+    def _detect(self, clips: Sequence[Pixels]) -> list[Detections]:
+        """Clips run as one batch, as they are encoded."""
+        outputs = zip(*self._graphs.run_batch("detector", _padded(clips)), strict=True)
+        return [
+            Detections(*(of_frames[: len(frames)] for of_frames in of_clip))
+            for frames, of_clip in zip(clips, outputs, strict=True)
+        ]
+
     def _try(self, sessions: Mapping[str, Session]) -> None:
         """The largest run that serving is made of, and the one that indexing is made of."""
         dims = self.manifest.dims
@@ -224,6 +259,8 @@ class Model:
         sessions["image_encoder"].run(
             pictures=np.zeros((1, size, size, 3), np.uint8), **_of_titles(silent)
         )
+        if self._finds:
+            sessions["detector"].run(**_padded([np.zeros((frames, size, size, 3), np.uint8)]))
         sessions["clip_encoder"].run(
             frames=np.zeros((1, frames, size, size, 3), np.uint8),
             frame_mask=np.ones((1, frames), np.bool_),
@@ -234,14 +271,43 @@ class Model:
 
 def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:
     graphs = bundle.manifest.graphs
-    reading = () if graphs.text_encoder is None else ("text_encoder",)
+    optional = ("text_encoder", "detector")
+    there = [name for name in optional if getattr(graphs, name) is not None]
     return {
         # The encoders repack their weights, a copy each, for speed; explanations are few.
         name: Session(
             bundle.path, getattr(graphs, name), settings, shares_weights=name == "explainer"
         )
-        for name in ("image_encoder", "clip_encoder", "explainer", "matcher", *reading)
+        for name in ("image_encoder", "clip_encoder", "explainer", "matcher", *there)
     }
+
+
+def _padded(clips: Sequence[Pixels]) -> dict[str, Array]:
+    """Clips [F,S,S,3] as a graph takes them together: the shorter ones padded, and masked there."""
+    most = max(map(len, clips))
+    frames = np.zeros((len(clips), most, *clips[0].shape[1:]), np.uint8)
+    frame_mask = np.zeros((len(clips), most), np.bool_)
+    for row, clip in enumerate(clips):
+        frames[row, : len(clip)] = clip
+        frame_mask[row, : len(clip)] = True
+    return {"frames": frames, "frame_mask": frame_mask}
+
+
+def _kept(clip: _Clip, embedding: Array, keys: Array, values: Array, mask: Array) -> ClipFeatures:
+    """Without the tokens that do not take part: matching need not look at them."""
+    speech = _said(clip.speech)
+    return ClipFeatures(embedding, keys[mask], values[mask], mask[mask], speech, clip.patch_mask)
+
+
+def _on_all_patches(attention: Floats, patch_mask: Mask | None) -> Floats:
+    """Attention [1+P,L] to the tokens that were kept -> to all tokens, 0 to those dropped."""
+    if patch_mask is None:
+        return attention
+    tokens = np.pad(patch_mask, ((0, 0), (1, 0)), constant_values=True).ravel()
+    of_speech = attention.shape[1] - np.count_nonzero(tokens)
+    whole = np.zeros((len(attention), len(tokens) + of_speech), np.float32)
+    whole[:, np.pad(tokens, (0, of_speech), constant_values=True)] = attention
+    return whole
 
 
 def _silence(text: Text) -> TextFeatures:

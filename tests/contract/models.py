@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from training.data.tokenizing import TextTokenizer, train_tokenizer
+from training.data.transforms import normalise
 from training.export.bundle import export_bundle
 from training.export.precision import Precision
+from training.export.wrappers import Detector
+from training.models.detector import ClipDetector, DetectorConfig, best_of_frame
 from training.models.encoder import EncoderConfig
 from training.models.rice import Rice, RiceConfig
 from training.models.text import TextConfig
@@ -67,7 +71,30 @@ def another_rice() -> Rice:
     return random_rice(replace(TINY, encoder=replace(TINY.encoder, embedding=16)), seed=1)
 
 
-def export_tiny(model: Rice, out: Path, precision: Precision = "fp32") -> Path:
+def tiny_detector() -> Detector:
+    """Of clips; random, with scores on both sides of its threshold."""
+    torch.manual_seed(0)
+    model = ClipDetector(
+        DetectorConfig(
+            image_size=TINY.encoder.image_size, patch_size=8, width=32, heads=2, encoder_layers=1,
+            queries=4, temporal_layers=1,
+        )
+    )  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if "box.4.weight" in name:
+            nn.init.normal_(parameter, 0.0, 0.05)
+        elif "score.weight" in name or "change.weight" in name:
+            nn.init.normal_(parameter)
+    noise = np.random.default_rng(5).integers(0, 256, (1, TINY.frames, 32, 32, 3), dtype=np.uint8)
+    frame_mask = torch.ones(1, TINY.frames, dtype=torch.bool)
+    with torch.inference_mode():
+        found = model.eval()(normalise(torch.from_numpy(noise)), frame_mask)
+    return Detector(model, round(float(best_of_frame(found)[1].median()) + 1e-3, 4))
+
+
+def export_tiny(
+    model: Rice, out: Path, precision: Precision = "fp32", detector: Detector | None = None
+) -> Path:
     return export_bundle(
         model,
         out,
@@ -77,6 +104,7 @@ def export_tiny(model: Rice, out: Path, precision: Precision = "fp32") -> Path:
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
         precision=precision,
+        detector=detector,
     )
 
 

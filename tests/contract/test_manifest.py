@@ -70,6 +70,7 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("text", TEXT),
     ("fusion/text", 0.5),
     ("graphs/text_encoder", GRAPH),
+    ("graphs/detector", GRAPH),
     ("graphs/matcher/inputs/0/dtype", "int64"),
 ]
 REFUSED: list[tuple[str, Any]] = [
@@ -89,7 +90,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("graphs/text_encoder", None),
     ("surplus", 1),
     ("dims/surplus", 1),
-    ("graphs/detector", GRAPH),
+    ("graphs/surplus", GRAPH),
+    ("graphs/detector", None),
     ("graphs/matcher/surplus", 1),
     ("graphs/matcher/inputs/0/surplus", 1),
     ("files/graph.onnx/surplus", 1),

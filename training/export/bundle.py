@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from training.data.tokenizing import MOST_CHARACTERS, TextTokenizer
 from training.export.errors import ExportError
 from training.export.golden import (
@@ -31,7 +33,7 @@ from training.export.golden import (
 from training.export.graphs import write_graphs
 from training.export.parity import Array, check_parity
 from training.export.precision import Precision
-from training.export.wrappers import GraphSpec, graph_specs, state_length
+from training.export.wrappers import Detector, GraphSpec, graph_specs, state_length
 from training.models.rice import Rice, RiceConfig
 
 SCHEMA_VERSION = 1
@@ -53,12 +55,13 @@ def export_bundle(
     tokenizer: TextTokenizer | None = None,
     precision: Precision = "fp32",
     pictures: Array | None = None,
+    detector: Detector | None = None,
 ) -> Path:
     """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
 
     `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match, and
     text where the model reads, which needs the `tokenizer` it was trained with;
-    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
+    a `detector` says which patches of a clip take part; `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
     `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
     without them drawn ones do. The model itself is left as it is. Raises ExportError, and then
     `out` is as it was.
@@ -67,10 +70,15 @@ def export_bundle(
         raise ExportError("a model that reads text goes with its tokenizer, and no other does")
     if precision == "int8" and tokenizer is not None:
         raise ExportError("int8 is not there for models that read: no texts show it their ranges")
+    if precision != "fp32" and detector is not None:
+        raise ExportError(f"{precision} is not there for bundles with a detector")
     _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
     _check_replaceable(out)
     model = copy.deepcopy(model).cpu().float().eval()
-    specs = graph_specs(model)
+    if detector is not None:
+        _check_detector(detector, model.config)
+        detector = Detector(copy.deepcopy(detector.model).cpu().float().eval(), detector.threshold)
+    specs = graph_specs(model, detector)
     with _folder_for(out) as folder:
         _write_graphs(specs, model.config, folder, precision, pictures)
         write_golden(specs, model.config, folder, tokenizer, precision)
@@ -95,7 +103,7 @@ def export_bundle(
             "model": {
                 "family": model.family,
                 "recipe": recipe,
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "parameters": _parameters(model) + (_parameters(detector.model) if detector else 0),
             },
             "precision": precision,
             "dims": _dims(model),
@@ -126,6 +134,21 @@ def _write_graphs(
         if pictures is None:
             pictures = drawn_pictures(config.encoder.image_size, DRAWN)
         write_graphs(specs, folder, precision, examples_of(specs, config, pictures))
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_detector(detector: Detector, model: RiceConfig) -> None:
+    """Both see the same frames."""
+    found, size = detector.model.config, model.encoder.image_size
+    if found.image_size != size:
+        raise ExportError(f"the detector sees {found.image_size} pixels, the model {size}")
+    if found.frames < model.frames:
+        raise ExportError(f"the detector sees {found.frames} frames, the model {model.frames}")
+    if not 0 <= detector.threshold <= 1:
+        raise ExportError(f"the detector's threshold is a score, not {detector.threshold}")
 
 
 def _check_arguments(

@@ -40,6 +40,7 @@ JPEG_QUALITY = 92
 PICTURE_SIDES = ((2.5, 1.7), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
 FRAME_SIDES = (1.1, 2.0)
 FRAMES = 3
+DETECTED = ("boxes", "scores")  # of the clip's frames, where there is a detector
 # Of the golden pictures and the clip: cut, of another script, missing; and what is said.
 TITLES = ("Red apple juice, 1 l " * 60, "\u041a\u0440\u0430\u0441\u043d\u0430\u044f \u678c", "")
 SPEECH = "look at this red apple juice everyone"
@@ -84,6 +85,7 @@ def write_golden(
             "embedding": answers["clip_embedding"].tolist(),
             "logits": answers["logits"].tolist(),
             **({} if tokenizer is None else {"speech": SPEECH, "text": answers["text"].tolist()}),
+            **{name: answers[name].tolist() for name in DETECTED if name in answers},
         },
     }
     (folder / GOLDEN_FILE).write_text(json.dumps(golden, allow_nan=False) + "\n")
@@ -102,6 +104,7 @@ def check_golden(
     names = [picture["file"] for picture in pictures]
     answers = _answers(graphs, config, folder, names, clip["frames"], tokenizer)
     read = [] if tokenizer is None else [("text", clip["text"])]
+    read += [(name, clip[name]) for name in DETECTED if name in clip]
     for name, expected in (
         *read,
         ("embedding", [picture["embedding"] for picture in pictures]),
@@ -230,6 +233,10 @@ def _answers(  # noqa: PLR0917
     text = {}
     if titles:
         text["text"] = titles["title_embedding"] @ speech["speech_embedding"][0]
+    if "detector" in graphs:
+        inputs = {"frames": frames[None], "frame_mask": np.ones((1, len(frames)), np.bool_)}
+        boxes, scores, *_ = graphs["detector"](inputs)
+        text |= dict(zip(DETECTED, (boxes[0], scores[0]), strict=True))
     return {
         **text,
         "embedding": embedding,

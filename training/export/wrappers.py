@@ -10,11 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from training.data.transforms import normalise
+from training.models.detector import ClipDetector, best_of_frame
 from training.models.encoder import IMAGE_MEAN, IMAGE_STD
+from training.models.intended_product import patch_mask
 from training.models.rice import Rice, RiceConfig
 from training.models.text import TextConfig, Words
 
@@ -90,9 +94,11 @@ def _title(embedding: Tensor, has_title: Tensor) -> Words:
 
 
 class ClipEncoderGraph(nn.Module):
-    def __init__(self, model: Rice) -> None:
+    def __init__(self, model: Rice, *, drops: bool = False) -> None:
+        """`drops`: masked patches are left out, and not only masked."""
         super().__init__()
         self.model = model
+        self.encode = model.encode_kept if drops else model.encode_clips
 
     def forward(  # noqa: PLR0917 - as the graph's inputs are
         self,
@@ -111,9 +117,25 @@ class ClipEncoderGraph(nn.Module):
         speech = None
         if speech_tokens is not None and speech_mask is not None and speech_embedding is not None:
             speech = Words(speech_tokens, speech_mask, speech_embedding)
-        clips = self.model.encode_clips(raw_pixels(frames), frame_mask, patch_mask, speech)
+        clips = self.encode(raw_pixels(frames), frame_mask, patch_mask, speech)
         keys, values = self.model.decoder.keys_values(clips.tokens)
         return clips.embedding, keys, values, clips.token_mask
+
+
+class DetectorGraph(nn.Module):
+    def __init__(self, detector: Detector, grid: int) -> None:
+        super().__init__()
+        self.model = detector.model
+        self.threshold = detector.threshold
+        self.grid = grid
+
+    def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """uint8 [N,F,S,S,3], bool [N,F] -> the box of each frame that is most likely the intended
+        product's, [N,F,4] (left, top, right, bottom, as shares of the frame), its score [N,F],
+        bool [N,F] whether that is enough, and the patches that then take part, bool [N,F,P]."""
+        box, score = best_of_frame(self.model(normalise(frames), frame_mask))
+        found = score >= self.threshold
+        return box, score, found, patch_mask((box * found[..., None])[..., None, :], self.grid)
 
 
 class MatcherGraph(nn.Module):
@@ -169,6 +191,14 @@ class ExplainerGraph(nn.Module):
         return decoder.cross_block.attention_map(tokens, keys[None], token_mask[None]).mean(dim=1)
 
 
+class Detector(NamedTuple):
+    """What a bundle's detector is made of."""
+
+    model: ClipDetector
+    threshold: float
+    """The score from which on a box is taken for the intended product's."""
+
+
 FEWEST_TOKENS = 64  # of any vocabulary
 
 
@@ -208,8 +238,8 @@ class GraphSpec:
         return f"{self.name}.onnx"
 
 
-def graph_specs(model: Rice) -> list[GraphSpec]:
-    """The four graphs of a bundle; five of a model that reads."""
+def graph_specs(model: Rice, detector: Detector | None = None) -> list[GraphSpec]:
+    """The four graphs of a bundle, one more of a model that reads, and the detector's."""
     config: RiceConfig = model.config
     model = takes_raw_pixels(model)
     size, patches = config.encoder.image_size, config.encoder.patches
@@ -234,7 +264,7 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
         ),
         GraphSpec(
             "clip_encoder",
-            ClipEncoderGraph(model),
+            ClipEncoderGraph(model, drops=detector is not None and model.family == "rice"),
             (
                 TensorSpec("frames", "uint8", ("clips", "frames", size, size, 3)),
                 TensorSpec("frame_mask", "bool", ("clips", "frames")),
@@ -269,9 +299,30 @@ def graph_specs(model: Rice) -> list[GraphSpec]:
             shares_weights=True,
         ),
     ]
-    if model.text is None or text is None:
-        return specs
-    return [*specs, _text_encoder(model.text.tower, text)]
+    if model.text is not None and text is not None:
+        specs.append(_text_encoder(model.text.tower, text))
+    if detector is not None:
+        specs.append(_detector(detector, config))
+    return specs
+
+
+def _detector(detector: Detector, config: RiceConfig) -> GraphSpec:
+    size, patches = config.encoder.image_size, config.encoder.patches
+    return GraphSpec(
+        "detector",
+        DetectorGraph(detector, size // config.encoder.patch_size),
+        (
+            TensorSpec("frames", "uint8", ("clips", "frames", size, size, 3)),
+            TensorSpec("frame_mask", "bool", ("clips", "frames")),
+        ),
+        (
+            TensorSpec("boxes", "float32", ("clips", "frames", 4)),
+            TensorSpec("scores", "float32", ("clips", "frames")),
+            TensorSpec("found", "bool", ("clips", "frames")),
+            TensorSpec("patch_mask", "bool", ("clips", "frames", patches)),
+        ),
+        shares_weights=False,
+    )
 
 
 def state_length(config: RiceConfig) -> int:

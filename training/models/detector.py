@@ -117,7 +117,7 @@ class FrameDetector(nn.Module):
         for block in self.encoder:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        proposed = self.token_head(tokens, self.anchors.expand(len(tokens), -1, -1))
+        proposed = self.token_head(tokens, self.anchors.expand(tokens.shape[0], -1, -1))
         best = proposed.logits.topk(self.queries, dim=1).indices[..., None]
         queries = tokens.gather(1, best.expand(-1, -1, tokens.shape[-1])).detach()
         boxes = proposed.boxes.gather(1, best.expand(-1, -1, 4))

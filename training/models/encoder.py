@@ -216,14 +216,22 @@ class ImageEncoder(nn.Module):
         self.norm_after = nn.LayerNorm(width)
         self.projection = nn.Linear(width, config.embedding, bias=False)
 
-    def forward(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`patch_mask` is bool [B,P]: the patches that others may attend to (IPD in RICE).
+    def forward(
+        self, pixels: Tensor, patch_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`patch_mask` is bool [B,P]: the patches that others may attend to (IPD in RICE). With
+        `places`, int64 [B,K], all other patches are dropped: it is then of these, bool [B,K], and
+        tokens are [B,1+K,D].
 
         The embedding is not normalised: a clip averages its frames' embeddings first.
         """
         patches = self.stem(pixels).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(patches.shape[0], 1, -1)
-        tokens = self.norm_before(torch.cat([first, patches], dim=1) + self.positions)
+        tokens = torch.cat([first, patches], dim=1) + self.positions
+        if places is not None:
+            chosen = F.pad(1 + places, (1, 0))[..., None]
+            tokens = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
+        tokens = self.norm_before(tokens)
         mask = None if patch_mask is None else with_class_token(patch_mask)
         for block in self.blocks:
             if self.checkpointing and self.training:

@@ -7,6 +7,8 @@ boxes come from, annotations or a detector, is not known here.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,19 @@ def patch_mask(boxes: Tensor, grid: int) -> Tensor:
     union = 1 + area[..., None] - intersection
     kept = ((intersection > 0) & (intersection >= KEPT_IOU * union)).any(dim=-2)
     return kept | ~kept.any(dim=-1, keepdim=True)
+
+
+def kept_places(kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Bool [B,P] -> places int64 [B,K] of the patches kept, in their order, K those of the picture
+    that keeps most, at least 1; and bool [B,K], False where a picture keeps fewer."""
+    patches = kept.shape[1]
+    most = cast("int", kept.sum(dim=1).max().clamp(min=1).item())  # int() would fix it
+    torch._check(most >= 1)  # else the exporter takes it for anything
+    torch._check(most <= patches)
+    # All numbers differ: kept patches come first, each group in its order.
+    order = kept * patches - torch.arange(patches, device=kept.device)
+    places = torch.topk(order, patches, dim=1).indices[:, :most]
+    return places, kept.gather(1, places)
 
 
 def _overlap(low: Tensor, high: Tensor, step: Tensor, grid: int) -> Tensor:

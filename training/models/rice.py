@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.models.encoder import STRICT, EncoderConfig, ImageEncoder, with_class_token
+from training.models.intended_product import kept_places
 from training.models.matching_decoder import Head, PairwiseMatchingDecoder
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
 from training.models.text import TextConfig, Texts, TextTower, Words
@@ -153,6 +154,20 @@ class Rice(nn.Module):
         embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
         return self.pool_frames(embedding, tokens, frame_mask, patch_mask, speech)
 
+    def encode_kept(
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        speech: Words | None = None,
+    ) -> Clips:
+        """The same clips, with the tokens of masked patches dropped instead of masked: every frame
+        has 1+K of them, K the patches of the frame that keeps most."""
+        places, kept = kept_places((patch_mask & frame_mask[..., None]).flatten(0, 1))
+        embedding, tokens = self.encode(frames.flatten(0, 1), kept, places)
+        kept = kept.unflatten(0, frame_mask.shape)
+        return self.pool_frames(embedding, tokens, frame_mask, kept, speech)
+
     def read(self, texts: Texts | None) -> Words | None:
         """Titles or speech; None where there are none, or the model does not read."""
         if texts is None or self.text is None:
@@ -221,9 +236,12 @@ class Rice(nn.Module):
             ),
         )
 
-    def encode(self, pixels: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Pixels [B,3,S,S], bool [B,P] -> embedding [B,E], tokens [B,1+P,W]."""
-        embedding, tokens = self.encoder(pixels, patch_mask)
+    def encode(
+        self, pixels: Tensor, patch_mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Pixels [B,3,S,S], bool [B,P] -> embedding [B,E], tokens [B,1+P,W]; with `places`, as
+        `ImageEncoder.forward` says."""
+        embedding, tokens = self.encoder(pixels, patch_mask, places)
         if self.config.tokens == "projected":
             tokens = self.encoder.project(tokens)
         return embedding, tokens
