@@ -43,6 +43,7 @@ from training.evaluation.scorers import BundleError, BundleScorer, Scorer, Torch
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.export.precision import Precision as ExportPrecision
+from training.export.wrappers import Detector
 from training.models import commands as model_commands
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
@@ -411,7 +412,7 @@ def _draw_saliences(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0917 - typer reads the options off the signature
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
     name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
@@ -419,6 +420,9 @@ def export(
     precision: Annotated[
         ExportPrecision, typer.Option(help="Of the graphs: int8 is for CPUs, fp16 for GPUs.")
     ] = "fp32",
+    detector: Annotated[
+        Path | None, typer.Option(help="Checkpoint of a detector that goes with the bundle.")
+    ] = None,
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
@@ -429,13 +433,14 @@ def export(
     model = kept.model()
     write = partial(
         export_bundle, model, name=name, recipe=kept.recipe.name, tokenizer=_tokenizer_of(kept),
-        precision=precision,
+        precision=precision, detector=None if detector is None else _detector_of(detector),
         pictures=_pictures_of(kept.recipe, data) if data and precision == "int8" else None,
     )  # fmt: skip
+    boxes = None if detector is None else _detected_boxes(detector)
     judged = _unmeasured(model)
     try:
         if data and precision == "fp32":
-            judged = _measured(kept, _scorer(kept, "cpu"), data)
+            judged = _measured(kept, _scorer(kept, "cpu"), data, boxes)
         elif data:
             with tempfile.TemporaryDirectory() as folder:
                 judged = _measured(kept, _bundle(write(Path(folder) / "trial", **judged)), data)
@@ -455,9 +460,19 @@ def _pictures_of(recipe: Recipe, data: list[str]) -> np.ndarray:
         raise _fail(str(error)) from error
 
 
-def _measured(kept: checkpoint.Checkpoint, scorer: Scorer, data: list[str]) -> dict[str, Any]:
+def _detector_of(path: Path) -> Detector:
+    kept = _load_detector(path)
+    return Detector(kept.detector(), kept.state["threshold"])
+
+
+def _measured(
+    kept: checkpoint.Checkpoint,
+    scorer: Scorer,
+    data: list[str],
+    boxes: protocol.Boxes | None = None,
+) -> dict[str, Any]:
     """Fusion, calibration and metrics of a bundle."""
-    fusion, val, test = _assess(kept, scorer, data, "test", takes=1)
+    fusion, val, test = _assess(kept, scorer, data, "test", takes=1, boxes=boxes)
     results = protocol.summary(test, fusion)
     layout = _layout(kept.recipe)
     calibration = fit_calibration(val.fused(*fusion), val.truth)

@@ -84,7 +84,7 @@ def tiny_detector() -> Detector:
         if "box.4.weight" in name:
             nn.init.normal_(parameter, 0.0, 0.05)
         elif "score.weight" in name or "change.weight" in name:
-            nn.init.normal_(parameter)
+            nn.init.normal_(parameter, 0.0, 0.3)
     noise = np.random.default_rng(5).integers(0, 256, (1, TINY.frames, 32, 32, 3), dtype=np.uint8)
     frame_mask = torch.ones(1, TINY.frames, dtype=torch.bool)
     with torch.inference_mode():

@@ -40,7 +40,7 @@ rice, detector = tiny_rice(), tiny_detector()
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_tiny(rice, tmp_path_factory.mktemp("finds") / "bundle", detector)
+    return export_tiny(rice, tmp_path_factory.mktemp("finds") / "bundle", detector=detector)
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +178,12 @@ def test_a_detector_of_other_frames_is_not_exported(tmp_path: Path) -> None:
         DetectorConfig(image_size=SIZE, patch_size=8, width=32, heads=2, frames=2),
     ):
         with pytest.raises(ExportError, match="the detector sees"):
-            export_tiny(rice, tmp_path / "out", Detector(ClipDetector(config), 0.5))
+            export_tiny(rice, tmp_path / "out", detector=Detector(ClipDetector(config), 0.5))
     with pytest.raises(ExportError, match="threshold"):
-        export_tiny(rice, tmp_path / "out", detector._replace(threshold=1.5))
+        export_tiny(rice, tmp_path / "out", detector=detector._replace(threshold=1.5))
     assert not (tmp_path / "out").exists()
 
 
 def test_another_threshold_is_another_bundle(path: Path, tmp_path: Path) -> None:
-    other = export_tiny(rice, tmp_path / "other", detector._replace(threshold=0.9))
+    other = export_tiny(rice, tmp_path / "other", detector=detector._replace(threshold=0.9))
     assert read_manifest(other)["bundle_id"] != read_manifest(path)["bundle_id"]

@@ -47,8 +47,11 @@ class FakeModel:
             ),
             fusion=SimpleNamespace(coarse=1.0, match=0.5, text=None),
             text=None,
+            graphs=SimpleNamespace(detector=None),
             calibration=SimpleNamespace(temperature=0.1, none_logit=2.0, threshold=0.5),
         )
+
+        self.patch_mask: np.ndarray | None = None  # what the last clip was encoded with
 
     def encode_pictures(self, pictures: np.ndarray, titles: Sequence[str] = ()) -> PictureFeatures:
         means = pictures.reshape(len(pictures), -1, 3).mean(1).astype(np.float32) / 255

@@ -57,7 +57,8 @@ class Scorer(Protocol):
     ) -> Comparison:
         """One clip, uint8 [F,S,S,3], and what is said in it.
 
-        With boxes of the intended product, [F,K,4], only its patches take part.
+        With boxes of the intended product, [F,K,4], only its patches take part; a bundle's own
+        detector finds them where none are given.
         """
 
 
@@ -117,6 +118,9 @@ class BundleScorer:
                 _session(folder / graphs[name]["file"])
                 for name in ("image_encoder", "clip_encoder", "matcher")
             )
+            self._detector = (
+                _session(folder / graphs["detector"]["file"]) if "detector" in graphs else None
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} is no bundle: {error!r}") from error
 
@@ -138,6 +142,9 @@ class BundleScorer:
             heard = dict(zip(names, self._reader([speech]), strict=True))
         frame_mask = torch.ones(1, len(frames), dtype=torch.bool)
         kept = _kept(boxes, len(frames), self._patches)
+        if boxes is None and self._detector is not None:
+            shown = {"frames": frames[None].numpy(), "frame_mask": frame_mask.numpy()}
+            kept = torch.from_numpy(self._detector.run(["patch_mask"], shown)[0][0])
         embedding, keys, values, token_mask = self._clip.run(
             None,
             {

@@ -61,7 +61,8 @@ def export_bundle(
 
     `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match, and
     text where the model reads, which needs the `tokenizer` it was trained with;
-    a `detector` says which patches of a clip take part; `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
+    a `detector` says which patches of a clip take part;
+    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
     `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
     without them drawn ones do. The model itself is left as it is. Raises ExportError, and then
     `out` is as it was.

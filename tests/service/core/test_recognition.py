@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from service.api.schemas import Clip, FrameBox
 from service.deadlines import Deadline, working_under
 from service.errors import ImageError, InferenceError, ShopNotFoundError
 from service.gallery.catalogue import image_id
@@ -166,7 +168,9 @@ class ReadingModel(FakeModel):
         self.manifest.text = SimpleNamespace() if reads else None
         self.told: list[str] = []
 
-    def encode_clip(self, frames: np.ndarray, speech: str = "") -> ClipFeatures:
+    def encode_clip(
+        self, frames: np.ndarray, speech: str = "", patch_mask: np.ndarray | None = None
+    ) -> ClipFeatures:
         self.told.append(speech)
         return super().encode_clip(frames)
 
@@ -204,3 +208,21 @@ def test_waiting_for_a_turn_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         now += 5.0
         deadline.waited_s += 3.0
     assert (watch.ms["queue"], watch.ms["encode"]) == (3_000, 2_000)
+
+
+def test_the_products_box_is_looked_for_first(recognizer: Recognizer) -> None:
+    model = recognizer._model
+    assert isinstance(model, FakeModel)
+    query, watch = Query("shop", clip=bytes([20, 220, 20])), Stopwatch()
+    plain = recognizer.recognize(query, watch)
+    assert plain.detections is None and model.patch_mask is None and watch.ms["detect"] == 0
+    assert Clip.of(plain).boxes == []
+    model.manifest.graphs.detector = object()
+    found = recognizer.recognize(query, watch)
+    assert found.detections is not None and watch.ms["detect"] > 0
+    assert model.patch_mask is found.detections.patch_mask
+    none, *boxes = Clip.of(found).boxes
+    assert none is None, "nothing was found in the first frame"
+    assert boxes == [FrameBox(box=[0.0, 0.0, 0.5, 1.0], score=0.75)] * (FRAMES - 1)
+    off = recognizer.recognize(replace(query, detect=False), Stopwatch())
+    assert off.detections is None and model.patch_mask is None
