@@ -9,4 +9,4 @@ packages=$(echo "$environment"/lib/python3*/site-packages)
 find "$packages" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -r {} +
 rm -r "$packages/pyarrow/include" "$packages/numpy/_core/include"
 find "$packages" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.pyi' \) -delete
-"$environment/bin/python" -c 'import milvus_lite.server_manager, service.app, service.cli'
+"$environment/bin/python" -c 'import milvus_lite.server_manager, service.app, service.cli, service.media.zygote'
