@@ -88,9 +88,9 @@ class Service:
         self.keys = KeyRing(settings.keys_file, expected=settings.keys.file is not None)
         most = settings.max_in_flight
         # As many clips at once as their decoders keep the cores busy: more would only make each
-        # slower. Posts go beside them, of which Milvus may hold one up.
+        # slower. Posts go beside them, of which Milvus or a picture's host may hold one up.
         clips = max(1, cores() // settings.media.decode_threads)
-        house = House(max(2, clips))
+        house = House(clips + 2)
         self.recognitions = Admission(
             "recognize",
             self.telemetry,

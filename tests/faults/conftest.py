@@ -70,8 +70,15 @@ def serve(tiny_bundle: Path, tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def stub_ffmpeg(tmp_path: Path) -> StubFfmpeg:
-    """`stub_ffmpeg(script)`: settings of a service whose decoder does that with every clip."""
+    """`stub_ffmpeg(script)`: settings of a service whose ffmpeg does that with every clip.
+
+    Workers leave it the clips that are `cut_short`.
+    """
     return lambda script: {"IMAGEIO_FFMPEG_EXE": stub(tmp_path, script)}
+
+
+def cut_short(clip: bytes) -> bytes:
+    return clip[: len(clip) // 2]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.faults.conftest import Record, Serve, StubFfmpeg
+from tests.faults.conftest import Record, Serve, StubFfmpeg, cut_short
 from tests.faults.ledger import PICTURES
 from tests.faults.processes import Served, until
 from tests.faults.scale import Scale
@@ -72,7 +72,7 @@ def test_leaving_while_waiting_for_a_recognition(
     served = serve(**stub_ffmpeg("sleep 1000"), LPR_MEDIA__DECODE_WALL_S=60)
     served.client.put_product("shop", "p", [PICTURES[0]])
     standing = served.children()
-    form = {"data": {"shop_id": "shop"}, "files": {"clip": shop.clips["product-0"]}}
+    form = {"data": {"shop_id": "shop"}, "files": {"clip": cut_short(shop.clips["product-0"])}}
     connection = _send(served, "/recognize", **form)
     until(lambda: len(served.children()) > len(standing), 60, "the decoder runs")
     _reset(connection)

@@ -304,7 +304,7 @@ def test_the_documentation_names_every_field_and_problem(http: httpx.Client) -> 
     document = http.get("/openapi.json").json()
     post = document["paths"]["/recognize"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert form.keys() == {"shop_id", "top_k", "explain", "speech", "clip", "frames"}
+    assert form.keys() == {"shop_id", "top_k", "detect", "explain", "speech", "clip", "frames"}
     assert "application/problem+json" in post["responses"]["422"]["content"]
     assert http.get("/docs").status_code == 200
     references = json.dumps(document).split('"$ref": "#/components/schemas/')[1:]

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.tiny import CONFIG, RECIPE, photographs, tiny_model
-from training import engine, objective
+from training import objective
 from training.data.batches import BatchDrawer
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
 from training.models.rice import Rice
@@ -119,9 +119,9 @@ def test_each_clip_is_held_against_the_picture_of_its_own_product() -> None:
 
 def test_it_is_told_weighted_and_can_be_left_out() -> None:
     losses = {name: torch.tensor(1.0) for name in ("icl", "pmd", "pfr")}
-    assert engine.total_loss(losses, RECIPE) == 3
+    assert objective.total_loss(losses, RECIPE) == 3
     light = replace(RECIPE, reconstruction_weight=0.05)
-    assert engine.total_loss(losses, light).item() == pytest.approx(2.05)
+    assert objective.total_loss(losses, light).item() == pytest.approx(2.05)
     batch = BatchDrawer(RECIPE, {"made": photographs()}, torch.device("cpu")).draw(0)
     without = replace(RECIPE, model=replace(CONFIG, reconstruction=None), reconstruction_weight=0.0)
     assert objective.rice_losses(Rice(without.model), batch, without).keys() == {"icl", "pmd"}

@@ -6,7 +6,7 @@ A replica is real but for its models, its indexes and its shelf; all of them sha
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,10 +81,10 @@ class NamedModel(FakeModel):
         self.manifest.bundle_id = bundle_id
         self.fails_at: int | None = None  # a mean value of a picture
 
-    def encode_pictures(self, pictures: np.ndarray) -> PictureFeatures:
+    def encode_pictures(self, pictures: np.ndarray, titles: Sequence[str] = ()) -> PictureFeatures:
         if self.fails_at in {int(picture.mean()) for picture in pictures}:
             raise InferenceError("not this one")
-        return super().encode_pictures(pictures)
+        return super().encode_pictures(pictures, titles)
 
 
 @dataclass

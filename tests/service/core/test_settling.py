@@ -150,10 +150,10 @@ class TestAccepting:
         poison = png((1, 2, 3))
         encode = FakeModel.encode_pictures
 
-        def fail(self: FakeModel, pictures):
+        def fail(self: FakeModel, pictures, titles):
             if (pictures == 1).any():
                 raise InferenceError("NaN")
-            return encode(self, pictures)
+            return encode(self, pictures, titles)
 
         for name, image in (("a", RED), ("poison", poison), ("b", BLUE)):
             world.accept(name, image)
@@ -170,7 +170,7 @@ class TestAccepting:
     ) -> None:
         tried = 0
 
-        def fail(self: FakeModel, pictures):
+        def fail(self: FakeModel, pictures, titles):
             nonlocal tried
             tried += 1
             raise InferenceError("not now")
