@@ -33,6 +33,7 @@ Results = Mapping[str, JSON]
 
 RECIPE = "rice_vitb32_lpr4m"
 STEP_S = 600.0
+_TOLD = 300  # characters of what a bench that failed said last
 FOLDER = Path(sys.executable).parent
 LEFT_OUT = {"--bundle", "--checkpoint", "--weights"}  # of the commands shown, said once above them
 
@@ -238,8 +239,8 @@ def _said(command: Sequence[str]) -> JSON:
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {STEP_S:.0f} s"}
     except ValueError:
-        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        return {"failed": last[0]}
+        said = " ".join(done.stderr.split())[-_TOLD:]
+        return {"failed": said or f"status {done.returncode}"}
     return answer
 
 

@@ -37,6 +37,7 @@ SIZES: dict[Kind, tuple[int, ...]] = {
 }
 PICTURES: dict[Kind, int] = {"gallery": 600, "shops": 6}
 _WRITTEN_AT_ONCE = 3_000
+_FILLING_TIMEOUT_S = 60.0  # of a call to Milvus: an embedded one is slow to take in so much at once
 _LOADING_S = 60.0
 
 
@@ -188,7 +189,7 @@ def _gallery(stage: Stage, clip: ClipFeatures) -> Iterator[_Gallery]:
     dims = stage.model.manifest.dims
     with tempfile.TemporaryDirectory(prefix="lpr-bench-") as folder:
         index = VectorIndex(
-            stage.settings.milvus,
+            stage.settings.milvus.model_copy(update={"timeout_s": _FILLING_TIMEOUT_S}),
             Path(folder) / "milvus.db",
             catalogue_id=f"bench{secrets.token_hex(4)}",
             bundle_id=stage.model.manifest.bundle_id,
