@@ -2,7 +2,8 @@
 
 A full house refuses at once, before the body is read; who was let in waits for a thread in a queue
 that cannot grow beyond the house. The queue takes up bursts. Where it was too short for the load it
-would only make everybody wait, so then nobody may wait until there was a while without refusals.
+would only make everybody wait, so then nobody may wait until there was a while that took more than
+it refused.
 Kinds that need the same cores share a house: its threads are one budget, and a kind that may not
 have all of them cannot keep the others out where it hangs.
 Work that nobody waits for any more is dropped before it begins; what has begun finds out by
@@ -24,7 +25,7 @@ from service.deadlines import current
 from service.errors import OverloadedError
 from service.telemetry import Telemetry
 
-_PRESSED_S = 3.0  # after a refusal
+_PRESSED_S = 3.0  # from a refusal on, at least
 _LONGEST_RETRY_S = 30
 _SMOOTHING = 0.1  # the weight of the latest work in the mean of their times
 
@@ -39,14 +40,27 @@ class House:
         self.free = asyncio.Semaphore(threads)
         self.working = 0  # on a thread, or waiting for one
         self._pressed_until = 0.0
+        self._taken = self._refused = 0  # since it is pressed
 
-    @property
-    def is_pressed(self) -> bool:
-        return time.monotonic() < self._pressed_until
+    def lets_wait(self) -> bool:
+        """Not from a refusal on, until there was a while that took more than it refused."""
+        now = time.monotonic()
+        if now >= self._pressed_until and self._refused > self._taken:
+            self._press(now)
+        return now >= self._pressed_until
 
-    def press(self) -> None:
-        """Let nobody wait for a while."""
-        self._pressed_until = time.monotonic() + _PRESSED_S
+    def take(self) -> None:
+        self._taken += 1
+
+    def refuse(self) -> None:
+        if self.lets_wait():
+            self._press(time.monotonic())
+        else:
+            self._refused += 1
+
+    def _press(self, now: float) -> None:
+        self._pressed_until = now + _PRESSED_S
+        self._taken = self._refused = 0
 
 
 class Admission:
@@ -108,6 +122,7 @@ class Admission:
         """
         if not begun:
             self._check_queue()
+        self._house.take()
         turn = _Turn()
         self._queued += 1
         self._house.working += 1
@@ -178,13 +193,13 @@ class Admission:
 
     def _check_queue(self) -> None:
         house = self._house
-        waiting = 0 if house.is_pressed else self._waiting
+        waiting = self._waiting if house.lets_wait() else 0
         if self._working >= self._threads + waiting or house.working >= house.threads + waiting:
             raise self._overloaded(house.working)
 
     def _overloaded(self, ahead: int) -> OverloadedError:
         """It tells to come again when those who are ahead will be done, as times are."""
-        self._house.press()
+        self._house.refuse()
         error = OverloadedError(f"{ahead} requests are in flight; try again in a moment")
         wait_s = self._house.working * self._mean_s / self._house.threads
         error.retry_after_s = min(_LONGEST_RETRY_S, max(1, math.ceil(wait_s)))

@@ -185,6 +185,21 @@ def test_a_queue_that_was_too_short_lets_nobody_wait_until_it_is_calm(
     asyncio.run(story())
 
 
+def test_what_takes_more_than_it_refuses_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    house = House(1)
+    house.refuse()
+    for taken, refused, calm in ((1, 2, False), (0, 0, True)):
+        assert not house.lets_wait()
+        for _ in range(taken):
+            house.take()
+        for _ in range(refused):
+            house.refuse()
+        now += module._PRESSED_S
+        assert house.lets_wait() is calm
+
+
 def test_told_to_come_again_when_those_ahead_will_be_done() -> None:
     async def story() -> None:
         house = admission(threads=1, waiting=1)
