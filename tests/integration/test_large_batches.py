@@ -46,8 +46,8 @@ def http(process: ServiceProcess) -> Iterator[httpx.Client]:
 
 
 def large_archive(size: int) -> io.BytesIO:
-    """Two pictures among megabytes that are none."""
-    buffer, junk = io.BytesIO(), bytes(range(256)) * 4_000
+    """Two pictures among megabytes of files, each a small one, that are none."""
+    buffer, junk = io.BytesIO(), bytes(range(256)) * 400
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("first.jpg", picture(1))
         for i in range(size // len(junk)):
