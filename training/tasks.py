@@ -4,7 +4,7 @@ recipe. Knows nothing of optimizers, steps and files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
 from training.evaluation.scorers import TorchScorer
 from training.models.build import build_model
 from training.models.detector import ClipDetector
-from training.models.rice import Rice
+from training.models.encoder import resized_positions
+from training.models.rice import Rice, RiceConfig
+from training.models.sgmn.model import SgmnConfig
 from training.objective import Objective, has_unused, total_loss
 
 
@@ -87,9 +89,14 @@ class RecognitionTask:
         return rice_rate(name, schedule)
 
     def begin(self, model: Rice, start: AnyCheckpoint) -> None:
-        if not isinstance(start, Checkpoint) or start.recipe.model != self._recipe.model:
+        """Weights of another picture size fit too: positions are interpolated."""
+        if not isinstance(start, Checkpoint) or _shapes(start.recipe) != _shapes(self._recipe):
             raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
-        model.load_state_dict(start.group("model"))
+        weights, positions = start.group("model"), "encoder.positions"
+        weights[positions] = resized_positions(
+            weights[positions], self._recipe.model.encoder.patches
+        )
+        model.load_state_dict(weights)
 
     def objective(self, model: Rice, compute: Compute) -> nn.Module:
         model.encoder.checkpointing = compute.checkpointing
@@ -121,6 +128,14 @@ class RecognitionTask:
         chosen_by = results["fused" if self._recipe.matching_weight else "coarse"].mrr
         told = "  ".join(f"{name}: {result}" for name, result in results.items())
         return Judged(figures, chosen_by, told)
+
+
+def _shapes(recipe: Recipe) -> RiceConfig | SgmnConfig:
+    """The recipe's model, but for what its weights, positions aside, do not depend on."""
+    encoder = replace(
+        recipe.model.encoder, image_size=recipe.model.encoder.patch_size, drop_path=0.0
+    )
+    return replace(recipe.model, encoder=encoder, attention_dropout=0.0)
 
 
 def rice_rate(name: str, schedule: Schedule) -> float:

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 
 from tests.training.tiny import RECIPE, photographs
 from training import engine, objective
-from training.checkpoint import Checkpoint, CheckpointError, load, save
+from training.checkpoint import Checkpoint, CheckpointError, load, of_model, save
 from training.configs import Compute, Precision, Recipe, Schedule, Source, recipe_from_dict
 from training.data.batches import BatchDrawer
 from training.engine import learning_rate_share
+from training.models.encoder import resized_positions
 from training.models.rice import Rice, RiceConfig
 from training.recipes import RECIPES
 
@@ -110,6 +111,28 @@ def test_starting_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     start = Checkpoint(other, {}, {})
     with pytest.raises(CheckpointError, match="another model"):
         engine.Run(RECIPE, tmp_path, torch.device("cpu"), start)
+
+
+def test_larger_pictures_begin_with_what_smaller_ones_taught(tmp_path: Path) -> None:
+    encoder = replace(RECIPE.model.encoder, image_size=2 * RECIPE.image_size)
+    larger = replace(RECIPE, model=replace(RECIPE.model, encoder=encoder))
+    small = engine.Run(RECIPE, tmp_path, torch.device("cpu")).model
+    start = of_model(RECIPE, small)
+    model = engine.Run(larger, tmp_path, torch.device("cpu"), start).model
+    for name, value in small.state_dict().items():
+        if name != "encoder.positions":
+            assert torch.equal(model.state_dict()[name], value), name
+    assert torch.equal(model.encoder.positions[0], small.encoder.positions[0])
+
+
+def test_positions_are_interpolated_where_they_lie() -> None:
+    across = torch.arange(4.0).expand(4, 4)  # a ramp from left to right
+    positions = torch.cat([torch.tensor([-9.0]), across.flatten()])[:, None]
+    resized = resized_positions(positions, 64)
+    assert resized[0].item() == -9
+    grid = resized[1:, 0].unflatten(0, (8, 8))
+    assert (grid.diff(dim=1) > 0).all() and torch.allclose(grid, grid[:1].expand(8, 8))
+    assert torch.equal(resized_positions(positions, 16), positions)
 
 
 def test_a_run_that_diverges_stops_and_spoils_nothing(tmp_path: Path) -> None:

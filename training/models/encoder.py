@@ -7,6 +7,7 @@ the normalised class token. Knows nothing of clips, matching or losses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -243,6 +244,20 @@ class ImageEncoder(nn.Module):
     def project(self, tokens: Tensor) -> Tensor:
         """Tokens [...,D] into the space of the embeddings, [...,E]."""
         return self.projection(self.norm_after(tokens))
+
+
+def resized_positions(positions: Tensor, patches: int) -> Tensor:
+    """Position embeddings [1+P,D] for a square grid of another number of patches, [1+patches,D].
+
+    The class token keeps its own; the grid's are interpolated, as when a vision transformer is
+    fine-tuned on larger pictures (Dosovitskiy et al., 2021, section 3.2).
+    """
+    side, wanted = math.isqrt(len(positions) - 1), math.isqrt(patches)
+    if side == wanted:
+        return positions
+    grid = positions[1:].T.unflatten(1, (side, side))[None]
+    resized = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:1], resized[0].flatten(1).T])
 
 
 def with_class_token(patch_mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.configs import DetectorRecipe, Recipe
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
-from training.recipes.grocery_small import GROCERY_SMALL
+from training.recipes.grocery_small import GROCERY_SMALL, GROCERY_SMALL_128
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
@@ -15,6 +15,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         GROCERY_SMALL,
+        GROCERY_SMALL_128,
         GROCERY_TEXT_SMALL,
         RICE_SMALL_SYNTH,
         RICE_SMALL_SYNTH_IPD,
