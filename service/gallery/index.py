@@ -44,6 +44,7 @@ _READ_ROWS = 1_000
 _UNFLUSHED_ROWS = 32
 _SLOW_S = 3.0  # a call to a server that takes longer hangs
 _KEYS = 500  # in one filter
+_LOOKS = 2  # at Lite, before its writers have to wait for the next
 _LOST = (100, 101)  # Milvus's codes: there is no such collection, it is not loaded
 
 P = ParamSpec("P")
@@ -71,6 +72,26 @@ def _guarded(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., 
                 return method(index, *args, **kwargs)
 
     return guarded
+
+
+def _whole(method: Callable[Concatenate[VectorIndex, P], T]) -> Callable[..., T]:
+    """Done again where Lite flushed meanwhile; at last while nobody writes.
+
+    Lite's readers look at its files first and at its memory then: rows that go from memory to a
+    file between the two looks are in neither, and those that were deleted are back.
+    """
+
+    @wraps(method)
+    def whole(index: VectorIndex, *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_LOOKS):
+            flushes = index._flushes
+            found = method(index, *args, **kwargs)
+            if flushes == index._flushes and flushes % 2 == 0:
+                return found
+        with index._writing:
+            return method(index, *args, **kwargs)
+
+    return whole
 
 
 class WriteTime:
@@ -138,6 +159,7 @@ class VectorIndex:
             slow_s=None if self.embedded else _SLOW_S,
         )
         self._unflushed = 0
+        self._flushes = 0  # of Lite, begun and ended: odd during one
         self._telemetry = telemetry
         self._written = written
         self._target = self.collection
@@ -215,8 +237,14 @@ class VectorIndex:
             self._note_write()
 
     def scan(self, shop_id: str | None = None) -> Iterator[Row]:
-        """All rows, or a shop's, in no order."""
-        yield from self._query_rows("" if shop_id is None else _in_shop(shop_id))
+        """A shop's rows, in no order; or all, of which those may be missing that Lite just flushes.
+
+        Who compares everything looks again at what differs, and a second scan would take long.
+        """
+        if shop_id is None:
+            yield from self._query_rows("")
+        else:
+            yield from self._whole_query(_in_shop(shop_id))
 
     @_guarded
     def count(self) -> int:
@@ -235,7 +263,11 @@ class VectorIndex:
         """The rows of some products of a shop."""
         for batch in _batches(product_ids, _KEYS):
             keys = ", ".join(f'"{_hash(shop_id, product_id)}"' for product_id in batch)
-            yield from self._query_rows(f"product_key in [{keys}]")
+            yield from self._whole_query(f"product_key in [{keys}]")
+
+    @_whole
+    def _whole_query(self, filter_: str) -> list[Row]:
+        return list(self._query_rows(filter_))
 
     @_guarded
     def _query_rows(self, filter_: str) -> list[Row]:
@@ -254,6 +286,7 @@ class VectorIndex:
             pages.close()
         return found
 
+    @_whole
     def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
         """Up to `limit` pictures of a shop, in no order, in one query. `since`: as in `search`."""
         self._check_filled()
@@ -274,6 +307,7 @@ class VectorIndex:
                 self._states(rows),
             )
 
+    @_whole
     def search(
         self, shop_id: str, embedding: Vectors, limit: int, since: int | None = None
     ) -> Candidates:
@@ -408,7 +442,11 @@ class VectorIndex:
         """
         self._unflushed += rows
         if self.embedded and self._unflushed >= _UNFLUSHED_ROWS:
-            self._client.flush(self._target, timeout=self._timeout_s)
+            self._flushes += 1
+            try:
+                self._client.flush(self._target, timeout=self._timeout_s)
+            finally:
+                self._flushes += 1
             self._unflushed = 0
 
     def _states(self, rows: Sequence[dict[str, Any]]) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,12 +12,13 @@ from queue import SimpleQueue
 import grpc
 import numpy as np
 import pytest
+from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import Row, VectorIndex, WriteTime, row_id
+from service.gallery.index import _LOOKS, _UNFLUSHED_ROWS, Row, VectorIndex, WriteTime, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -313,6 +314,46 @@ def test_no_write_is_lost_while_an_index_is_completed(tmp_path: Path) -> None:
         known.add(written.get())
     assert {p.product_id for p in index.load("shop", 10_000).pictures} == known
     index.close()
+
+
+_READS: dict[str, Callable[[VectorIndex], Iterable[Row | Picture]]] = {
+    "load": lambda index: index.load("shop", 100).pictures,
+    "search": lambda index: index.search("shop", np.ones(E, np.float32), 100).pictures,
+    "scan": lambda index: index.scan("shop"),
+    "rows_of": lambda index: index.rows_of("shop", ["a", "b", "gone"]),
+}
+
+
+@pytest.mark.parametrize("flushes", [1, _LOOKS])
+@pytest.mark.parametrize("read", _READS)
+def test_rows_that_are_flushed_while_they_are_looked_for_are_found(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch, read: str, flushes: int
+) -> None:
+    """Between the moments in which Lite looks at its files and at its memory."""
+    put = entries("shop", "a", "gone")
+    index.upsert(put)
+    index._client.flush(index.collection)
+    index.upsert(entries("shop", "b", seed=1))
+    index.delete([row_id("shop", put.pictures[1])])
+    batches = [
+        entries("other", *(f"{number}-{place}" for place in range(_UNFLUSHED_ROWS)))
+        for number in range(flushes)
+    ]
+    earlier = iter(range(read in ("scan", "rows_of")))  # these ask twice for a page
+    writing = threading.Lock()  # for a write looks at the files too
+    look_at_files = Collection._read_snapshot
+
+    def look(collection: Collection) -> object:
+        seen = look_at_files(collection)
+        if next(earlier, None) is None and batches and writing.acquire(blocking=False):
+            with ThreadPoolExecutor(1) as writer:
+                writer.submit(index.upsert, batches.pop()).result()
+            writing.release()
+        return seen
+
+    monkeypatch.setattr(Collection, "_read_snapshot", look)
+    assert {found.product_id for found in _READS[read](index)} == {"a", "b"}
+    assert not batches, "all of them were written meanwhile"
 
 
 def test_rows_are_counted(index: VectorIndex) -> None:
