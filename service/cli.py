@@ -18,9 +18,9 @@ from service.client import Client, ClientError, ServiceUnreachableError
 from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ProductFiles, read_products
+from service.log import log_to_stderr
 from service.reindexing import reindex
 from service.server import serve as run_server
-from service.telemetry import log_to_stderr
 from service.terminal import KeySecret, Url, complain, err, out, ready_client, settings_with, stop
 
 _UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive

@@ -1,4 +1,4 @@
-"""What an operator sees: Prometheus metrics and a log of one JSON object a line.
+"""What an operator sees in Prometheus: a table of metrics, and how they are told.
 
 Names say what is measured, labels say of what; no name carries a model's. Nothing here knows where
 the numbers come from.
@@ -6,14 +6,11 @@ the numbers come from.
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Protocol
 
 from prometheus_client import (
@@ -34,8 +31,8 @@ from service.tracing import trace_id
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PRODUCTS = (0, 1, 10, 100, 1_000, 10_000)
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-_PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
 class Manifest(Protocol):
@@ -54,11 +51,14 @@ class Manifest(Protocol):
 class Totals(Collector):
     """A counter that is counted elsewhere: its totals since the start, by one label."""
 
-    def __init__(self, name: str, documentation: str, label: str) -> None:
+    def __init__(
+        self, name: str, documentation: str, label: str, registry: CollectorRegistry
+    ) -> None:
         self._name = name
         self._documentation = documentation
         self._label = label
         self.totals: dict[str, int] = {}
+        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
@@ -78,159 +78,110 @@ class Telemetry:
         """`shop_groups`: a group's name by the pattern of its shops' ids, the first that fits."""
         self._shop_groups = dict(shop_groups or {})
         registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        self.requests = Counter(
-            "lpr_requests", "Answered requests", ("method", "route", "status"), registry=registry
-        )
-        self.request_seconds = Histogram(
+        for of_process in (ProcessCollector, PlatformCollector, GCCollector):
+            of_process(registry=registry)
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        seconds = partial(histogram, buckets=_SECONDS)
+        share = partial(histogram, buckets=_SHARES)
+
+        # Requests.
+        self.ready = gauge("lpr_ready", "1 while the service takes requests")
+        self.requests = counter("lpr_requests", "Answered requests", ("method", "route", "status"))
+        self.request_seconds = seconds(
             "lpr_request_seconds",
             "From a request's head to the end of its answer",
             ("method", "route"),
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self.failures = Counter(
-            "lpr_failures", "Problem answers by their slug", ("reason",), registry=registry
-        )
-        self.in_flight = Gauge(
-            "lpr_in_flight", "Admitted and not yet answered", ("kind",), registry=registry
-        )
-        self.queue_size = Gauge(
-            "lpr_queue_size", "Admitted and waiting for a thread", ("kind",), registry=registry
-        )
-        self.stage_seconds = Histogram(
+        self.failures = counter("lpr_failures", "Problem answers by their slug", ("reason",))
+        self.in_flight = gauge("lpr_in_flight", "Admitted and not yet answered", ("kind",))
+        self.queue_size = gauge("lpr_queue_size", "Admitted and waiting for a thread", ("kind",))
+
+        # Recognitions, and how sure they are.
+        self.stage_seconds = seconds(
             "lpr_stage_seconds",
             "Time of a recognition by stage; `total` is from its head to its answer",
             ("stage",),
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self.batch_queue_size = Gauge(
+        self.candidates = histogram(
+            "lpr_candidate_products", "Products that a clip was matched with", buckets=_PRODUCTS
+        )
+        self.decisions = counter(
+            "lpr_decisions",
+            "Recognitions by outcome: product or none",
+            ("bundle", "shop_group", "outcome"),
+        )
+        self.confidence = share(
+            "lpr_confidence", "Confidence of the best candidate", ("bundle", "shop_group")
+        )
+        self.margin = share(
+            "lpr_margin",
+            "Confidence of the best candidate above the second's",
+            ("bundle", "shop_group"),
+        )
+        self.confidence_reference = gauge(
+            "lpr_confidence_reference",
+            "Share of clips up to a confidence when the bundle was exported",
+            ("bundle", "le"),
+        )
+
+        # The model.
+        self.model = gauge(
+            "lpr_model_info",
+            "1 for the bundle that is served, and the provider that really runs it",
+            ("bundle", "precision", "provider"),
+        )
+        self.batch_queue_size = gauge(
             "lpr_batch_queue_size",
             "Clips or pictures that wait for their turn in an encoder",
             ("graph",),
-            registry=registry,
         )
-        self.batch_size = Histogram(
+        self.batch_size = histogram(
             "lpr_batch_size",
             "Clips or pictures that an encoder ran together",
             ("graph",),
             buckets=_BATCHES,
-            registry=registry,
         )
-        self.batch_wait_seconds = Histogram(
+        self.batch_wait_seconds = seconds(
             "lpr_batch_wait_seconds",
             "From when a caller asked for its clip or pictures to be encoded to their turn",
             ("graph",),
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self.batch_seconds = Histogram(
-            "lpr_batch_seconds",
-            "Time of an encoder's run; there is one run at a time",
-            ("graph",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.batch_seconds = seconds(
+            "lpr_batch_seconds", "Time of an encoder's run; there is one run at a time", ("graph",)
         )
-        self.decisions = Counter(
-            "lpr_decisions",
-            "Recognitions by outcome: product or none",
-            ("bundle", "shop_group", "outcome"),
-            registry=registry,
+
+        # The gallery.
+        self.indexing_seconds = seconds("lpr_indexing_seconds", "Time of indexing one product")
+        self.indexed_pictures = counter("lpr_indexed_pictures", "Pictures made searchable by posts")
+        self.index_pictures = gauge("lpr_index_pictures", "Pictures in the index")
+        self.index_pending = gauge(
+            "lpr_index_pending_products", "Products accepted and not yet searchable"
         )
-        self.confidence = Histogram(
-            "lpr_confidence",
-            "Confidence of the best candidate",
-            ("bundle", "shop_group"),
-            buckets=_SHARES,
-            registry=registry,
+        self.index_lag = gauge(
+            "lpr_index_lag_seconds", "Age of the oldest product accepted and not yet searchable"
         )
-        self.confidence_reference = Gauge(
-            "lpr_confidence_reference",
-            "Share of clips up to a confidence when the bundle was exported",
-            ("bundle", "le"),
-            registry=registry,
-        )
-        self.margin = Histogram(
-            "lpr_margin",
-            "Confidence of the best candidate above the second's",
-            ("bundle", "shop_group"),
-            buckets=_SHARES,
-            registry=registry,
-        )
-        self.candidates = Histogram(
-            "lpr_candidate_products",
-            "Products that a clip was matched with",
-            buckets=(0, 1, 10, 100, 1_000, 10_000),
-            registry=registry,
-        )
-        self.indexing_seconds = Histogram(
-            "lpr_indexing_seconds",
-            "Time of indexing one product",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.indexed_pictures = Counter(
-            "lpr_indexed_pictures", "Pictures made searchable by posts", registry=registry
-        )
-        self.hot_shops_bytes = Gauge(
-            "lpr_hot_shops_bytes", "Memory of the shops kept hot", registry=registry
-        )
+        self.jobs = gauge("lpr_jobs", "Jobs by state", ("state",))
+        self.hot_shops_bytes = gauge("lpr_hot_shops_bytes", "Memory of the shops kept hot")
         self.hot_shop_lookups = Totals(
-            "lpr_hot_shop_lookups", "Lookups of hot shops by result", "result"
+            "lpr_hot_shop_lookups", "Lookups of hot shops by result", "result", registry
         )
-        registry.register(self.hot_shop_lookups)
-        self.dependency_seconds = Histogram(
+
+        # What the service stands on.
+        self.index_up = gauge("lpr_index_up", "1 while Milvus answers")
+        self.redis_up = gauge("lpr_redis_up", "1 while Redis answers")
+        self.dependency_seconds = seconds(
             "lpr_dependency_seconds",
             "Time of a call to what the service stands on",
             ("dependency", "call"),
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self.dependency_errors = Counter(
+        self.dependency_errors = counter(
             "lpr_dependency_errors",
             "Calls to what the service stands on that failed",
             ("dependency", "call"),
-            registry=registry,
         )
-        self.model = Gauge(
-            "lpr_model_info",
-            "1 for the bundle that is served, and the provider that really runs it",
-            ("bundle", "precision", "provider"),
-            registry=registry,
-        )
-        self.index_up = Gauge("lpr_index_up", "1 while Milvus answers", registry=registry)
-        self.redis_up = Gauge("lpr_redis_up", "1 while Redis answers", registry=registry)
-        self.ready = Gauge("lpr_ready", "1 while the service takes requests", registry=registry)
-        self.index_pictures = Gauge(
-            "lpr_index_pictures", "Pictures in the index", registry=registry
-        )
-        self.index_pending = Gauge(
-            "lpr_index_pending_products",
-            "Products accepted and not yet searchable",
-            registry=registry,
-        )
-        self.index_lag = Gauge(
-            "lpr_index_lag_seconds",
-            "Age of the oldest product accepted and not yet searchable",
-            registry=registry,
-        )
-        self.jobs = Gauge("lpr_jobs", "Jobs by state", ("state",), registry=registry)
-        # Told from the start: of a counter that begins with a failure, its first is never seen.
-        for kind in ("recognize", "gallery", "read"):
-            self.in_flight.labels(kind)
-            self.queue_size.labels(kind)
-        for graph in ("image_encoder", "clip_encoder"):
-            self.batch_queue_size.labels(graph)
-            self.batch_size.labels(graph)
-            self.batch_wait_seconds.labels(graph)
-            self.batch_seconds.labels(graph)
-        for state in ("queued", "running", "done", "dead"):
-            self.jobs.labels(state)
-        for problem in _problems(LPRError):
-            self.failures.labels(problem)
+        self._start()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the form that an `Accept` header asks for, and its content type.
@@ -285,6 +236,22 @@ class Telemetry:
         finally:
             self.dependency_seconds.labels(dependency, call).observe(time.perf_counter() - start)
 
+    def _start(self) -> None:
+        """Tell of what has not happened yet: of a counter that begins with a failure, its first
+        is never seen."""
+        for kind in ("recognize", "gallery", "read"):
+            self.in_flight.labels(kind)
+            self.queue_size.labels(kind)
+        for graph in ("image_encoder", "clip_encoder"):
+            self.batch_queue_size.labels(graph)
+            self.batch_size.labels(graph)
+            self.batch_wait_seconds.labels(graph)
+            self.batch_seconds.labels(graph)
+        for state in ("queued", "running", "done", "dead"):
+            self.jobs.labels(state)
+        for problem in _problems(LPRError):
+            self.failures.labels(problem)
+
     def _group(self, shop_id: str) -> str:
         fitting = (name for ids, name in self._shop_groups.items() if fnmatchcase(shop_id, ids))
         return next(fitting, "other")
@@ -294,40 +261,3 @@ def _problems(error: type[LPRError]) -> Iterator[str]:
     yield error.slug
     for kind in error.__subclasses__():
         yield from _problems(kind)
-
-
-class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, event, and whatever `extra` the caller gave."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        trace = trace_id()
-        if trace:
-            line["trace_id"] = trace
-        line |= {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send every logger of the process through one JSON handler."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "milvus_lite", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Of Milvus Lite, whose server is in this process: its caller, who is here too, is told as well.
-    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
-    # It brings handlers of its own, and warns of Lite's ways. Without them it must hand its records
-    # on to ours, or Python's last resort prints them as they are.
-    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-        logger.setLevel(logging.ERROR)

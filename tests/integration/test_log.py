@@ -61,7 +61,7 @@ def test_what_pymilvus_says_is_json_too() -> None:
     """It has handlers of its own, and what nobody handles is printed by `logging` as it is."""
     program = (
         "import logging, pymilvus\n"
-        "from service.telemetry import log_to_stderr\n"
+        "from service.log import log_to_stderr\n"
         "log_to_stderr()\n"
         "for name in ('decorators', 'milvus_client.milvus_client', 'bulk_writer.buffer'):\n"
         "    logging.getLogger(f'pymilvus.{name}').error('an RPC failed')\n"
