@@ -5,7 +5,7 @@ Built with Grafana's own SDK, whose types are its schema. Knows no metric.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import (
@@ -36,30 +36,28 @@ Panel = timeseries.Panel | stat.Panel | heatmap.Panel | text.Panel
 
 
 @dataclass(frozen=True)
-class Query:
-    expr: str
-    legend: str = ""
-
-
-@dataclass(frozen=True)
 class Row:
-    """Panels side by side under a heading, in lines of 24 columns."""
-
     title: str
-    panels: Sequence[Panel]
+    panels: tuple[Panel, ...]
+
+
+def row(title: str, *panels: Panel) -> Row:
+    """Panels side by side under a heading, in lines of 24 columns."""
+    return Row(title, panels)
 
 
 def lines(
     title: str,
     description: str,
-    *queries: Query,
     unit: str,
+    series: Mapping[str, str],
+    *,
     warn: float | None = None,
     width: int = 8,
     exemplars: bool = False,
 ) -> timeseries.Panel:
-    """Values over time; `warn` draws a line where they become bad."""
-    panel = _over_time(title, description, queries, unit, width, exemplars=exemplars)
+    """Expressions by legend, over time; `warn` draws a line where they become bad."""
+    panel = _over_time(title, description, unit, series, width, exemplars=exemplars)
     if warn is not None:
         panel.thresholds(_from(warn, "red"))
         panel.thresholds_style(
@@ -69,10 +67,10 @@ def lines(
 
 
 def stack(
-    title: str, description: str, *queries: Query, unit: str, width: int = 8
+    title: str, description: str, unit: str, series: Mapping[str, str], *, width: int = 8
 ) -> timeseries.Panel:
-    """Parts that add up to a whole."""
-    panel = _over_time(title, description, queries, unit, width)
+    """The same of parts that add up to a whole."""
+    panel = _over_time(title, description, unit, series, width)
     panel.fill_opacity(60).stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL))
     return panel
 
@@ -80,15 +78,15 @@ def stack(
 def value(
     title: str,
     description: str,
-    query: Query,
-    *,
     unit: str,
+    expression: str,
+    *,
     bad_above: float | None = None,
     bad_below: float | None = None,
 ) -> stat.Panel:
     """One number now, green or red."""
     panel = stat.Panel().title(title).description(description).unit(unit).height(4).span(4)
-    panel.datasource(_SOURCE).with_target(_target(query, 0))
+    panel.datasource(_SOURCE).with_target(_target(expression))
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     if bad_above is not None:
         panel.thresholds(_from(bad_above, "red"))
@@ -98,11 +96,11 @@ def value(
 
 
 def distribution(
-    title: str, description: str, query: Query, *, unit: str, width: int = 8
+    title: str, description: str, unit: str, expression: str, *, width: int = 8
 ) -> heatmap.Panel:
     """A histogram's buckets over time."""
     panel = heatmap.Panel().title(title).description(description).height(HEIGHT).span(width)
-    target = _target(query, 0).format(PromQueryFormat.HEATMAP).legend_format("{{le}}")
+    target = _target(expression, "{{le}}").format(PromQueryFormat.HEATMAP)
     panel.datasource(_SOURCE).with_target(target)
     return panel.y_axis(heatmap.YAxisConfig().unit(unit))
 
@@ -112,16 +110,16 @@ def page(title: str, markdown: str) -> text.Panel:
     return text.Panel().title(title).content(markdown).mode(TextMode.MARKDOWN).height(7).span(24)
 
 
-def board(uid: str, title: str, description: str, rows: Sequence[Row]) -> dashboard.Dashboard:
+def board(uid: str, title: str, description: str, *rows: Row) -> dashboard.Dashboard:
     built = dashboard.Dashboard(title).uid(uid).description(description).tags(["lpr"])
     built.refresh("10s").time("now-1h", "now").timezone("browser").tooltip(1).readonly()
     built.with_variable(dashboard.DatasourceVariable("datasource").type("prometheus"))
     built.with_variable(_instances())
     built.link(_link("LPR", DashboardLinkType.DASHBOARDS).tags(["lpr"]).as_dropdown(True))
     built.link(_link("Runbook", DashboardLinkType.LINK).url(RUNBOOK))
-    for row in rows:
-        built.with_row(dashboard.Row(row.title))
-        for panel in row.panels:
+    for each in rows:
+        built.with_row(dashboard.Row(each.title))
+        for panel in each.panels:
             built.with_panel(panel)
     return built
 
@@ -129,8 +127,8 @@ def board(uid: str, title: str, description: str, rows: Sequence[Row]) -> dashbo
 def _over_time(
     title: str,
     description: str,
-    queries: Sequence[Query],
     unit: str,
+    series: Mapping[str, str],
     width: int,
     *,
     exemplars: bool = False,
@@ -144,14 +142,14 @@ def _over_time(
         .show_legend(True)
     )
     panel.tooltip(common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI))
-    for place, query in enumerate(queries):
-        panel.with_target(_target(query, place).exemplar(exemplars))
+    for place, (legend, expression) in enumerate(series.items()):
+        panel.with_target(_target(expression, legend, place).exemplar(exemplars))
     return panel
 
 
-def _target(query: Query, place: int) -> prometheus.Dataquery:
-    target = prometheus.Dataquery().ref_id(chr(ord("A") + place)).expr(query.expr)
-    return target.legend_format(query.legend)
+def _target(expression: str, legend: str = "", place: int = 0) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().ref_id(chr(ord("A") + place)).expr(expression)
+    return target.legend_format(legend)
 
 
 def _from(limit: float, colour: str, *, below: str = "green") -> dashboard.ThresholdsConfig:
