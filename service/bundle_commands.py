@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.client import Client, ClientError
 from service.errors import BundleError
-from service.inference.bundle import MANIFEST, read_manifest
+from service.inference.manifest import MANIFEST, read_manifest
 from service.terminal import KeySecret, Url, err, out, ready_client, stop
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from service.errors import BadInputError
 from service.gallery.catalogue import Catalogue, ProductRecord
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import row_id
-from service.inference.bundle import Manifest
+from service.inference.manifest import Manifest
 from service.inference.model import PictureFeatures
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings

@@ -38,8 +38,9 @@ from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, Storage, open_storage
 from service.indexing import Indexer
 from service.inference.batcher import Batcher
-from service.inference.bundle import Bundle, read_manifest
+from service.inference.bundle import Bundle
 from service.inference.gpus import Gpus
+from service.inference.manifest import read_manifest
 from service.inference.model import Model
 from service.inference.session import cores
 from service.inference.shelf import Shelf

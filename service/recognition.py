@@ -21,7 +21,7 @@ from service.confidence import confidences, decides
 from service.errors import BadInputError, InferenceError
 from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Picture, Vectors
-from service.inference.bundle import Manifest
+from service.inference.manifest import Manifest
 from service.inference.model import ClipFeatures, Detections
 from service.inference.speech import Said
 from service.listening import Listener

@@ -26,7 +26,7 @@ from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.pending import Pending
 from service.gallery.roles import RolesRecord
 from service.gallery.storage import open_storage
-from service.inference.bundle import read_manifest
+from service.inference.manifest import read_manifest
 from service.inference.model import Model
 from service.inference.shelf import Shelf
 from service.parts import claim

@@ -41,7 +41,8 @@ from service.errors import (
 from service.gallery.index import VectorIndex
 from service.gallery.roles import Roles, RolesRecord
 from service.gallery.shops import HotShops
-from service.inference.bundle import Bundle, Manifest
+from service.inference.bundle import Bundle
+from service.inference.manifest import Manifest
 from service.inference.model import Model
 from service.inference.shelf import Shelf
 from service.recognition import Recognizer

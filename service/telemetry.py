@@ -36,7 +36,7 @@ _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 
 class Manifest(Protocol):
-    """What is asked of `service.inference.bundle.Manifest`."""
+    """What is asked of `service.inference.manifest.Manifest`."""
 
     @property
     def bundle_id(self) -> str: ...

@@ -12,7 +12,7 @@ from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
 from service.errors import InferenceError, NotReadyError
-from service.inference.bundle import Manifest
+from service.inference.manifest import Manifest
 from service.parts import Service
 
 router = APIRouter(tags=["health"])

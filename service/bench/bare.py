@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from service.errors import BenchError
-from service.inference.bundle import Bundle, Graph
+from service.inference.bundle import Bundle
+from service.inference.manifest import Graph
 from service.inference.session import cores
 
 Pixels = npt.NDArray[np.uint8]

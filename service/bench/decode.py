@@ -13,7 +13,7 @@ from service.bench.bare import decode_all
 from service.bench.machine import describe
 from service.bench.report import Report
 from service.bench.timing import take_turns, timed
-from service.inference.bundle import Dims, read_manifest
+from service.inference.manifest import Dims, read_manifest
 from service.media.clips import ClipDecoder
 from service.settings import Settings
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from service.errors import BundleError, ImageError
-from service.inference.bundle import Bundle, Document, FileName, describe, read_text
+from service.inference.bundle import Bundle
+from service.inference.manifest import Document, FileName, describe, read_text
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings
 

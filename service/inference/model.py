@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.inference.batcher import Batcher, Kind
-from service.inference.bundle import Bundle, Manifest, Text
+from service.inference.bundle import Bundle
 from service.inference.golden import verify_golden
 from service.inference.graphs import Graphs
+from service.inference.manifest import Manifest, Text
 from service.inference.session import Array, Session
 from service.inference.texts import TextFeatures, TextReader
 from service.settings import InferenceSettings

@@ -20,7 +20,7 @@ import onnxruntime as ort
 
 from service import deadlines
 from service.errors import BundleError, InferenceError, StartupError
-from service.inference.bundle import Graph, Tensor
+from service.inference.manifest import Graph, Tensor
 from service.settings import InferenceSettings
 
 Array = npt.NDArray[Any]

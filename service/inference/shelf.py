@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import BundleError, BundleNotFoundError
-from service.inference.bundle import Bundle, Manifest, read_manifest
+from service.inference.bundle import Bundle
+from service.inference.manifest import Manifest, read_manifest
 
 
 @dataclass

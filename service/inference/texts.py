@@ -15,7 +15,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from service.errors import BundleError, InferenceError
-from service.inference.bundle import Bundle, Text, read_text
+from service.inference.bundle import Bundle
+from service.inference.manifest import Text, read_text
 
 MAX_TOKENIZER_BYTES = 20_000_000
 

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from service.inference.bundle import Manifest
+from service.inference.manifest import Manifest
 from tests.contract.bundles import read_manifest
 
 SCHEMA = json.loads((Path(__file__).parent / "manifest.schema.json").read_text())

@@ -7,7 +7,7 @@ import pytest
 
 from service.confidence import confidences
 from service.gallery.entries import Candidates, Picture
-from service.inference.bundle import Calibration, Fusion, Manifest
+from service.inference.manifest import Calibration, Fusion, Manifest
 from service.recognition import rank
 
 torch = pytest.importorskip("torch", reason="compares with training: the training extra")

@@ -182,8 +182,9 @@ def test_text_its_encoder_and_its_weight_come_together(path: Path) -> None:
             holder = holder[name]
         del holder[without[-1]]
         from service.inference import bundle as bundles
+        from service.inference.manifest import Manifest
 
-        parsed = bundles.Manifest.model_validate_json(json.dumps(manifest))
+        parsed = Manifest.model_validate_json(json.dumps(manifest))
         with pytest.raises(BundleError, match="together"):
             bundles._check_consistency(parsed)
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.client import Client, ProblemError
 from service.coordination.private_server import PrivateRedis
-from service.inference.bundle import read_manifest
+from service.inference.manifest import read_manifest
 from service.keys import Right, create_key
 from service.launch import ServiceProcess, running_service
 from tests.contract.bundles import flip_byte

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import BundleError, BundleNotFoundError
-from service.inference.bundle import read_manifest
+from service.inference.manifest import read_manifest
 from service.inference.shelf import Shelf
 from tests.contract.bundles import copy_of, flip_byte
 
