@@ -96,6 +96,9 @@ def recognize(
     key: KeySecret = None,
     top_k: Annotated[int, typer.Option(help="Candidates shown.", min=1, max=100)] = 5,
     speech: Annotated[str | None, typer.Option(help="What is said in them.")] = None,
+    detect: Annotated[
+        bool, typer.Option(help="Look for the product's box first, where the bundle can.")
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="One answer a line, as the service gave it.")
     ] = False,
@@ -105,7 +108,7 @@ def recognize(
     with ready_client(url, key) as client:
         for clip in clips:
             try:
-                answer = client.recognize(shop, clip, top_k, speech=speech)
+                answer = client.recognize(shop, clip, top_k, speech=speech, detect=detect)
             except ServiceUnreachableError as error:
                 raise stop(str(error)) from error
             except (ClientError, OSError) as error:
@@ -156,7 +159,10 @@ def _show(clip: Path, answer: dict[str, Any]) -> None:
         else "[bold yellow]not sure enough to name a product[/]"
     )
     damaged = " [yellow](a damaged clip)[/]" if answer.get("partial") else ""
-    out.print(f"{escape(str(clip))}: {verdict} in {timings['total']:.0f} ms{damaged}")
+    boxes = answer["clip"]["boxes"]
+    found = f", its box in {sum(map(bool, boxes))} of {len(boxes)} frames" if boxes else ""
+    took = f"{timings['total']:.0f} ms"
+    out.print(f"{escape(str(clip))}: {verdict} in {took}{found}{damaged}")
     table = Table("", "product", "title", "confidence", "score")
     for place, candidate in enumerate(answer["candidates"], start=1):
         table.add_row(

@@ -136,10 +136,13 @@ class Client:
         top_k: int = 5,
         explain: bool = False,
         speech: str | None = None,
+        *,
+        detect: bool = True,
     ) -> JSON:
         """The answer of `POST /recognize` for a video file, and what is said in it."""
-        fields = {} if speech is None else {"speech": speech}
-        return self._recognize("clip", [clip], _recognize_fields(shop_id, top_k, explain) | fields)
+        fields = _recognize_fields(shop_id, top_k, explain, detect)
+        said = {} if speech is None else {"speech": speech}
+        return self._recognize("clip", [clip], fields | said)
 
     def recognize_frames(
         self,
@@ -147,9 +150,12 @@ class Client:
         frames: Sequence[bytes | Path],
         top_k: int = 5,
         explain: bool = False,
+        *,
+        detect: bool = True,
     ) -> JSON:
         """The answer of `POST /recognize` for pictures in the order they were filmed."""
-        return self._recognize("frames", frames, _recognize_fields(shop_id, top_k, explain))
+        fields = _recognize_fields(shop_id, top_k, explain, detect)
+        return self._recognize("frames", frames, fields)
 
     def products(self, shop_id: str, *, page_size: int = 100) -> Iterable[JSON]:
         """All products of a shop, page by page."""
@@ -258,11 +264,12 @@ def _parts(field: str, files: Sequence[bytes | Path]) -> list[tuple[str, tuple[s
     ]
 
 
-def _recognize_fields(shop_id: str, top_k: int, explain: bool) -> dict[str, str]:
+def _recognize_fields(shop_id: str, top_k: int, explain: bool, detect: bool) -> dict[str, str]:
     return {
         "shop_id": shop_id,
         "top_k": str(top_k),
         "explain": "true" if explain else "false",
+        "detect": "true" if detect else "false",
     }
 
 

@@ -39,6 +39,8 @@ from service.demo.session import SHOP, entries, film_all, index, recognise
 from service.demo.work import Progress
 from service.errors import DemoError, LPRError
 from service.launch import running_service
+from service.media.clips import ClipDecoder
+from service.settings import Settings
 
 MADE_PRODUCTS = 60
 MADE_PHOTOGRAPHS = 5
@@ -190,7 +192,7 @@ def demo(  # noqa: PLR0917 - typer reads the options off the signature
             tell(console, outcome)
             if json_file is not None:
                 write_json(outcome, json_file)
-            draw(outcome, out, plan.distractors)
+            draw(outcome, out, ClipDecoder(Settings().media), plan.distractors)
             console.print(f"The picture is [bold]{out}[/].")
             if keep:
                 _stay(console, client, filmed[0])

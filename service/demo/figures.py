@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-STAGES = ("queue", "decode", "encode", "search", "match", "total")
+STAGES = ("queue", "decode", "detect", "encode", "search", "match", "total")
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, as shares of the frame's centre square."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Row:
     """One clip: the product it shows and what the service answered.
 
     `ranking` lists the candidates by their final score, `coarse_ranking` the same candidates by
-    their coarse score alone. `wall_ms` is what the caller waited.
+    their coarse score alone. `wall_ms` is what the caller waited. `frames` were looked at; `boxes`
+    has the product's in each of them, None where none was found, and is empty without a detector.
     """
 
     clip_id: str
@@ -26,6 +30,8 @@ class Row:
     coarse_ranking: tuple[str, ...]
     timings_ms: dict[str, float]
     wall_ms: float
+    frames: int
+    boxes: tuple[Box | None, ...]
 
     @property
     def answer(self) -> str | None:
@@ -42,6 +48,7 @@ def row_of(clip_id: str, truth: str, answer: dict[str, Any], wall_ms: float) -> 
     """Reads the answer of POST /recognize."""
     candidates = answer["candidates"]
     decision = answer["decision"]
+    found_boxes = answer["clip"]["boxes"]
     coarse = sorted(candidates, key=lambda candidate: -candidate["scores"]["coarse"])
     return Row(
         clip_id=clip_id,
@@ -52,6 +59,8 @@ def row_of(clip_id: str, truth: str, answer: dict[str, Any], wall_ms: float) -> 
         coarse_ranking=tuple(candidate["product_id"] for candidate in coarse),
         timings_ms={k: float(v) for k, v in answer["timings_ms"].items() if v is not None},
         wall_ms=wall_ms,
+        frames=answer["clip"]["frames"],
+        boxes=tuple(None if found is None else tuple(found["box"]) for found in found_boxes),
     )
 
 

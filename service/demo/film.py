@@ -159,23 +159,3 @@ def _encoder(out: Path, size: tuple[int, int], rate: float):  # type: ignore[no-
     )
     command = encoded.global_args("-loglevel", "error", "-nostats").overwrite_output()
     return command.run_async(cmd=imageio_ffmpeg.get_ffmpeg_exe(), pipe_stdin=True, pipe_stderr=True)
-
-
-def peek(clip: Path, count: int, side: int) -> list[Image.Image]:
-    """`count` frames evenly spread over a clip made here, cut square to `side` pixels."""
-    square = (
-        ffmpeg.input(str(clip))
-        .filter("crop", "min(iw,ih)", "min(iw,ih)")
-        .filter("scale", side, side)
-        .output("pipe:", format="rawvideo", pix_fmt="rgb24")
-        .global_args("-loglevel", "error")
-    )
-    try:
-        raw, _ = square.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, quiet=True)
-    except ffmpeg.Error as error:
-        raise DemoError(
-            f"{clip} cannot be read: {error.stderr.decode(errors='replace')}"
-        ) from error
-    frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
-    places = [int((k + 0.5) * len(frames) / count) for k in range(count)]
-    return [Image.fromarray(frames[place]) for place in places]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+from service.demo.figures import Box
+
 FRAMES = 3
 MOST_CARDS = 12
 FRAME_PIXELS = 272
@@ -32,6 +34,7 @@ _FAINT: Colour = (226, 224, 218)
 _GREEN: Colour = (30, 142, 90)
 _RED: Colour = (206, 60, 58)
 _AMBER: Colour = (190, 130, 20)
+_YELLOW: Colour = (255, 214, 0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Card:
     """One clip: its frames, the product that was put first, and the one it shows.
 
     `decided` is whether the service was sure enough to answer; `answer` is None for an empty shop.
+    `boxes` are the product's in the frames.
     """
 
     frames: tuple[Image.Image, ...]
@@ -49,6 +53,7 @@ class Card:
     right: bool
     decided: bool
     confidence: float
+    boxes: tuple[Box | None, ...] = (None,) * FRAMES
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,13 @@ class _Sheet:
         )
         square = ImageOps.pad(picture.convert("RGB"), (pixels, pixels), color=_PAPER)
         self.picture.paste(square, (round(left * _SCALE), round(top * _SCALE)), mask)
+
+    def frame_box(self, box: Box, left: float, top: float, side: int) -> None:
+        """The outline of a box in a square picture that was put there."""
+        corners = [place + side * share for place, share in zip((left, top) * 2, box, strict=True)]
+        self.draw.rectangle(
+            [_SCALE * corner for corner in corners], outline=_YELLOW, width=3 * _SCALE
+        )
 
     def shade(self, left: float, top: float, width: float, height: float) -> None:
         """The soft shadow a card throws."""
@@ -209,8 +221,10 @@ def _card(sheet: _Sheet, card: Card, left: float, top: float, width: float) -> N
     sheet.shade(left, top, width, _CARD)
     sheet.box(left, top, (width, _CARD), 16, _PAPER)
     x, y = left + _PAD, top + _PAD
-    for frame in card.frames[:FRAMES]:
+    for frame, box in zip(card.frames, card.boxes, strict=True):
         sheet.put(frame, x, y, _PRODUCT, 12)
+        if box is not None:
+            sheet.frame_box(box, x, y, _PRODUCT)
         x += _PRODUCT + _SEAM
     x += 16 - _SEAM
     _arrow(sheet, x, top + _CARD / 2)

@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from service.demo.figures import Figures, Row, figures
-from service.demo.film import peek
 from service.demo.layout import ShopItem, Take
 from service.demo.picture import FRAME_PIXELS, FRAMES, MOST_CARDS, Card, Headline, draw_picture
+from service.media.clips import ClipDecoder
+from service.recognition import evenly
 
 LONGEST_TABLE = 60
 
@@ -129,8 +131,14 @@ def _json_row(row: Row) -> dict[str, Any]:
     }
 
 
-def draw(outcome: Outcome, out: Path, distractors: Sequence[Path] = ()) -> Path:
-    """The picture of the demo's first clips, in order."""
+def draw(
+    outcome: Outcome, out: Path, decoder: ClipDecoder, distractors: Sequence[Path] = ()
+) -> Path:
+    """The picture of the demo's first clips, in order.
+
+    `decoder` has the settings of the service's, so it gives the very frames that were looked at.
+    Raises ClipError.
+    """
     told = outcome.figures
     right = sum(row.right for row in outcome.rows)
     headline = Headline(
@@ -143,9 +151,7 @@ def draw(outcome: Outcome, out: Path, distractors: Sequence[Path] = ()) -> Path:
         f"distractor-{number:05d}": path for number, path in enumerate(distractors)
     }
     together = zip(outcome.rows, outcome.takes, outcome.clips, strict=True)
-    cards = [
-        _card(outcome, pictures, row, take, clip) for row, take, clip in list(together)[:MOST_CARDS]
-    ]
+    cards = [_card(outcome, pictures, decoder, *of_clip) for of_clip in list(together)[:MOST_CARDS]]
     return draw_picture(out, headline, cards)
 
 
@@ -156,9 +162,19 @@ def _foot(outcome: Outcome) -> str:
     return f"{which}: {told}.   {outcome.bundle}"
 
 
-def _card(outcome: Outcome, pictures: dict[str, Path], row: Row, take: Take, clip: Path) -> Card:
+def _card(  # noqa: PLR0917
+    outcome: Outcome,
+    pictures: dict[str, Path],
+    decoder: ClipDecoder,
+    row: Row,
+    take: Take,
+    clip: Path,
+) -> Card:
+    seen = decoder.decode(clip.read_bytes(), size=FRAME_PIXELS, frames=row.frames).pixels
+    shown = evenly(len(seen), FRAMES)
     return Card(
-        frames=tuple(peek(clip, FRAMES, FRAME_PIXELS)),
+        frames=tuple(Image.fromarray(seen[place]) for place in shown),
+        boxes=tuple(row.boxes[place] if row.boxes else None for place in shown),
         answer=None if row.answer is None else outcome.title(row.answer),
         answer_picture=None if row.answer is None else pictures.get(row.answer),
         truth=take.item.title,

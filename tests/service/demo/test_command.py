@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from service.demo.command import demo, made
 from service.demo.layout import read_shop, read_takes
+from service.demo.picture import Card, Headline, draw_picture
 
 app = typer.Typer()
 app.command()(demo)
@@ -35,7 +37,11 @@ def test_made_writes_a_shop_that_can_be_read(shop_folder: Path) -> None:
 
 
 def test_a_demo_runs_from_the_folder_to_the_picture(
-    shop_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop_folder: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    cards: list[Card],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LPR_BUNDLE", str(tiny_bundle))
     distractors = tmp_path / "distractors" / "hat"
@@ -53,6 +59,40 @@ def test_a_demo_runs_from_the_folder_to_the_picture(
     assert "outside decode and encode" in result.output
     with Image.open(picture) as shown:
         assert shown.width > 1000
+    assert all(clip["boxes"] == [] and clip["frames"] == 10 for clip in told["clips"])
+    assert [card.boxes for card in cards] == [(None, None, None)] * 2
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
+    """What a demo has drawn."""
+    drawn: list[Card] = []
+
+    def draw(out: Path, headline: Headline, cards: Sequence[Card]) -> Path:
+        drawn.extend(cards)
+        return draw_picture(out, headline, cards)
+
+    monkeypatch.setattr("service.demo.report.draw_picture", draw)
+    return drawn
+
+
+def test_a_bundle_with_a_detector_shows_its_boxes(
+    shop_folder: Path, tmp_path: Path, cards: list[Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="the training extra")
+    from tests.contract.models import export_tiny, tiny_detector, tiny_rice
+
+    sure = tiny_detector()._replace(threshold=0.0)
+    monkeypatch.setenv("LPR_BUNDLE", str(export_tiny(tiny_rice(), tmp_path / "b", detector=sure)))
+    picture, figures = tmp_path / "demo.png", tmp_path / "demo.json"
+    wanted = ["--data", str(shop_folder), "--clips", "4"]
+    wanted += ["--out", str(picture), "--json", str(figures)]
+    result = runner.invoke(app, ["demo", *wanted])
+    assert result.exit_code == 0, result.output
+    clips = json.loads(figures.read_text())["clips"]
+    assert all(len(clip["boxes"]) == clip["frames"] == 10 for clip in clips)
+    shown = [tuple(clip["boxes"][place] for place in (1, 5, 8)) for clip in clips]
+    assert [tuple(map(list, filter(None, card.boxes))) for card in cards] == shown
 
 
 def test_a_demo_of_training_seeds_is_refused() -> None:

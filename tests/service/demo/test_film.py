@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.demo.film import film, frame_size, peek
+from service.demo.film import film, frame_size
 from service.errors import DemoError
+from service.media.clips import ClipDecoder
+from service.settings import MediaSettings
 
 
 @pytest.fixture
@@ -55,7 +57,8 @@ def test_every_photograph_is_shown_in_order_and_held_by_a_moving_hand(
     photographs: list[Path], tmp_path: Path
 ) -> None:
     clip = film(photographs, tmp_path / "a.mp4", seed=1, seconds=3, shorter=96)
-    frames = [np.asarray(frame, float) for frame in peek(clip, 9, 96)]
+    decoder = ClipDecoder(MediaSettings())
+    frames = decoder.decode(clip.read_bytes(), size=96, frames=9).pixels.astype(float)
     shown = [int(frame[:20, :20].mean(axis=(0, 1)).argmax()) for frame in frames]
     assert shown == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert np.abs(frames[1] - frames[2]).max() > 60

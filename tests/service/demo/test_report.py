@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from rich.console import Console
 
 from service.client import ProblemError
@@ -19,12 +20,18 @@ from service.demo.picture import MOST_CARDS, Card, Headline, draw_picture
 from service.demo.report import Outcome, draw, tell, write_json
 from service.demo.session import SHOP, entries, index, recognise
 from service.errors import DemoError
+from service.media.clips import ClipDecoder
+from service.settings import MediaSettings
 
 Scored = tuple[str, float]
 
 
 def _answer(
-    ranked: list[Scored], *, decided: bool = True, confidence: float = 0.8
+    ranked: list[Scored],
+    *,
+    decided: bool = True,
+    confidence: float = 0.8,
+    boxes: list[dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """An answer with the candidates in that order, each with its coarse score."""
     return {
@@ -43,6 +50,7 @@ def _answer(
             "queue": 1.0, "decode": 60.0, "detect": 0.0, "encode": 30.0, "search": 2.0,
             "match": 3.0, "total": 98.0,
         },
+        "clip": {"duration_s": 0.5, "frames": 6, "boxes": boxes or []},
     }  # fmt: skip
 
 
@@ -201,11 +209,33 @@ def _near(picture: Image.Image, colour: tuple[int, int, int]) -> int:
 
 
 def test_the_picture_marks_right_and_wrong(outcome: Outcome, tmp_path: Path) -> None:
-    out = draw(outcome, tmp_path / "new" / "demo.png")
-    with Image.open(out) as shown:
-        picture = shown.convert("RGB")
+    picture = _drawn(outcome, tmp_path / "new" / "demo.png")
     assert _near(picture, (30, 142, 90)) > 500
     assert _near(picture, (206, 60, 58)) > 500
+
+
+def test_boxes_are_drawn_into_the_frames_they_are_of(outcome: Outcome, tmp_path: Path) -> None:
+    """Of six frames that were looked at the second, fourth and sixth are shown."""
+    box = {"box": [0.25, 0.5, 0.75, 1.0], "score": 0.9}
+    without = _drawn(outcome, tmp_path / "without.png")
+    for place, left in ((1, 0), (3, 1), (5, 2), (0, None)):
+        boxes = [box if place == k else None for k in range(6)]
+        row = row_of("c0", "Product-0", _answer([("Product-0", 0.9)], boxes=boxes), 110)
+        rows = [row, *outcome.rows[1:]]
+        picture = _drawn(replace(outcome, rows=rows), tmp_path / "with.png")
+        changed = ImageChops.difference(without, picture).getbbox()
+        if left is None:
+            assert changed is None, "a frame that is not shown"
+            continue
+        x = 52 + 20 + left * (136 + 6)  # margin, padding, frame and seam
+        assert changed == pytest.approx((x + 34, 170 + 68, x + 102, 170 + 136), abs=4)
+        line = picture.getpixel((x + 35, 170 + 100))
+        assert line == pytest.approx((255, 214, 0), abs=12)
+
+
+def _drawn(outcome: Outcome, out: Path) -> Image.Image:
+    with Image.open(draw(outcome, out, ClipDecoder(MediaSettings()))) as shown:
+        return shown.convert("RGB")
 
 
 def _card(shop: list[ShopItem], *, right: bool) -> Card:
