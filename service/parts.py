@@ -161,8 +161,7 @@ class Service:
             raise StartupError("the store is opened first")
         settings = self.settings
         decoder = ClipDecoder(settings.media)
-        sandbox = {"sandbox": decoder.sandbox(), "file_system": decoder.file_system}
-        logger.info("decoder", extra=sandbox)
+        logger.info("decoder", extra=decoder.describe())
         listener = _listener(settings)
         storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
         catalogue = Catalogue(storage)

@@ -75,10 +75,7 @@ async def info(request: Request, key: Caller) -> Info:
             "embedded": settings.redis.url is None,
             "up": await _redis_is_up(service),
         },
-        decoder={
-            "sandbox": parts.decoder.sandbox(),
-            "file_system": parts.decoder.file_system,
-        },
+        decoder=parts.decoder.describe(),
         limits={
             "max_body_bytes": settings.max_body_bytes,
             "max_in_flight": settings.max_in_flight,

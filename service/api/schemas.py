@@ -272,7 +272,10 @@ class Info(BaseModel):
     inference: dict[str, Any] = Field(description="what the model really runs on")
     index: dict[str, Any]
     coordination: dict[str, Any]
-    decoder: dict[str, Any] = Field(description="layers of the decoder's sandbox in force")
+    decoder: dict[str, Any] = Field(
+        description="whether workers read clips, which decode only what the frames need, and why"
+        " the last clip was decoded without one; layers of the decoder's sandbox, and which hold"
+    )
     limits: dict[str, Any]
 
 

@@ -81,16 +81,30 @@ class ClipDecoder:
         )
         self._sandbox = Sandbox(bounds, readable=(str(Path(self._executable).resolve()),))
         self._check_executable()
-        self._workers = _workers(bounds)
+        self.without_workers: str | None = None
+        """Why the last clip had no worker and was decoded from end to end; None: it had one."""
+        self._workers = self._open_workers(bounds)
 
     def sandbox(self) -> dict[str, bool]:
-        """The layers of confinement by name, and whether each is in force."""
-        return dict(self._sandbox.layers)
+        """The layers of confinement by name, and whether each is in force, whichever decodes."""
+        layers = dict(self._sandbox.layers)
+        if self._workers is not None:
+            layers = {name: holds and self._workers.layers[name] for name, holds in layers.items()}
+        return layers
 
     @property
     def file_system(self) -> str | None:
         """What keeps the decoder from all other files: bubblewrap, landlock or nothing."""
         return self._sandbox.file_system
+
+    def describe(self) -> dict[str, Any]:
+        """How clips are decoded on this machine, for its operator."""
+        return {
+            "workers": self.without_workers is None,
+            "without_workers": self.without_workers,
+            "sandbox": self.sandbox(),
+            "file_system": self.file_system,
+        }
 
     def decode(self, clip: bytes, *, size: int, frames: int) -> Frames:
         """At most `frames` frames of `clip`, evenly spread, cut to `size` x `size`; blocking.
@@ -114,8 +128,10 @@ class ClipDecoder:
         try:
             read = self._workers.read(self._task(size, frames), source)
         except WorkersUnavailableError as error:
+            self.without_workers = str(error)
             _LOG.warning("a clip is decoded without a worker: %s", error)
             return None
+        self.without_workers = None
         report = read.report
         if report is None:
             raise _ended(cut=read.cut)
@@ -248,13 +264,13 @@ class ClipDecoder:
         if missing:
             _LOG.warning("clips are decoded without these layers of confinement: %s", missing)
 
-
-def _workers(bounds: SandboxLimits) -> Workers | None:
-    try:
-        return Workers(bounds)
-    except WorkersUnavailableError as error:
-        _LOG.warning("every clip is decoded from end to end, for there are no workers: %s", error)
-        return None
+    def _open_workers(self, bounds: SandboxLimits) -> Workers | None:
+        try:
+            return Workers(bounds)
+        except WorkersUnavailableError as error:
+            self.without_workers = str(error)
+            _LOG.warning("clips are decoded from end to end, for there are no workers: %s", error)
+            return None
 
 
 def _ended(*, cut: bool) -> ClipError:

@@ -98,6 +98,7 @@ class Workers:
             ),
             readable,
         )
+        self.layers = self._sandbox.layers
         self._starting = threading.Lock()
         self._zygote = self._started()
 

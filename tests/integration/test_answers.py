@@ -300,6 +300,12 @@ def test_metrics_count_what_happened(
     assert "lpr_hot_shops_bytes" in http.get("/metrics").text
 
 
+def test_info_tells_how_clips_are_decoded(http: httpx.Client) -> None:
+    told = http.get("/info").json()["decoder"]
+    assert told == ClipDecoder(MediaSettings()).describe()
+    assert told["workers"] == (told["without_workers"] is None)
+
+
 def test_the_documentation_names_every_field_and_problem(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     post = document["paths"]["/recognize"]["post"]

@@ -215,6 +215,7 @@ def test_when_the_zygote_is_killed_another_takes_its_place(good_mp4: bytes) -> N
     # Meanwhile ffmpeg decodes, and takes other frames.
     wait_until(lambda: np.array_equal(decoder.decode(good_mp4, size=S, frames=10).pixels, expected))
     assert process_of(decoder) not in killed
+    assert decoder.describe()["workers"], "as before"
 
 
 def test_without_workers_ffmpeg_decodes(
@@ -223,6 +224,8 @@ def test_without_workers_ffmpeg_decodes(
     monkeypatch.setattr(workers, "_PROGRAM", "raise SystemExit(1)")
     decoder = ClipDecoder(MediaSettings())
     assert "there are no workers" in caplog.text
+    told = decoder.describe()
+    assert not told["workers"] and told["without_workers"] in caplog.text
     assert len(decoder.decode(good_mp4, size=S, frames=10).pixels) == 10
 
 
