@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.configs import AnyRecipe, DetectorRecipe, Recipe, recipe_from_dict
+from training.data.tokenizing import TextTokenizer
+from training.errors import TrainingError
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.rice import Rice
@@ -27,7 +29,7 @@ BEFORE: dict[str, Any] = {"contest": "both", "reconstruction_weight": 0.0}
 MODEL_BEFORE: dict[str, Any] = {"attention_dropout": 0.0, "reconstruction": None}
 
 
-class CheckpointError(Exception):
+class CheckpointError(TrainingError):
     """A checkpoint cannot be read or does not fit; the message says which and why."""
 
 
@@ -53,6 +55,13 @@ class Checkpoint(_Tensors):
         model.load_state_dict(self.group("model"))
         return model.eval()
 
+    def text_tokenizer(self) -> TextTokenizer | None:
+        """What the model reads text with, where it does."""
+        text = self.recipe.model.text
+        if text is None or self.tokenizer is None:
+            return None
+        return TextTokenizer(self.tokenizer, text.max_tokens)
+
 
 @dataclass(frozen=True)
 class DetectorCheckpoint(_Tensors):
@@ -67,6 +76,11 @@ class DetectorCheckpoint(_Tensors):
         model = ClipDetector(self.recipe.model)
         model.load_state_dict(self.group("model"))
         return model.eval()
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a box is taken for the intended product's."""
+        return float(self.state["threshold"])
 
 
 AnyCheckpoint = Checkpoint | DetectorCheckpoint

@@ -260,6 +260,11 @@ class DetectorRecipe:
 AnyRecipe = Recipe | DetectorRecipe
 
 
+def judged_layout(recipe: AnyRecipe) -> Layout:
+    """Of the source that the recipe is judged on."""
+    return next(s.layout for s in recipe.sources if s.name == recipe.validate_on)
+
+
 def _check_sources(sources: tuple[Source, ...], validate_on: str) -> None:
     names = [source.name for source in sources]
     if len(set(names)) != len(names):

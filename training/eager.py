@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from torch import Tensor
 
 from training import checkpoint
@@ -30,11 +29,10 @@ from training.data.transforms import normalise
 from training.models.commands import begun
 from training.models.rice import Clips, Rice
 from training.recipes import RECIPES
+from training.terminal import CommandError
 
 PAIRS_A_RUN = 64
 """Bounds the memory: so many repeated clips are there at once, with their keys and values."""
-
-console = Console(stderr=True)
 
 
 def eager(
@@ -55,8 +53,7 @@ def eager(
     try:
         torch_model = Eager(_model(source), *_inputs(inputs))
     except (checkpoint.CheckpointError, OSError, KeyError, ValueError) as error:
-        console.print(f"[red]{source}, {inputs}: {error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise CommandError(f"{source}, {inputs}: {error}") from error
     _tell({"torch": torch.__version__, "threads": torch.get_num_threads()})
     for line in sys.stdin:
         _tell(torch_model.answer(json.loads(line)))

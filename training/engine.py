@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from training.board import Board
 from training.checkpoint import (
     AnyCheckpoint,
     CheckpointError,
@@ -32,13 +33,13 @@ from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
-from training.progress import Board
+from training.errors import TrainingError
 from training.tasks import rice_rate, task_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class RunError(Exception):
+class RunError(TrainingError):
     """A run cannot begin, or cannot go on; the message says why."""
 
 

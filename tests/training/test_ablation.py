@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tests.training.test_cli import folder as folder  # noqa: PLC0414  a fixture
 from tests.training.tiny import RECIPE
 from tests.training.tiny_sgmn import SGMN_RECIPE, with_descriptions
-from training import cli
+from training import cli, engine
 from training.configs import Recipe
 from training.evaluation.ablation import AblationError, ablate, table, variants, write_report
 from training.evaluation.metrics import Accuracy
@@ -110,7 +110,7 @@ def test_the_report_replaces_its_own_section_alone(tmp_path: Path) -> None:
 def test_the_command_trains_and_resumes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cli.RECIPES, "tiny", RECIPE)
+    monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     out, report = tmp_path / "runs", tmp_path / "docs"
     command = ["ablate", "tiny", "--data", f"made={folder}", "--out", str(out), "--steps", "2",
                "--report", str(report)]  # fmt: skip
@@ -122,7 +122,7 @@ def test_the_command_trains_and_resumes(
     kept = json.loads((out / "pmd-1" / "result.json").read_text())
     assert kept["recipe"]["schedule"]["steps"] == 2
     assert kept["clips"] == 10
-    monkeypatch.setattr(cli.engine, "fit", None)  # a second time nothing is trained
+    monkeypatch.setattr(engine, "fit", None)  # a second time nothing is trained
     again = runner.invoke(cli.app, command)
     assert again.exit_code == 0, again.output
     assert (report / "RESULTS.md").read_text() == first
@@ -133,7 +133,7 @@ def test_the_command_trains_and_resumes(
 def test_the_command_tells_of_sgmn_and_its_parts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cli.RECIPES, "tiny_sgmn", SGMN_RECIPE)
+    monkeypatch.setitem(RECIPES, "tiny_sgmn", SGMN_RECIPE)
     with_descriptions(folder)
     out = tmp_path / "runs"
     command = ["ablate", "tiny_sgmn", "--data", f"made={folder}", "--out", str(out),

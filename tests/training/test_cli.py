@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tests.training.tiny import RECIPE, photographs
 from training import cli
 from training.data.photographs import PhotographSet
+from training.recipes import RECIPES
 
 runner = CliRunner()
 
@@ -45,7 +46,7 @@ def _write_classes(root: Path, data: PhotographSet) -> None:
 def test_fit_evaluate_and_export(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cli.RECIPES, "tiny", RECIPE)
+    monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     data = ["--data", f"made={folder}"]
     run = tmp_path / "run"
     fitted = runner.invoke(cli.app, ["fit", "tiny", *data, "--out", str(run)])

@@ -38,6 +38,7 @@ from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import accuracy, ranks
 from training.evaluation.protocol import Scores, score_queries
 from training.models.text import TextConfig
+from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
 SIZE = CONFIG.encoder.image_size
@@ -283,14 +284,21 @@ def test_fit_evaluate_and_export_on_synth(
     synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(SYNTH, name="tiny_synth")
-    monkeypatch.setitem(cli.RECIPES, recipe.name, recipe)
+    monkeypatch.setitem(RECIPES, recipe.name, recipe)
     runner, data = CliRunner(), ["--data", f"synth={synth}"]
     fitted = runner.invoke(cli.app, ["fit", recipe.name, *data, "--out", str(tmp_path / "run")])
     assert fitted.exit_code == 0, fitted.output
     best = str(tmp_path / "run" / "best.safetensors")
     scored = runner.invoke(cli.app, ["evaluate", best, *data, "--split", "test"])
     assert scored.exit_code == 0, scored.output
-    assert json.loads(scored.stdout.splitlines()[-1])["clips"] == 9
+    report = json.loads(scored.stdout.splitlines()[-1])
+    assert report["clips"] == 9
+    assert {"scale", "duration", "products"} <= report["groups"].keys()
+    assert "clips)" not in scored.stderr, "groups do not bury the result"
+    grouped = runner.invoke(cli.app, ["evaluate", best, *data, "--split", "test", "--groups"])
+    assert json.loads(grouped.stdout.splitlines()[-1]) == report
+    told = grouped.stderr.count(" clips)  R@1 ")
+    assert told == sum(len(groups) for groups in report["groups"].values()) > 3
     out = tmp_path / "bundle"
     exported = runner.invoke(cli.app, ["export", best, *data, "--out", str(out), "--name", "x"])
     assert exported.exit_code == 0, exported.output
@@ -309,7 +317,7 @@ def test_a_recipe_that_reads_is_fitted_scored_and_exported_on_synth(
         model=replace(SYNTH.model, text=text),
         schedule=replace(SYNTH.schedule, text_rate=1e-3, steps=2, evaluate_every=2),
     )
-    monkeypatch.setitem(cli.RECIPES, recipe.name, recipe)
+    monkeypatch.setitem(RECIPES, recipe.name, recipe)
     data = ["--data", f"synth={synth}"]
 
     def done(*arguments: object) -> dict[str, Any]:

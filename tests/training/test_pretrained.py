@@ -20,10 +20,12 @@ from tests.training.tiny import RECIPE, photographs
 from training import cli, engine
 from training.checkpoint import load
 from training.configs import Recipe
+from training.data import given
 from training.models.encoder import Block, EncoderConfig
 from training.models.pretrained import begin_with
 from training.models.rice import Rice, RiceConfig
 from training.models.weights_file import WeightsError
+from training.recipes import RECIPES
 
 transformers = pytest.importorskip("transformers", reason="the judge of CLIP's numbers")
 
@@ -293,7 +295,7 @@ def run(*arguments: object) -> tuple[int, str]:
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """The tiny recipe on the tiny CLIP."""
     recipe = replace(RECIPE, model=CONFIG)
-    monkeypatch.setitem(cli.RECIPES, "tiny", recipe)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
     return recipe
 
 
@@ -328,7 +330,7 @@ def test_fit_begins_with_clip(
 
     monkeypatch.setattr(engine, "fit", fit)
     for opened in ("open_training", "open_judging"):
-        monkeypatch.setattr(cli, opened, lambda *args: photographs())
+        monkeypatch.setattr(given, opened, lambda *args: photographs())
     path = write_openclip(source, tmp_path)
     arguments = ["fit", "tiny", "--data", "made=x", "--out", tmp_path / "run", "--encoder", path]
     code, told = run(*arguments)

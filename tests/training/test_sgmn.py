@@ -25,6 +25,7 @@ from training import cli, engine, objective
 from training.checkpoint import load
 from training.configs import Recipe, SgmnLosses, recipe_from_dict
 from training.data.batches import Batch
+from training.export.commands import unmeasured
 from training.losses import text_loss
 from training.models.build import build_model
 from training.models.encoder import EncoderConfig
@@ -224,7 +225,7 @@ def test_a_recipe_that_reads_with_a_pretrained_tower_asks_for_it(tmp_path: Path)
 
 
 def test_exported_without_data_it_ranks_as_in_the_paper() -> None:
-    assert cli._unmeasured(tiny_sgmn())["fusion"] == {"coarse": 1.0, "match": 0.0, "text": 0.5}
+    assert unmeasured(tiny_sgmn())["fusion"] == {"coarse": 1.0, "match": 0.0, "text": 0.5}
 
 
 @pytest.mark.parametrize(

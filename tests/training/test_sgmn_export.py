@@ -12,6 +12,7 @@ from tests.training.test_cli import _evaluated
 from tests.training.test_cli import folder as folder  # noqa: PLC0414  a fixture
 from tests.training.tiny_sgmn import SGMN_RECIPE, with_descriptions
 from training import cli
+from training.recipes import RECIPES
 
 runner = CliRunner()
 
@@ -25,7 +26,7 @@ def run(*arguments: object) -> str:
 def test_fit_evaluate_and_export(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cli.RECIPES, "tiny_sgmn", SGMN_RECIPE)
+    monkeypatch.setitem(RECIPES, "tiny_sgmn", SGMN_RECIPE)
     data = ["--data", f"made={with_descriptions(folder)}"]
     best, out = tmp_path / "run" / "best.safetensors", tmp_path / "bundle"
     run("fit", "tiny_sgmn", *data, "--out", best.parent)

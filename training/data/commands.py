@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from training.data.check import Findings, check
 from training.data.contact_sheet import contact_sheet
 from training.data.errors import DataError
 from training.data.synthetic.writer import Shards, Synth, write_synth
 from training.data.wrong_lines import DEFAULT_LIMIT
-from training.progress import progress_bars
+from training.terminal import console, progress_bars
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
-console = Console(stderr=True)
+app = typer.Typer(no_args_is_help=True)
 SHOWN = 10  # missing files and categories that are told one by one
 
 
@@ -31,16 +29,12 @@ def check_data(
     processes: Annotated[int, typer.Option(help="That read it.")] = os.cpu_count() or 1,
 ) -> None:
     """Tell what a data set holds: layout, counts, missing files, wrong lines."""
-    try:
-        with progress_bars(console) as progress:
+    with progress_bars() as progress:
 
-            def track(items: Iterable[int], total: int, name: str) -> Iterable[int]:
-                return progress.track(items, total=total, description=name)
+        def track(items: Iterable[int], total: int, name: str) -> Iterable[int]:
+            return progress.track(items, total=total, description=name)
 
-            found = check(path, track, limit=limit, processes=processes)
-    except DataError as error:
-        console.print(f"[red]{error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        found = check(path, track, limit=limit, processes=processes)
     _tell(found)
     if sheet is not None and found.rows:
         contact_sheet(found.rows).save(sheet)
@@ -69,7 +63,7 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
 ) -> None:
     """Make LPR-Synth: livestreams of made products, in LPR4M's layout."""
     try:
-        with progress_bars(console) as progress:
+        with progress_bars() as progress:
             task = progress.add_task("clips", total=clips)
             write_synth(
                 out,
@@ -79,9 +73,8 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
                 done=lambda made: progress.advance(task, made),
             )
             taken = progress.tasks[task].finished_time or progress.tasks[task].elapsed or 0.0
-    except (DataError, OSError) as error:
-        console.print(f"[red]{error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+    except OSError as error:
+        raise DataError(str(error)) from error
     console.print(f"{clips} clips in {taken:.0f} s, {clips / max(taken, 1e-9):.1f} a second: {out}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from training.errors import TrainingError
 
-class DataError(Exception):
+
+class DataError(TrainingError):
     """Data is not what it should be; the message names the file and, if there is one, the line."""

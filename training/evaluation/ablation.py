@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from matplotlib.figure import Figure
 
 from training.configs import Recipe
+from training.errors import TrainingError
 from training.evaluation.metrics import Accuracy
 from training.models.rice import RiceConfig
 from training.models.sgmn.model import SgmnConfig
@@ -24,7 +25,7 @@ REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 
 
-class AblationError(Exception):
+class AblationError(TrainingError):
     """A result that is there is of another run; the message says which."""
 
 

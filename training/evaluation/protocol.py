@@ -20,6 +20,7 @@ import torch
 from numpy.random import Generator, default_rng
 from torch import Tensor
 
+from training.configs import Layout
 from training.data.frames import Frame
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
@@ -35,7 +36,13 @@ CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
 GROUPS = ("scale", "duration", "products", "category")  # of clips: training.data.records
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
-
+TOLD: dict[Layout, str] = {
+    "photographs": "photographs of each clip, moved as if filmed, against all products",
+    "lpr4m": "each clip against the pictures of its own livestream's shop",
+    "lpr750k": "each clip against the pictures of its own livestream's shop",
+    "movingfashion": "each video against all products",
+}
+"""The protocol in words, by the layout of the data."""
 
 Boxes = Callable[[Sequence[Frame]], Tensor]
 """A clip's frames -> boxes of the intended product [F,K,4], all zeros where there are fewer."""

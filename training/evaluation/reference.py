@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.errors import TrainingError
 from training.models.matching_decoder import LOGIT_SCALE, PairwiseMatchingDecoder
 from training.models.rice import Clips, Rice, RiceConfig
 
@@ -33,7 +34,7 @@ OUTPUTS = (
 )
 
 
-class FixtureError(Exception):
+class FixtureError(TrainingError):
     """A fixture cannot be read, or is for another model; the message says which and why."""
 
 

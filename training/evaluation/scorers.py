@@ -18,6 +18,7 @@ from torch import Tensor
 
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import normalise
+from training.errors import TrainingError
 from training.models.intended_product import patch_mask
 from training.models.rice import Rice
 from training.models.text import Texts, Words
@@ -25,7 +26,7 @@ from training.models.text import Texts, Words
 MANIFEST = "manifest.json"
 
 
-class BundleError(Exception):
+class BundleError(TrainingError):
     """A folder is no bundle that can be scored; the message says which and why."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from training.errors import TrainingError
 
-class ExportError(Exception):
+
+class ExportError(TrainingError):
     """No bundle was written; says why."""

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from training import checkpoint
 from training.configs import Recipe
@@ -16,14 +15,13 @@ from training.evaluation.reference import TOLERANCE, FixtureError, differences
 from training.models.build import build_model
 from training.models.matching_decoder import Head
 from training.models.pretrained import begin_with
-from training.models.pretrained_text import PretrainedText, begin_text_with, read_text_folder
+from training.models.pretrained_text import begin_text_with, read_text_folder
 from training.models.released import read_released
 from training.models.rice import Rice
-from training.models.weights_file import WeightsError
-from training.recipes import RECIPES
+from training.recipes import RECIPES, recipe_named
+from training.terminal import CommandError, EncoderOption, TextOption, console
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
-console = Console(stderr=True)
+app = typer.Typer()
 
 OutOption = Annotated[Path, typer.Option(help="The checkpoint that is written.")]
 HeadOption = Annotated[
@@ -36,16 +34,11 @@ HeadOption = Annotated[
 def init(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
     out: OutOption,
-    encoder: Annotated[
-        Path | None, typer.Option(help="CLIP's weights for the encoder: a file or a folder.")
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the text tower that reads titles and speech."),
-    ] = None,
+    encoder: EncoderOption = None,
+    text: TextOption = None,
 ) -> None:
     """Write a recipe's model as it is before training, with random weights."""
-    recipe = _recipe(recipe_name)
+    recipe = recipe_named(recipe_name)
     _save(out, begun(recipe, encoder, text))
 
 
@@ -59,7 +52,7 @@ def import_released(
     head: HeadOption = "cosine",
 ) -> None:
     """Turn a checkpoint of RICE's released code into one of ours."""
-    recipe = _recipe(recipe_name)
+    recipe = recipe_named(recipe_name)
     model = _released(path, head)
     weight = recipe.reconstruction_weight if model.reconstruction else 0.0
     recipe = replace(recipe, model=model.config, reconstruction_weight=weight)
@@ -75,23 +68,22 @@ def verify(
     head: HeadOption = "cosine",
 ) -> None:
     """Compare a model's numbers with the released code's; exit 1 where they differ."""
-    model = _ours(path) if path.suffix == ".safetensors" else _released(path, head)
-    try:
-        found = differences(model, fixture)
-    except FixtureError as error:
-        raise _fail(str(error)) from error
+    model = (
+        checkpoint.load(path).model() if path.suffix == ".safetensors" else _released(path, head)
+    )
+    found = differences(model, fixture)
     width = max(map(len, found))
     for name, difference in found.items():
         typer.echo(f"{name:{width}}  {difference:.1e}")
     if wrong := [name for name, difference in found.items() if not difference <= TOLERANCE]:
-        raise _fail(f"more than {TOLERANCE:.0e} off: {', '.join(wrong)}")
+        raise FixtureError(f"more than {TOLERANCE:.0e} off: {', '.join(wrong)}")
 
 
 def begun(recipe: Recipe, encoder: Path | None, text: Path | None = None) -> checkpoint.Checkpoint:
     """A recipe's model with random weights by its seed, or begun with CLIP's; its text tower, with
-    `text`, is the one of that folder."""
+    `text`, is the one of that folder. Raises WeightsError."""
     torch.manual_seed(recipe.seed)
-    found = None if text is None else _text_tower(text)
+    found = None if text is None else read_text_folder(text)
     if found is not None:
         recipe = replace(recipe, model=replace(recipe.model, text=found.config))
     model = build_model(recipe.model)
@@ -99,42 +91,16 @@ def begun(recipe: Recipe, encoder: Path | None, text: Path | None = None) -> che
         begin_text_with(model.text.tower, found)
         console.print(f"from {text}: {found.config.family} text tower", soft_wrap=True)
     if encoder is not None:
-        try:
-            parts = begin_with(model, encoder)
-        except WeightsError as error:
-            raise _fail(str(error)) from error
+        parts = begin_with(model, encoder)
         console.print(f"from {encoder}: {', '.join(parts)}; the rest is random", soft_wrap=True)
     return checkpoint.of_model(recipe, model, None if found is None else found.tokenizer)
 
 
-def _text_tower(folder: Path) -> PretrainedText:
-    try:
-        return read_text_folder(folder)
-    except WeightsError as error:
-        raise _fail(str(error)) from error
-
-
-def _ours(path: Path) -> Rice:
-    try:
-        return checkpoint.load(path).model()
-    except checkpoint.CheckpointError as error:
-        raise _fail(str(error)) from error
-
-
 def _released(path: Path, head: Head) -> Rice:
-    try:
-        model, left_out = read_released(path, head)
-    except WeightsError as error:
-        raise _fail(str(error)) from error
+    model, left_out = read_released(path, head)
     if left_out:
         console.print(f"not used: {', '.join(left_out)}", soft_wrap=True)
     return model
-
-
-def _recipe(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise _fail(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    return RECIPES[name]
 
 
 def _save(out: Path, made: checkpoint.Checkpoint) -> None:
@@ -142,10 +108,5 @@ def _save(out: Path, made: checkpoint.Checkpoint) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(out, made)
     except OSError as error:
-        raise _fail(f"{out}: {error.strerror}") from error
+        raise CommandError(f"{out}: {error.strerror}") from error
     console.print(f"{out}", soft_wrap=True)
-
-
-def _fail(message: str) -> typer.Exit:
-    console.print(f"[red]{message}", soft_wrap=True)
-    return typer.Exit(1)

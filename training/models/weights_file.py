@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.errors import TrainingError
+
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # what training code puts weights under
 
 
-class WeightsError(Exception):
+class WeightsError(TrainingError):
     """Weights cannot be read or do not fit; the message says which and why."""
 
 

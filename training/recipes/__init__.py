@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from training.configs import DetectorRecipe, Recipe
+from collections.abc import Iterable
+
+from training.configs import AnyRecipe, DetectorRecipe, Recipe
+from training.errors import TrainingError
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL, GROCERY_SMALL_128
 from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
@@ -29,3 +32,26 @@ RECIPES: dict[str, Recipe] = {
 DETECTOR_RECIPES: dict[str, DetectorRecipe] = {
     recipe.name: recipe for recipe in (DETECTOR_SMALL_SYNTH, DETECTOR_CLIP_SMALL_SYNTH)
 }
+
+
+class UnknownRecipeError(TrainingError):
+    """No recipe has that name; the message tells those there are."""
+
+
+def recipe_named(name: str) -> Recipe:
+    """Of RICE or SGMN. Raises UnknownRecipeError."""
+    if name not in RECIPES:
+        raise _unknown(name, RECIPES)
+    return RECIPES[name]
+
+
+def any_recipe_named(name: str) -> AnyRecipe:
+    """Of a detector too. Raises UnknownRecipeError."""
+    every: dict[str, AnyRecipe] = {**RECIPES, **DETECTOR_RECIPES}
+    if name not in every:
+        raise _unknown(name, every)
+    return every[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> UnknownRecipeError:
+    return UnknownRecipeError(f"no recipe {name!r}; there are: {', '.join(known)}")

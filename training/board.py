@@ -1,4 +1,4 @@
-"""What a run tells while it goes: progress bars, and TensorBoard's log."""
+"""TensorBoard's log of a run."""
 
 from __future__ import annotations
 
@@ -6,45 +6,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from training.distributed import share
 
 
-class ClipsPerSecond(ProgressColumn):
-    """Of tasks whose steps are of so many `clips`, a field of theirs; of others nothing."""
-
-    def render(self, task: Task) -> Text:
-        clips = task.fields.get("clips")
-        if not clips or not task.speed:
-            return Text()
-        return Text(f"{clips * task.speed:.1f} clips/s", style="progress.data.speed")
-
-
-def progress_bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        ClipsPerSecond(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
 class Board:
-    """TensorBoard's log of a run, written by the process that leads."""
+    """Written by the process that leads."""
 
     def __init__(self, out: Path) -> None:
         self._writer = SummaryWriter(out / "tensorboard") if share().leads else None

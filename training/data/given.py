@@ -1,0 +1,75 @@
+"""What `--data NAME=FOLDER` gives: folders of a recipe's sources, opened while a bar tells.
+
+Pictures are kept a little larger than the model sees them, so that views may be cut out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from training.configs import AnyRecipe, judged_layout
+from training.data.clip_sets import ClipSet
+from training.data.errors import DataError
+from training.data.opening import Track, open_judging, open_training
+from training.data.photographs import PhotographSet
+from training.data.queries import QuerySet
+
+MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
+
+DataOption = Annotated[
+    list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
+]
+
+
+def given_folders(data: list[str]) -> dict[str, Path]:
+    """By the names of sources. Raises DataError."""
+    named = {}
+    for item in data:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise DataError(f"--data takes NAME=FOLDER, not {item!r}")
+        named[name] = Path(folder)
+    return named
+
+
+def training_folders(recipe: AnyRecipe, data: list[str]) -> dict[str, Path]:
+    """One for each of the recipe's sources, at least. Raises DataError."""
+    folders = given_folders(data)
+    if missing := [source.name for source in recipe.sources if source.name not in folders]:
+        raise DataError(f"no --data for {', '.join(missing)}: --data {missing[0]}=FOLDER")
+    return folders
+
+
+def training_sets(
+    recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress
+) -> dict[str, PhotographSet | ClipSet]:
+    """By the names of the recipe's sources. Raises DataError."""
+    return {
+        source.name: open_training(
+            source, folders[source.name], _size(recipe), _track(folders[source.name], bars)
+        )
+        for source in recipe.sources
+    }
+
+
+def judged_set(
+    recipe: AnyRecipe, folders: Mapping[str, Path], split: str, bars: Progress
+) -> PhotographSet | QuerySet:
+    """`val` or `test` of the source that the recipe is judged on. Raises DataError."""
+    folder = folders.get(recipe.validate_on)
+    if folder is None:
+        raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
+    return open_judging(judged_layout(recipe), folder, split, _size(recipe), _track(folder, bars))
+
+
+def _size(recipe: AnyRecipe) -> int:
+    return round(recipe.image_size * MARGIN)
+
+
+def _track(folder: Path, bars: Progress) -> Track:
+    return lambda paths: bars.track(paths, description=f"reading {folder.name}")

@@ -1,0 +1,236 @@
+"""`lpr-train evaluate`, `ablate`, `detect`, `attend`: what a model is worth, where it looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from training import checkpoint
+from training.configs import Compute, Recipe, judged_layout
+from training.data.given import (
+    DataOption,
+    given_folders,
+    judged_set,
+    training_folders,
+    training_sets,
+)
+from training.data.queries import QuerySet
+from training.data.tokenizing import TextTokenizer
+from training.evaluation import ablation, detection, protocol
+from training.evaluation.attention import (
+    Example,
+    attention_of_patches,
+    draw_attention,
+    draw_salience,
+    examples,
+    salience_of_patches,
+)
+from training.evaluation.detection_picture import draw_examples
+from training.evaluation.judging import Judge, scorer_of
+from training.evaluation.metrics import Accuracy, by_group, intervals
+from training.evaluation.scorers import BundleScorer
+from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
+from training.models.sgmn.model import Sgmn
+from training.recipes import RECIPES, recipe_named
+from training.terminal import (
+    CommandError,
+    DeviceOption,
+    EncoderOption,
+    SplitOption,
+    StepsOption,
+    TextOption,
+    console,
+    progress_bars,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def ablate(  # noqa: PLR0917 - typer reads the options off the signature
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; what is finished is kept.")],
+    seeds: Annotated[int, typer.Option(min=3, help="Runs of each variant.")] = 3,
+    steps: StepsOption = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of RESULTS.md and its plot, such as docs.")
+    ] = None,
+    encoder: EncoderOption = None,
+    text: TextOption = None,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "bf16",
+) -> None:
+    """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
+
+    Of RICE: ICL, with PMD, with PFR as well. Of SGMN: RICE, RICE with text, SGMN without each of
+    its three parts, SGMN.
+
+    Killed and started again, it goes on where it was.
+    """
+    recipe = shortened(recipe_named(recipe_name), steps)
+    folders = training_folders(recipe, data)
+    with progress_bars() as bars:
+        judge = Judge(recipe, folders, bars)
+        opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
+
+        def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
+            begun, begin = beginning(variant, None, encoder, text if variant.model.text else None)
+            best = fitted(
+                begun, opened, folder, bars,
+                device=torch.device(device), compute=Compute(precision), begin=begin,
+            )  # fmt: skip
+            scorer = scorer_of(checkpoint.load(best), device)
+            fusion = protocol.best_fusion(judge.val_scores(scorer))
+            scores = judge.scores(scorer, "test")
+            judged = protocol.summary(scores, fusion)
+            return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
+
+        outcomes = ablation.ablate(recipe, seeds, out, measure)
+    console.print(ablation.table(outcomes))
+    told = protocol.TOLD[judged_layout(recipe)]
+    console.print(f"{ablation.write_report(recipe, told, outcomes, report or out)}")
+
+
+@app.command()
+def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE")],
+    data: DataOption,
+    split: SplitOption = "val",
+    takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of a detector: only patches of what it finds take part."),
+    ] = None,
+    speech: Annotated[
+        protocol.Hearing,
+        typer.Option(help="What is heard: right, wrong (another clip's), missing."),
+    ] = "right",
+    groups: Annotated[
+        bool,
+        typer.Option("--groups", help="Also tell of each category, scale and duration of clips."),
+    ] = False,
+) -> None:
+    """Score a checkpoint, or a bundle as it is served: R@1, 5 and 10 with 95 % intervals.
+
+    A checkpoint's fusion weight is chosen on val; a bundle has its own. The JSON line on standard
+    output has the groups of clips, too.
+    """
+    folders = given_folders(data)
+    found = None if detector is None else checkpoint.load_detector(detector)
+    with progress_bars() as bars:
+        if path.is_dir():
+            bundle = BundleScorer(path)
+            judge = Judge(recipe_named(bundle.recipe), folders, bars, found)
+            fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
+            scores = judge.scores(bundle, split, takes=takes, hearing=speech)
+        else:
+            kept = checkpoint.load(path)
+            judge, scorer = Judge(kept.recipe, folders, bars, found), scorer_of(kept)
+            fusion = protocol.best_fusion(judge.val_scores(scorer))
+            scores = judge.scores(scorer, split, takes=takes, hearing=speech)
+    _tell(scores, fusion, groups=groups)
+
+
+def _tell(scores: protocol.Scores, fusion: protocol.Fusion, *, groups: bool) -> None:
+    """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
+    stdout."""
+    clips = len(scores.truth)
+    report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
+    if scores.text is not None:
+        report["text_weight"] = fusion.text
+    for name, result in protocol.summary(scores, fusion).items():
+        report[name] = _figures(result, clips)
+        low, high = report[name]["intervals"]["r1"]
+        console.print(f"{name:7}{result}  R@1 between {100 * low:.1f} and {100 * high:.1f}")
+    fused, report["groups"] = scores.fused(*fusion), {}
+    for kind, of_clips in scores.groups.items():
+        found = by_group(fused, scores.truth, of_clips)
+        report["groups"][kind] = {
+            group: {"clips": count, **_figures(result, count)}
+            for group, (count, result) in found.items()
+        }
+        if groups:
+            _tell_groups(kind, found)
+    typer.echo(json.dumps(report))
+
+
+def _figures(result: Accuracy, clips: int) -> dict[str, Any]:
+    return {**asdict(result), "intervals": intervals(result, clips)}
+
+
+def _tell_groups(kind: str, found: Mapping[str, tuple[int, Accuracy]]) -> None:
+    for group, (count, result) in found.items():
+        console.print(f"{kind} {group} ({count} clips)  {result}", soft_wrap=True)
+
+
+@app.command()
+def detect(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a detector.")],
+    data: DataOption,
+    split: SplitOption = "val",
+    picture: Annotated[
+        Path | None, typer.Option(help="Where hits and misses are drawn, a PNG.")
+    ] = None,
+) -> None:
+    """Score a detector of the intended product: COCO's AP and AP50, and intended accuracy."""
+    kept, folders = checkpoint.load_detector(path), given_folders(data)
+    with progress_bars() as bars:
+        judged = judged_set(kept.recipe, folders, split, bars)
+        if not isinstance(judged, QuerySet):
+            raise CommandError("photographs have no boxes: a detector is scored on clips")
+        task = bars.add_task("clips", total=len(judged.queries))
+        found = detection.detect(kept.detector(), judged, done=lambda: bars.advance(task))
+    told = {name: round(value, 4) for name, value in detection.figures(found).items()}
+    groups = detection.by_group(found, judged)
+    console.print("  ".join(f"{name} {100 * value:.1f}" for name, value in told.items()))
+    for kind, by_name in groups.items():
+        for name, (clips, value) in by_name.items():
+            console.print(f"{kind} {name} ({clips} clips)  intended {100 * value:.1f}")
+    if picture is not None:
+        draw_examples(found, judged, kept.threshold).save(picture)
+    typer.echo(json.dumps({"clips": len(found), **told, "groups": groups}))
+
+
+@app.command()
+def attend(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    split: SplitOption = "val",
+    clips: Annotated[int, typer.Option(min=1, help="How many, spread over the split.")] = 8,
+) -> None:
+    """Draw where the matching decoder looks in a clip for the patches of its product.
+
+    Of an SGMN also which patches speech makes salient: a clip's own, another's, and none.
+    """
+    kept, folders = checkpoint.load(path), given_folders(data)
+    model, tokenizer = kept.model(), kept.text_tokenizer()
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as bars:
+        judged = judged_set(kept.recipe, folders, split, bars)
+    chosen = list(examples(judged, clips, model.config.frames, kept.recipe.image_size))
+    for number, (picture, shown, _) in enumerate(chosen):
+        attention = attention_of_patches(model, picture, shown)
+        draw_attention(attention, picture, shown).save(out / f"attention-{number:02d}.png")
+    if isinstance(model, Sgmn) and model.text_guidance is not None and tokenizer is not None:
+        _draw_saliences(model, tokenizer, chosen, out)
+    console.print(f"{out}", soft_wrap=True)
+
+
+def _draw_saliences(
+    model: Sgmn, tokenizer: TextTokenizer, chosen: Sequence[Example], out: Path
+) -> None:
+    """Another's speech is that of the next of the examples."""
+    for number, (picture, shown, speech) in enumerate(chosen):
+        said = (speech, chosen[(number + 1) % len(chosen)].speech, "")
+        saliences = [salience_of_patches(model, shown, tokenizer([text])) for text in said]
+        name = f"salience-{number:02d}.png"
+        draw_salience(picture, shown, saliences).save(out / name)
+        console.print(f"{name}: {said[0]!r}, {said[1]!r}, none", soft_wrap=True)

@@ -1,0 +1,120 @@
+"""`lpr-train export`: a checkpoint becomes a bundle, fused, calibrated and measured on its data."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training import checkpoint
+from training.configs import Recipe, judged_layout
+from training.data.given import DataOption, given_folders
+from training.evaluation import protocol
+from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
+from training.evaluation.judging import Judge, scorer_of
+from training.evaluation.scorers import BundleScorer, Scorer
+from training.export.bundle import export_bundle
+from training.export.precision import Precision
+from training.export.wrappers import Detector
+from training.models.matching_decoder import LOGIT_SCALE
+from training.models.rice import Rice, RiceConfig
+from training.models.sgmn.model import Sgmn
+from training.terminal import console, progress_bars
+
+RANGED_PICTURES = 64  # of val, which show int8 its ranges
+
+app = typer.Typer()
+
+
+@app.command()
+def export(  # noqa: PLR0917 - typer reads the options off the signature
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder; replaced when it is there.")],
+    name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
+    data: DataOption = [],  # noqa: B006  typer copies it
+    precision: Annotated[
+        Precision, typer.Option(help="Of the graphs: int8 is for CPUs, fp16 for GPUs.")
+    ] = "fp32",
+    detector: Annotated[
+        Path | None, typer.Option(help="Checkpoint of a detector that goes with the bundle.")
+    ] = None,
+) -> None:
+    """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
+
+    Without data nothing is measured, and the bundle's service ranks products but never decides.
+    A lower precision is measured as it is served.
+    """
+    kept, folders = checkpoint.load(path), given_folders(data)
+    model = kept.model()
+    found = None if detector is None else checkpoint.load_detector(detector)
+    write = partial(
+        export_bundle, model, name=name, recipe=kept.recipe.name,
+        tokenizer=kept.text_tokenizer(), precision=precision,
+        detector=None if found is None else Detector(found.detector(), found.threshold),
+    )  # fmt: skip
+    told = unmeasured(model)
+    if folders:
+        with progress_bars() as bars:
+            judge = Judge(kept.recipe, folders, bars, found)
+            if precision == "int8":
+                size = kept.recipe.image_size
+                shown = protocol.examples(judge.data("val"), RANGED_PICTURES, size)
+                write = partial(write, pictures=shown.numpy())
+            if precision == "fp32":
+                told = measured(kept.recipe, scorer_of(kept), judge)
+            else:
+                told = _measured_as_served(kept.recipe, partial(write, **told), judge)
+    bundle = write(out, **told)
+    console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
+
+
+def _measured_as_served(
+    recipe: Recipe, write: Callable[[Path], Path], judge: Judge
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return measured(recipe, BundleScorer(write(Path(folder) / "trial")), judge)
+
+
+def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
+    """Fusion, calibration and metrics of a bundle. Raises DataError."""
+    val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
+    fusion = protocol.best_fusion(val)
+    results = protocol.summary(test, fusion)
+    fused = val.fused(*fusion)
+    calibration = fit_calibration(fused, val.truth)
+    return {
+        "fusion": _weights(fusion, recipe.model),
+        "calibration": asdict(calibration),
+        "metrics": {
+            "protocol": f"{recipe.validate_on}, test: {protocol.TOLD[judged_layout(recipe)]}",
+            "clips": len(test.truth),
+            "products": test.largest_shop(),
+            **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
+            "coarse_r1": round(results["coarse"].r1, 4),
+            "confidence": confidence_shares(fused, calibration),
+        },
+    }
+
+
+def unmeasured(model: Rice) -> dict[str, Any]:
+    """The same where there is no data: RICE's cosines weigh as much as each other, SGMN's are
+    fused as in its paper, which ranks without the decoder."""
+    fusion = protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], 1.0)
+    if isinstance(model, Sgmn):
+        fusion = protocol.Fusion(match=0.0, text=0.5)
+    return {
+        "fusion": _weights(fusion, model.config),
+        "calibration": asdict(UNFITTED),
+        "metrics": {"protocol": "none: exported without data"},
+    }
+
+
+def _weights(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
+    """As a manifest has it: with a weight of text where the model reads."""
+    weights = {"coarse": 1.0, "match": fusion.match}
+    return weights if model.text is None else weights | {"text": fusion.text}

@@ -1,0 +1,189 @@
+"""`lpr-train fit`, and the one way in which commands begin a run and train it, told by a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NamedTuple, TypeVar
+
+import torch
+import typer
+from numpy.random import default_rng
+from rich.progress import Progress
+
+from training import checkpoint, distributed, engine
+from training.configs import AnyRecipe, Compute, Precision, Recipe
+from training.data.clip_sets import ClipSet
+from training.data.given import DataOption, judged_set, training_folders, training_sets
+from training.data.photographs import PhotographSet
+from training.data.queries import QuerySet
+from training.data.texts import corpus
+from training.data.tokenizing import TextTokenizer, train_tokenizer
+from training.models.commands import begun
+from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
+from training.terminal import (
+    CommandError,
+    DeviceOption,
+    EncoderOption,
+    StepsOption,
+    TextOption,
+    console,
+    progress_bars,
+)
+
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the computation.")]
+RecipeKind = TypeVar("RecipeKind", Recipe, AnyRecipe)
+
+
+def fit(  # noqa: PLR0917 - typer reads the options off the signature
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help=f"{', '.join((*RECIPES, *DETECTOR_RECIPES))}.")
+    ],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
+    device: DeviceOption = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights the run begins with.")
+    ] = None,
+    encoder: EncoderOption = None,
+    text: TextOption = None,
+    steps: StepsOption = None,
+    precision: PrecisionOption = "bf16",
+    chunk: Annotated[
+        int | None,
+        typer.Option(help="Pictures encoded at once, where memory does not hold a whole batch."),
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
+    ] = False,
+) -> None:
+    """Train a recipe; killed and started again, it goes on where it was.
+
+    On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
+    """
+    recipe = shortened(any_recipe_named(recipe_name), steps)
+    compute = _compute(precision, chunk, checkpointing)
+    folders = training_folders(recipe, data)
+    recipe, begin = beginning(recipe, start, encoder, text)
+    with distributed.joined(torch.device(device)) as place:
+        console.quiet = not distributed.share().leads
+        with progress_bars() as bars:
+            opened = _open(recipe, folders, bars)
+            best = fitted(recipe, opened, out, bars, device=place, begin=begin, compute=compute)
+    console.print(f"best checkpoint: {best}")
+
+
+def shortened(recipe: RecipeKind, steps: int | None) -> RecipeKind:
+    """To so many steps, where they are given. Raises CommandError."""
+    try:
+        schedule = replace(recipe.schedule, steps=steps or recipe.schedule.steps)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return replace(recipe, schedule=schedule)
+
+
+def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Compute:
+    try:
+        return Compute(precision, chunk, checkpointing)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def beginning(
+    recipe: AnyRecipe, start: Path | None, encoder: Path | None, text: Path | None
+) -> tuple[AnyRecipe, checkpoint.AnyCheckpoint | None]:
+    """The weights that a run begins with, None for random ones, and its recipe, of which a
+    pre-trained text tower is a part. Raises TrainingError."""
+    begin: checkpoint.AnyCheckpoint | None = None
+    if start is not None:
+        if encoder is not None or text is not None:
+            raise CommandError(
+                "--start brings all weights: give one of --start and --encoder or --text"
+            )
+        begin = checkpoint.load_any(start)
+    elif encoder is not None or text is not None:
+        if not isinstance(recipe, Recipe):
+            raise CommandError(f"{recipe.name} has no encoder of CLIP's and reads no text")
+        begin = begun(recipe, encoder, text)
+        recipe = begin.recipe
+    _check_tower(recipe, begin)
+    return recipe, begin
+
+
+def _check_tower(recipe: AnyRecipe, begin: checkpoint.AnyCheckpoint | None) -> None:
+    """A pre-trained text tower comes with its weights and its tokenizer."""
+    text = recipe.model.text if isinstance(recipe, Recipe) else None
+    told = isinstance(begin, checkpoint.Checkpoint) and begin.tokenizer is not None
+    if text is not None and text.family != "own" and not told:
+        raise CommandError(f"{recipe.name} reads with a {text.family} text tower: --text FOLDER")
+
+
+class RunData(NamedTuple):
+    """What a recipe is trained on and chosen by."""
+
+    sets: dict[str, PhotographSet | ClipSet]
+    val: PhotographSet | QuerySet
+
+
+def _open(recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress) -> RunData:
+    """Raises DataError."""
+    with distributed.first_alone():
+        return RunData(
+            training_sets(recipe, folders, bars), judged_set(recipe, folders, "val", bars)
+        )
+
+
+def fitted(
+    recipe: AnyRecipe,
+    data: RunData,
+    out: Path,
+    bars: Progress,
+    *,
+    device: torch.device,
+    compute: Compute,
+    begin: checkpoint.AnyCheckpoint | None = None,
+) -> Path:
+    """Trains, told by a bar; returns the best checkpoint. Raises TrainingError."""
+    task = bars.add_task(recipe.name, total=recipe.schedule.steps)
+
+    def watch(progress: engine.Progress) -> None:
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+        bars.update(
+            task,
+            completed=progress.step,
+            description=f"{recipe.name}  {losses}",
+            clips=progress.clips,
+        )
+        if progress.validation:
+            console.print(f"step {progress.step}  {losses}  {progress.validation}", soft_wrap=True)
+
+    return engine.fit(
+        recipe, data.sets, data.val, out,
+        device=device, start=begin, compute=compute, watch=watch,
+        tokenizer=_tokenizer(recipe, data.sets, out, begin),
+    )  # fmt: skip
+
+
+def _tokenizer(
+    recipe: AnyRecipe,
+    sets: Mapping[str, PhotographSet | ClipSet],
+    out: Path,
+    begin: checkpoint.AnyCheckpoint | None,
+) -> TextTokenizer | None:
+    """Of a model that reads text: the starting weights', or one that is trained on the sources'
+    texts and kept in the run's folder."""
+    text = recipe.model.text if isinstance(recipe, Recipe) else None
+    if text is None:
+        return None
+    if isinstance(begin, checkpoint.Checkpoint) and begin.tokenizer is not None:
+        return TextTokenizer(begin.tokenizer, text.max_tokens)
+    kept = out / "tokenizer.json"
+    with distributed.first_alone():
+        if not kept.exists():
+            trained = train_tokenizer(corpus(sets, default_rng(recipe.seed)), text.vocabulary)
+            out.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(".partial")
+            partial.write_text(trained, encoding="utf-8")
+            partial.replace(kept)
+    return TextTokenizer(kept.read_text(encoding="utf-8"), text.max_tokens)

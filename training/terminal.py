@@ -1,0 +1,71 @@
+"""What the commands of `lpr-train` share: where they print, how they stop, bars, options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from typer.core import TyperGroup
+
+from training.errors import TrainingError
+
+console = Console(stderr=True)
+
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+EncoderOption = Annotated[
+    Path | None,
+    typer.Option(help="CLIP's weights that encoder and decoder begin with: a file or a folder."),
+]
+TextOption = Annotated[
+    Path | None, typer.Option(help="Folder of the text tower that reads titles and speech.")
+]
+StepsOption = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+SplitOption = Annotated[str, typer.Option(help="val or test.")]
+
+
+class CommandError(TrainingError):
+    """The command's arguments do not go together."""
+
+
+class Commands(TyperGroup):
+    """Commands that end with the message, and status 1, of whatever TrainingError stops them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TrainingError as error:
+            console.print(str(error), style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+class ClipsPerSecond(ProgressColumn):
+    """Of tasks whose steps are of so many `clips`, a field of theirs; of others nothing."""
+
+    def render(self, task: Task) -> Text:
+        clips = task.fields.get("clips")
+        if not clips or not task.speed:
+            return Text()
+        return Text(f"{clips * task.speed:.1f} clips/s", style="progress.data.speed")
+
+
+def progress_bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        ClipsPerSecond(),
+        TimeRemainingColumn(),
+        console=console,
+    )
