@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from service.admission import Admission, House
@@ -23,7 +22,6 @@ from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.replicas import Replicas
 from service.coordination.store import Store
-from service.encoding import Encoder
 from service.errors import (
     CoordinationError,
     IndexUnavailableError,
@@ -34,14 +32,11 @@ from service.gallery.catalogue import Catalogue
 from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.pending import Pending
 from service.gallery.roles import RolesRecord
-from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage, Storage, open_storage
 from service.indexing import Indexer
 from service.inference.batcher import Batcher
-from service.inference.bundle import Bundle
 from service.inference.gpus import Gpus
 from service.inference.manifest import read_manifest
-from service.inference.model import Model
 from service.inference.session import cores
 from service.inference.shelf import Shelf
 from service.inference.speech import Whisper
@@ -55,10 +50,10 @@ from service.listening import Listener
 from service.media.clips import ClipDecoder
 from service.media.remote_images import RemoteImages
 from service.media.sound import SoundDecoder
-from service.recognition import Recognizer
+from service.opening import Opener
 from service.serving import Bundles, Serving
 from service.settings import Settings
-from service.settling import Gallery, Projection, Settler
+from service.settling import Gallery, Settler
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -116,9 +111,7 @@ class Service:
         self.store: Store | None = None
         self.draining = threading.Event()
         self._parts: Parts | None = None
-        self._settler: Settler | None = None
-        self._worker: Worker | None = None
-        self._bundles: Bundles | None = None
+        self._stops: list[Callable[[], None]] = []  # of what runs for as long as the service
         self._closing = ExitStack()
 
     @property
@@ -159,7 +152,7 @@ class Service:
         """
         if self.store is None:
             raise StartupError("the store is opened first")
-        settings = self.settings
+        settings, store = self.settings, self.store
         decoder = ClipDecoder(settings.media)
         logger.info("decoder", extra=decoder.describe())
         listener = _listener(settings)
@@ -170,40 +163,24 @@ class Service:
             storage.sweep()
             catalogue.sweep()
         written = WriteTime()
-        epochs = Epochs(self.store, written.latest)
-        opened = self._closing.enter_context(ExitStack())
-        bundles = self._bundles = Bundles(
-            RolesRecord(storage, read_manifest(settings.bundle).bundle_id),
-            Shelf(settings.bundle, settings.bundles_folder),
-            Filling(self.store),
-            Replicas(self.store),
-            open_bundle=partial(
-                _open_bundle,
-                settings=settings,
-                decoder=decoder,
-                listener=listener,
-                catalogue=catalogue,
-                epochs=epochs,
-                telemetry=self.telemetry,
-                batcher=Batcher(self.telemetry, wait_s=settings.inference.batch_wait_ms / 1e3),
-                written=written,
-                closing=opened,
-            ),
-            on_switch=self._tell_bundle,
-            alone=alone,
+        epochs = Epochs(store, written.latest)
+        opener = Opener(
+            settings=settings,
+            decoder=decoder,
+            listener=listener,
+            catalogue=catalogue,
+            epochs=epochs,
+            telemetry=self.telemetry,
+            batcher=Batcher(self.telemetry, wait_s=settings.inference.batch_wait_ms / 1e3),
+            written=written,
+            closing=self._closing.enter_context(ExitStack()),
         )
-        bundles.open_active()
+        bundles = self._open_bundles(storage, store, opener, alone=alone)
         pending = Pending(storage, alone=alone)
-        gallery = Gallery(catalogue, bundles, epochs, pending, Locks(None if alone else self.store))
-        settler = self._settler = Settler(gallery)
-        if self.draining.is_set():
-            raise NotReadyError("the service stops before its index agrees with its catalogue")
-        index = bundles.serving.index
-        if alone or index.embedded or index.is_filling:
-            settler.reconcile()
-        # Else the index was whole once, and every write since has left its marker until the index
-        # had it: the sweep finishes those. To compare millions of records would only delay a start.
-        self._run("lpr-sweeping", settler.keep_swept)
+        gallery = Gallery(catalogue, bundles, epochs, pending, Locks(None if alone else store))
+        settler = Settler(gallery)
+        self._stop_with(settler.stop)
+        self._settle(settler, bundles.serving.index, alone=alone)
         self._run("lpr-bundles", lambda: bundles.keep_in_step(settler))
         indexer, jobs = Indexer(gallery, settler), Jobs(storage, settings.jobs.keep_s)
         self._parts = Parts(
@@ -212,10 +189,10 @@ class Service:
             storage=storage,
             catalogue=catalogue,
             indexer=indexer,
-            idempotency=Idempotency(self.store),
+            idempotency=Idempotency(store),
             remote_images=RemoteImages(settings.image_urls),
             jobs=jobs,
-            acceptance=self._open_jobs(jobs, indexer, self.store),
+            acceptance=self._open_jobs(jobs, indexer, store, bundles),
         )
         if settings.inference.provider != "cpu":
             self.telemetry.registry.register(Gpus())
@@ -224,12 +201,8 @@ class Service:
     def drain(self) -> None:
         """Say `unready` from now on, and start nothing long."""
         self.draining.set()
-        if self._settler is not None:
-            self._settler.stop()
-        if self._worker is not None:
-            self._worker.stop()
-        if self._bundles is not None:
-            self._bundles.stop()
+        for stop in self._stops:
+            stop()
 
     def close(self) -> None:
         """Wait for running work, then close what was opened."""
@@ -237,36 +210,68 @@ class Service:
             admission.close()
         self._closing.close()
 
-    def _open_jobs(self, jobs: Jobs, indexer: Indexer, store: Store) -> Acceptance:
-        """Where work is taken in; a thread of its own works it off."""
+    def _open_bundles(
+        self, storage: Storage, store: Store, opener: Opener, *, alone: bool
+    ) -> Bundles:
+        """With the active one open."""
         settings = self.settings
+        bundles = Bundles(
+            RolesRecord(storage, read_manifest(settings.bundle).bundle_id),
+            Shelf(settings.bundle, settings.bundles_folder),
+            Filling(store),
+            Replicas(store),
+            open_bundle=opener.open,
+            on_switch=self._tell_bundle,
+            alone=alone,
+        )
+        self._stop_with(bundles.stop)
+        bundles.open_active()
+        return bundles
+
+    def _settle(self, settler: Settler, index: VectorIndex, *, alone: bool) -> None:
+        """Bring the index up to date, as far as it may not be, and keep it so."""
+        if self.draining.is_set():
+            raise NotReadyError("the service stops before its index agrees with its catalogue")
+        if alone or index.embedded or index.is_filling:
+            settler.reconcile()
+        # Else the index was whole once, and every write since has left its marker until the index
+        # had it: the sweep finishes those. To compare millions of records would only delay a start.
+        self._run("lpr-sweeping", settler.keep_swept)
+
+    def _open_jobs(
+        self, jobs: Jobs, indexer: Indexer, store: Store, bundles: Bundles
+    ) -> Acceptance:
+        """Where work is taken in; a thread of its own works it off."""
+        settings = self.settings.jobs
         queue = WorkQueue(
             store,
-            takeover_s=settings.jobs.takeover_s,
-            redis_timeout_s=settings.redis.timeout_s,
+            takeover_s=settings.takeover_s,
+            redis_timeout_s=self.settings.redis.timeout_s,
         )
 
         def tell(counts: Mapping[JobState, int]) -> None:
             for state, count in counts.items():
                 self.telemetry.jobs.labels(state).set(count)
-            if self._bundles is not None:
-                with suppress(IndexUnavailableError):
-                    self.telemetry.index_pictures.set(self._bundles.serving.index.count())
+            with suppress(IndexUnavailableError):
+                self.telemetry.index_pictures.set(bundles.serving.index.count())
 
-        worker = self._worker = Worker(
-            jobs, queue, indexer, lambda: self.recognitions.is_busy, tell
-        )
+        worker = Worker(jobs, queue, indexer, lambda: self.recognitions.is_busy, tell)
         self._run("lpr-jobs", worker.run)
-        if self.draining.is_set():  # asked to stop before there was somebody to stop
-            worker.stop()
+        self._stop_with(worker.stop)
         limits = BatchLimits(
-            batch_bytes=settings.jobs.max_batch_bytes,
-            item_bytes=settings.max_body_bytes,
-            spool=settings.spool_dir,
+            batch_bytes=settings.max_batch_bytes,
+            item_bytes=self.settings.max_body_bytes,
+            spool=self.settings.spool_dir,
         )
-        acceptance = Acceptance(jobs, queue, indexer, limits, settings.jobs.max_backlog)
+        acceptance = Acceptance(jobs, queue, indexer, limits, settings.max_backlog)
         self._closing.callback(acceptance.close)
         return acceptance
+
+    def _stop_with(self, stop: Callable[[], None]) -> None:
+        """Let `drain` call it; at once where that was called already."""
+        self._stops.append(stop)
+        if self.draining.is_set():
+            stop()
 
     def _run(self, name: str, work: Callable[[], None]) -> None:
         """In a thread of its own, which is waited for in the end."""
@@ -312,41 +317,3 @@ def _listener(settings: Settings) -> Listener | None:
         return None
     recognizer = Whisper(folder, threads=settings.inference.threads)
     return Listener(SoundDecoder(settings.media), recognizer)
-
-
-def _open_bundle(
-    bundle: Bundle,
-    settings: Settings,
-    *,
-    decoder: ClipDecoder,
-    listener: Listener | None,
-    catalogue: Catalogue,
-    epochs: Epochs,
-    telemetry: Telemetry,
-    batcher: Batcher,
-    written: WriteTime,
-    closing: ExitStack,
-) -> Serving:
-    """Raises StartupError."""
-    model = Model.open(bundle, settings.inference, batcher)
-    dims = bundle.manifest.dims
-    index = VectorIndex(
-        settings.milvus,
-        settings.data_dir / "milvus.db",
-        catalogue_id=catalogue.own_id(),
-        bundle_id=bundle.manifest.bundle_id,
-        telemetry=telemetry,
-        written=written,
-        embedding=dims.embedding,
-        match_state=dims.match_state,
-    )
-    closing.callback(index.close)
-    shops = HotShops(index, epochs, settings.search)
-    closing.callback(shops.close)
-    return Serving(
-        model=model,
-        index=index,
-        shops=shops,
-        recognizer=Recognizer(model, decoder, shops, catalogue, settings.media, listener=listener),
-        projection=Projection(Encoder(model, catalogue, settings.media), index),
-    )

@@ -22,13 +22,14 @@ from service.coordination.store import Store
 from service.encoding import Encoder
 from service.errors import LPRError
 from service.gallery.catalogue import Catalogue
-from service.gallery.index import VectorIndex, WriteTime
+from service.gallery.index import WriteTime
 from service.gallery.pending import Pending
 from service.gallery.roles import RolesRecord
 from service.gallery.storage import open_storage
 from service.inference.manifest import read_manifest
 from service.inference.model import Model
 from service.inference.shelf import Shelf
+from service.opening import open_index
 from service.parts import claim
 from service.settings import Settings
 from service.settling import Gallery, Kept, Projection, Settler
@@ -134,16 +135,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Settler, Projection]]:
         closing.callback(store.close)
         active = RolesRecord(storage, read_manifest(settings.bundle).bundle_id).read().active
         bundle = Shelf(settings.bundle, settings.bundles_folder).load(active)
-        index = VectorIndex(
-            settings.milvus,
-            settings.data_dir / "milvus.db",
-            catalogue_id=catalogue.own_id(),
-            bundle_id=active,
-            telemetry=telemetry,
-            written=written,
-            embedding=bundle.manifest.dims.embedding,
-            match_state=bundle.manifest.dims.match_state,
-        )
+        index = open_index(settings, bundle, catalogue, telemetry, written)
         closing.callback(index.close)
         model = Model.open(bundle, settings.inference)
         projection = Projection(Encoder(model, catalogue, settings.media), index)
