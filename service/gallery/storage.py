@@ -115,9 +115,9 @@ class LocalStorage:
                 with suppress(FileNotFoundError):
                     path.unlink()
                     folders.add(path.parent)
-            for folder in folders:
+            # What goes with its folder is gone for good once that is: one sync for all of them.
+            for folder in {self._remove_empty(folder) for folder in folders}:
                 self._sync(folder)
-                self._remove_empty(folder)
 
     def keys(self, folder: str, after: str | None = None) -> Iterator[str]:
         with _disk_errors():
@@ -181,12 +181,15 @@ class LocalStorage:
                 raise
             self._sync(folder.parent)
 
-    def _remove_empty(self, folder: Path) -> None:
-        """A folder, if nothing is in it any more, and then those around it likewise."""
+    def _remove_empty(self, folder: Path) -> Path:
+        """A folder, if nothing is in it any more, and then those around it likewise; the first one
+        that stays."""
         with self._folders, suppress(OSError):  # the usual case: something is
             while folder != self._root:
-                folder.rmdir()
+                with suppress(FileNotFoundError):  # another thread has removed it as empty
+                    folder.rmdir()
                 folder = folder.parent
+        return folder
 
 
 class S3Storage:

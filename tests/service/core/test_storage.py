@@ -93,6 +93,27 @@ def test_a_folder_that_empties_while_it_fills_loses_nothing(
     assert not (tmp_path / "pending").exists()
 
 
+def test_files_that_go_with_their_folders_are_gone_after_one_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.put_many({f"pending/shop/{name}/token": b"" for name in "abc"} | {"pending/x": b""})
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    storage.delete(["pending/shop/a/token", "pending/shop/b/token"])
+    assert synced == [str(tmp_path / "pending" / "shop")]
+    storage.delete(["pending/shop/c/token"])
+    assert synced[1:] == [str(tmp_path / "pending")], "the folder that stays"
+    storage.delete(["pending/x", "pending/shop/c/token"])
+    assert synced[2:] == [str(tmp_path)]
+
+
 def test_what_a_crash_left_half_written_is_no_file(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.put("a/b", b"1")
