@@ -6,8 +6,10 @@ Knows where the pictures of a product lie that is in the catalogue already; writ
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from service.settings import MediaSettings
 logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
+
+_KEPT_BYTES = 64_000_000
+_KEPT_S = 60.0  # from when on other pictures may take the place of one that nobody has asked for
 
 
 class PictureModel(Protocol):
@@ -42,12 +47,19 @@ class Encoder:
         self._model = model
         self._catalogue = catalogue
         self._limits = limits
+        self._kept = _Kept()
 
     def decode(self, data: bytes) -> tuple[Pixels, str]:
         """The pixels the model sees [S,S,3], and the picture's media type. Raises ImageError."""
         picture = decode_image(data, self._limits)
         size = self._model.manifest.dims.image_size
         return fit(picture.pixels, size), f"image/{picture.format}"
+
+    def keep(self, record: ProductRecord, pixels: Sequence[Pixels]) -> None:
+        """`encode_stored` will be asked for this record soon, whose pictures in order are `pixels`;
+        they need not be decoded again then."""
+        for image, of_image in zip(record.images, pixels, strict=True):
+            self._kept.keep((record.shop_id, record.product_id, image.image_id), of_image)
 
     def encode(self, records: Sequence[ProductRecord], pixels: Sequence[Pixels]) -> Entries:
         """Rows of records of one shop, whose pictures in order are `pixels`.
@@ -89,12 +101,50 @@ class Encoder:
         return (self.encode(readable, pixels) if readable else None), damaged
 
     def _stored_pixels(self, record: ProductRecord) -> list[Pixels]:
-        return [
-            self.decode(
-                self._catalogue.picture(record.shop_id, record.product_id, image.image_id)[1]
-            )[0]
-            for image in record.images
-        ]
+        found = []
+        for image in record.images:
+            place = (record.shop_id, record.product_id, image.image_id)
+            pixels = self._kept.take(place)
+            found.append(
+                self.decode(self._catalogue.picture(*place)[1])[0] if pixels is None else pixels
+            )
+        return found
+
+
+class _Pixels(NamedTuple):
+    pixels: Pixels
+    since: float
+
+
+class _Kept:
+    """Pixels of pictures that were stored a moment ago, each handed out once; up to a number of
+    bytes. Of a long batch its beginning, which is encoded first."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], _Pixels] = {}  # the oldest first
+        self._bytes = 0
+        self._guard = threading.Lock()
+
+    def keep(self, place: tuple[str, str, str], pixels: Pixels) -> None:
+        with self._guard:
+            now = time.monotonic()
+            while self._found and next(iter(self._found.values())).since < now - _KEPT_S:
+                self._take(next(iter(self._found)))
+            self._take(place)
+            if self._bytes + pixels.nbytes <= _KEPT_BYTES:
+                self._found[place] = _Pixels(pixels, now)
+                self._bytes += pixels.nbytes
+
+    def take(self, place: tuple[str, str, str]) -> Pixels | None:
+        with self._guard:
+            return self._take(place)
+
+    def _take(self, place: tuple[str, str, str]) -> Pixels | None:
+        found = self._found.pop(place, None)
+        if found is None:
+            return None
+        self._bytes -= found.pixels.nbytes
+        return found.pixels
 
 
 def pictures_of(record: ProductRecord) -> list[Picture]:

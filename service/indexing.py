@@ -93,7 +93,8 @@ class Indexer:
 
         Raises ImageError that points at the picture, StorageFullError, UnavailableError.
         """
-        record, pictures, _ = _read(product, self._projections.active.encoder)
+        encoder = self._projections.active.encoder
+        record, pictures, pixels = _read(product, encoder)
         with self._locks.hold(product_folder(record.shop_id, record.product_id)) as alone:
             marker = self._pending.open(record.shop_id, record.product_id, record.updated_at)
             try:
@@ -102,6 +103,7 @@ class Indexer:
                 self._pending.leave(marker, failed=True)
                 raise
             self._pending.leave(marker, failed=False)
+        encoder.keep(record, pixels)
         return record
 
     def finish(self, shop_id: str, product_ids: Sequence[str]) -> dict[str, LPRError]:

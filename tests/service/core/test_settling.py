@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from service import encoding
 from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
+from service.encoding import Encoder
 from service.errors import (
     BusyError,
     IndexUnavailableError,
@@ -32,6 +34,7 @@ from tests.service.fakes import (
     BLUE,
     GREEN,
     RED,
+    SIZE,
     FakeEpochs,
     FakeIndex,
     FakeModel,
@@ -114,6 +117,43 @@ class TestAccepting:
         assert world.service.indexer.backlog() == 0
         assert not world.service.indexer.is_pending("shop", "q")
 
+    def test_who_took_pictures_in_decodes_them_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.accept("p", RED, GREEN)
+        world.accept("q", RED)
+        monkeypatch.setattr(Encoder, "decode", None)
+        assert world.service.indexer.finish("shop", ["p", "q"]) == {}
+        encoded = {row[1].image_id: row[2].tolist() for row in world.index.rows.values()}
+        monkeypatch.undo()
+        again = world.start()
+        for name in ("p", "q"):
+            again.indexer.accept(NewProduct("shop", name, None, None, (RED, GREEN)))
+        world.start().indexer.finish("shop", ["p", "q"])
+        assert encoded == {row[1].image_id: row[2].tolist() for row in world.index.rows.values()}
+
+    def test_pixels_are_kept_up_to_a_bound(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(encoding, "_KEPT_BYTES", 2 * SIZE * SIZE * 3)
+        decoded: list[bytes] = []
+        decode = Encoder.decode
+        monkeypatch.setattr(
+            Encoder, "decode", lambda self, data: decoded.append(data) or decode(self, data)
+        )
+        for name, image in (("a", RED), ("b", GREEN), ("c", BLUE)):
+            world.accept(name, image)
+        decoded.clear()
+        world.service.indexer.finish("shop", ["a", "b", "c"])
+        assert decoded == [BLUE], "the first ones are needed first"
+        monkeypatch.setattr(encoding, "_KEPT_S", -1.0)
+        for name, image in (("a", GREEN), ("b", BLUE), ("c", RED)):
+            world.accept(name, image)
+        decoded.clear()
+        world.service.indexer.finish("shop", ["a", "b", "c"])
+        assert RED not in decoded, "what nobody asked for in time makes room"
+        assert world.agrees()
+
     def test_finishing_again_does_nothing(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -138,7 +178,8 @@ class TestAccepting:
         world.accept("good", BLUE)
         (key,) = (key for key in world.storage.keys("") if key.endswith(image_id(GREEN)))
         world.storage.put(key, b"damaged")
-        failed = world.service.indexer.finish("shop", ["bad", "good"])
+        other = world.start()  # who took them in has their pixels still
+        failed = other.indexer.finish("shop", ["bad", "good"])
         assert failed.keys() == {"bad"}
         assert failed["bad"].slug.startswith("image-")
         assert world.index.pictures("shop") == {("good", image_id(BLUE))}
