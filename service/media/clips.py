@@ -19,11 +19,9 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
@@ -34,9 +32,9 @@ from service.errors import (
     StartupError,
     UnavailableError,
 )
-from service.media import clip_rules, decoder_log
+from service.media import clip_rules, decoder_log, ffmpeg_child
 from service.media.clip_rules import Task
-from service.media.sandbox import Finished, Sandbox, SandboxLimits, private_file
+from service.media.sandbox import Finished, SandboxLimits, private_file
 from service.media.workers import Workers, WorkersUnavailableError
 from service.settings import MediaSettings
 
@@ -73,13 +71,13 @@ class ClipDecoder:
         Raises StartupError if it does not run under the limits.
         """
         self._limits = limits
-        self._executable = executable or _bundled_ffmpeg()
+        self._executable = executable or ffmpeg_child.bundled_program()
         bounds = SandboxLimits(
             wall_s=limits.decode_wall_s,
             cpu_s=limits.decode_wall_s * (limits.decode_threads + 1),
             memory_bytes=limits.decode_memory_bytes,
         )
-        self._sandbox = Sandbox(bounds, readable=(str(Path(self._executable).resolve()),))
+        self._sandbox = ffmpeg_child.sandbox_of(self._executable, bounds)
         self._check_executable()
         self.without_workers: str | None = None
         """Why the last clip had no worker and was decoded from end to end; None: it had one."""
@@ -207,20 +205,14 @@ class ClipDecoder:
     ) -> list[str]:
         """Frames go to standard output, their times to the descriptor `ledger`."""
         limits = self._limits
-        clip = ffmpeg.input(
-            "fd:",
-            fd=source,
-            protocol_whitelist="fd",
-            format_whitelist=clip_rules.FORMATS,
-            codec_whitelist=clip_rules.DECODERS,
+        clip = ffmpeg_child.clip_input(
+            source,
+            limits,
+            decoders=clip_rules.DECODERS,
             max_pixels=limits.max_frame_pixels,
-            max_streams=limits.max_streams,
             probesize=clip_rules.PROBE_BYTES,
-            t=limits.max_clip_s,
             threads=limits.decode_threads,
             an=None,
-            sn=None,
-            dn=None,
         )
         chosen = f"isnan(prev_selected_t)+gt(t-prev_selected_t,(t-start_t)/{density})"
         square = (
@@ -239,15 +231,14 @@ class ClipDecoder:
             stats_enc_pre_fmt="{ptsi} {tbi}",
             **{"frames:v": most},
         )
-        program = [self._executable, "-nostdin", "-nostats", "-hide_banner"]
-        program += ["-loglevel", "level+verbose"]
-        program += ["-max_alloc", str(_BYTES_PER_PIXEL * limits.max_frame_pixels)]
-        program += [
-            "-max_error_rate",
-            "1",
-        ]  # a clip that is damaged for the most part shows something
-        program += ["-filter_complex_threads", "1"]
-        return _compiled(output, program)
+        return ffmpeg_child.command(
+            self._executable,
+            output,
+            *("-loglevel", "level+verbose"),
+            *("-max_alloc", str(_BYTES_PER_PIXEL * limits.max_frame_pixels)),
+            *("-max_error_rate", "1"),  # of one that is mostly damaged something is shown
+            *("-filter_complex_threads", "1"),
+        )
 
     def _check_executable(self) -> None:
         command = [self._executable, "-hide_banner", "-protocols"]
@@ -283,17 +274,6 @@ def _stopped(limit: str) -> ClipError:
         f"Decoding the clip was stopped at the limit of {limit}, before its first frame; "
         "send a shorter or smaller clip."
     )
-
-
-def _bundled_ffmpeg() -> str:
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as error:
-        raise StartupError(f"No ffmpeg was found: {error}") from error
-
-
-def _compiled(output: Any, program: list[str]) -> list[str]:
-    return [str(word) for word in ffmpeg.compile(output, cmd=program)]
 
 
 def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:

@@ -6,20 +6,16 @@ without sound, or with sound that nobody can decode, is silent: its pictures say
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import StartupError
-from service.media.sandbox import Sandbox, SandboxLimits, private_file
+from service.media import ffmpeg_child
+from service.media.sandbox import SandboxLimits, private_file
 from service.settings import MediaSettings
 
 RATE = 16_000  # samples a second: what recognisers of speech are trained on
 
-_FORMATS = "mov,matroska,avi,mpegts,flv"
 _DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,ac3,pcm_s16le,pcm_s16be,flac"
 _SAMPLE_BYTES = 4
 
@@ -29,19 +25,14 @@ class SoundDecoder:
 
     def __init__(self, limits: MediaSettings) -> None:
         """Raises StartupError where there is no ffmpeg."""
-        try:
-            self._executable = str(imageio_ffmpeg.get_ffmpeg_exe())
-        except RuntimeError as error:
-            raise StartupError(f"No ffmpeg was found: {error}") from error
         self._limits = limits
-        self._sandbox = Sandbox(
-            SandboxLimits(
-                wall_s=limits.decode_wall_s,
-                cpu_s=limits.decode_wall_s * 2,
-                memory_bytes=limits.decode_memory_bytes,
-            ),
-            readable=(str(Path(self._executable).resolve()),),
+        self._program = ffmpeg_child.bundled_program()
+        bounds = SandboxLimits(
+            wall_s=limits.decode_wall_s,
+            cpu_s=limits.decode_wall_s * 2,
+            memory_bytes=limits.decode_memory_bytes,
         )
+        self._sandbox = ffmpeg_child.sandbox_of(self._program, bounds)
 
     def decode(self, clip: bytes) -> npt.NDArray[np.float32]:
         """One channel at RATE, [samples] in [-1, 1]; empty where there is none.
@@ -59,19 +50,6 @@ class SoundDecoder:
         return sound
 
     def _command(self, source: int) -> list[str]:
-        limits = self._limits
-        clip = ffmpeg.input(
-            "fd:",
-            fd=source,
-            protocol_whitelist="fd",
-            format_whitelist=_FORMATS,
-            codec_whitelist=_DECODERS,
-            max_streams=limits.max_streams,
-            t=limits.max_clip_s,
-            vn=None,
-            sn=None,
-            dn=None,
-        )
+        clip = ffmpeg_child.clip_input(source, self._limits, decoders=_DECODERS, vn=None)
         output = ffmpeg.output(clip["a:0"], "pipe:1", format="f32le", ac=1, ar=RATE)
-        program = [self._executable, "-nostdin", "-nostats", "-hide_banner", "-loglevel", "error"]
-        return [str(word) for word in ffmpeg.compile(output, cmd=program)]
+        return ffmpeg_child.command(self._program, output, "-loglevel", "error")
