@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.errors import BadInputError
 from service.gallery.catalogue import Catalogue, ProductRecord
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import row_id
+from service.gallery.rows import row_id
 from service.inference.manifest import Manifest
 from service.inference.model import PictureFeatures
 from service.media.images import decode_image, fit

@@ -32,8 +32,8 @@ from service.gallery.catalogue import (
     product_folder,
 )
 from service.gallery.entries import Entries
-from service.gallery.index import row_id
 from service.gallery.pending import Marker
+from service.gallery.rows import row_id
 from service.settling import Gallery, Projection, Settler
 
 logger = logging.getLogger(__name__)

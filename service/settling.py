@@ -24,8 +24,8 @@ from service.encoding import Encoder, row_ids_of
 from service.errors import BadInputError, BusyError, InferenceError, LPRError, NotReadyError
 from service.gallery.catalogue import Catalogue, ProductRecord, product_folder
 from service.gallery.entries import Entries
-from service.gallery.index import Row
 from service.gallery.pending import Marker, Pending
+from service.gallery.rows import Row
 
 logger = logging.getLogger(__name__)
 

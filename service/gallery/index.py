@@ -1,9 +1,6 @@
 """The vector index: Milvus, through pymilvus, embedded (Milvus Lite) or a server alike.
 
-One row a picture, in a collection of the bundle's own: `embedding` (the only float vector, for a
-second one is refused by older servers), the match state as base64 of float16, and what an answer
-says of the picture. Row and shop keys are hashes, so a row's key says whether the index still
-agrees with the catalogue's record, and no foreign text ever enters a filter.
+One row a picture (`service.gallery.rows`), in a collection of the bundle's own.
 
 Knows nothing of files or models. Every call has a deadline, every foreign error becomes
 IndexUnavailableError.
@@ -11,17 +8,15 @@ IndexUnavailableError.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own words are no JSON, and our log is
 
@@ -32,8 +27,10 @@ from pymilvus.exceptions import MilvusException
 
 from service import deadlines
 from service.breaker import Breaker
-from service.errors import IndexUnavailableError, InferenceError, StartupError
-from service.gallery.entries import Candidates, Entries, Picture, Vectors
+from service.errors import IndexUnavailableError, StartupError
+from service.gallery import rows
+from service.gallery.entries import Candidates, Entries, Vectors
+from service.gallery.rows import Row
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
@@ -50,8 +47,6 @@ _LOST = (100, 101)  # Milvus's codes: there is no such collection, it is not loa
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_ROW_FIELDS = ["id", "shop_id", "product_id"]
-_PICTURE_FIELDS = ["product_id", "title", "image_id", "state"]
 
 
 class _MovedError(IndexUnavailableError):
@@ -110,19 +105,6 @@ class WriteTime:
     def note(self, timestamp: int) -> None:
         with self._guard:
             self._latest = max(self._latest, timestamp)
-
-
-class Row(NamedTuple):
-    """A row's key and whose it is."""
-
-    row_id: str
-    shop_id: str
-    product_id: str
-
-
-def row_id(shop_id: str, picture: Picture) -> str:
-    """The primary key: it changes with everything of the row that is not computed from pixels."""
-    return _hash(shop_id, picture.product_id, picture.image_id, picture.title or "")
 
 
 class VectorIndex:
@@ -222,9 +204,9 @@ class VectorIndex:
     @_guarded
     def upsert(self, entries: Entries) -> None:
         """Add or overwrite rows; searchable when this returns. Raises InferenceError on NaN."""
-        rows = _rows(entries)
+        batches = _batches(rows.written(entries), _WRITE_ROWS)
         with self._call("upsert"), self._writing:
-            for batch in _batches(rows, _WRITE_ROWS):
+            for batch in batches:
                 self._client.upsert(self._target, batch, timeout=self._timeout_s)
                 self.breaker.progress()
                 self._flush_after(len(batch))
@@ -246,7 +228,7 @@ class VectorIndex:
         if shop_id is None:
             yield from self._query_rows("")
         else:
-            yield from self._whole_query(_in_shop(shop_id))
+            yield from self._whole_query(rows.in_shop(shop_id))
 
     @_guarded
     def count(self) -> int:
@@ -264,10 +246,10 @@ class VectorIndex:
     def rows_of(self, shop_id: str, product_ids: Iterable[str]) -> Iterator[Row]:
         """The rows of some products of a shop."""
         for batch in _batches(product_ids, _KEYS):
-            keys = ", ".join(f'"{_hash(shop_id, product_id)}"' for product_id in batch)
-            few = self._first_rows(f"product_key in [{keys}]")
+            filter_ = rows.of_products(shop_id, batch)
+            few = self._first_rows(filter_)
             if len(few) == _MOST_ROWS:  # there may be more
-                few = self._whole_query(f"product_key in [{keys}]")
+                few = self._whole_query(filter_)
             yield from few
 
     @_whole
@@ -275,14 +257,14 @@ class VectorIndex:
     def _first_rows(self, filter_: str) -> list[Row]:
         """In one call; all pages of `_query_rows` are four."""
         with self._call("keys"):
-            rows = self._client.query(
+            found = self._client.query(
                 self._target,
                 filter=filter_,
-                output_fields=_ROW_FIELDS,
+                output_fields=rows.OWNER,
                 limit=_MOST_ROWS,
                 timeout=self._timeout_s,
             )
-        return [_row(row) for row in rows]
+        return [Row.of(row) for row in found]
 
     @_whole
     def _whole_query(self, filter_: str) -> list[Row]:
@@ -296,11 +278,11 @@ class VectorIndex:
                 self._target,
                 batch_size=_READ_ROWS,
                 filter=filter_,
-                output_fields=_ROW_FIELDS,
+                output_fields=rows.OWNER,
                 timeout=self._timeout_s,
             )
             while page := pages.next():
-                found += map(_row, page)
+                found += map(Row.of, page)
                 self.breaker.progress()
             pages.close()
         return found
@@ -310,20 +292,19 @@ class VectorIndex:
         """Up to `limit` pictures of a shop, in no order, in one query. `since`: as in `search`."""
         self._check_filled()
         with self.breaker.call(), self._call("load"):
-            rows = self._client.query(
+            found = self._client.query(
                 self._target,
-                filter=_in_shop(shop_id),
-                output_fields=[*_PICTURE_FIELDS, "embedding"],
+                filter=rows.in_shop(shop_id),
+                output_fields=[*rows.PICTURE, rows.EMBEDDING],
                 limit=limit,
                 timeout=self._timeout_s,
                 **_consistency(since),
             )
-            embeddings = np.array([row["embedding"] for row in rows], np.float32)
             return Entries(
                 shop_id,
-                tuple(_picture(row) for row in rows),
-                embeddings.reshape(len(rows), self._embedding),
-                self._states(rows),
+                rows.pictures(found),
+                rows.embeddings(found, self._embedding),
+                rows.states(found, self._match_state),
             )
 
     @_whole
@@ -340,20 +321,20 @@ class VectorIndex:
             (hits,) = self._client.search(
                 self._target,
                 data=[embedding],
-                anns_field="embedding",
-                filter=_in_shop(shop_id),
+                anns_field=rows.EMBEDDING,
+                filter=rows.in_shop(shop_id),
                 limit=limit,
-                output_fields=_PICTURE_FIELDS,
+                output_fields=rows.PICTURE,
                 # A graph search under a filter may end early: look wider than what is asked.
                 search_params={"params": {} if self.embedded else {"ef": max(512, 4 * limit)}},
                 timeout=self._timeout_s,
                 **_consistency(since),
             )
-            rows = [hit["entity"] for hit in hits]
+            found = [hit["entity"] for hit in hits]
             return Candidates(
-                tuple(_picture(row) for row in rows),
+                rows.pictures(found),
                 np.array([hit["distance"] for hit in hits], np.float32),
-                self._states(rows),
+                rows.states(found, self._match_state),
                 exact=False,
             )
 
@@ -411,15 +392,10 @@ class VectorIndex:
 
     def _create(self, name: str) -> None:
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
-        schema.add_field("shop_key", DataType.VARCHAR, max_length=64)
-        schema.add_field("product_key", DataType.VARCHAR, max_length=64)
-        schema.add_field("shop_id", DataType.VARCHAR, max_length=1_024)
-        schema.add_field("product_id", DataType.VARCHAR, max_length=1_024)
-        schema.add_field("title", DataType.VARCHAR, max_length=8_192)
-        schema.add_field("image_id", DataType.VARCHAR, max_length=64)
-        schema.add_field("state", DataType.VARCHAR, max_length=65_535)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=self._embedding)
+        for field, length in rows.TEXTS.items():
+            is_key = field == rows.KEY
+            schema.add_field(field, DataType.VARCHAR, is_primary=is_key, max_length=length)
+        schema.add_field(rows.EMBEDDING, DataType.FLOAT_VECTOR, dim=self._embedding)
         self._client.create_collection(
             name,
             schema=schema,
@@ -434,14 +410,10 @@ class VectorIndex:
     def _index_params(self) -> Any:
         params = self._client.prepare_index_params()
         if self.embedded:  # at Lite's sizes its graph is no faster than looking at every row
-            params.add_index("embedding", index_type="FLAT", metric_type="IP")
+            kind: dict[str, Any] = {"index_type": "FLAT"}
         else:
-            params.add_index(
-                "embedding",
-                index_type="HNSW",
-                metric_type="IP",
-                params={"M": 16, "efConstruction": 200},
-            )
+            kind = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+        params.add_index(rows.EMBEDDING, metric_type="IP", **kind)
         return params
 
     def _note_write(self) -> None:
@@ -454,12 +426,12 @@ class VectorIndex:
         server = self._client._get_connection()  # the client itself has no word for it
         self._written.note(server.alloc_timestamp(timeout=self._timeout_s))
 
-    def _flush_after(self, rows: int) -> None:
+    def _flush_after(self, written: int) -> None:
         """Keep Lite's unflushed rows few: each costs a search 50 us, and a flush costs 20 ms.
 
         Durability is the catalogue's; and a server flushes by itself and minds being asked.
         """
-        self._unflushed += rows
+        self._unflushed += written
         if self.embedded and self._unflushed >= _UNFLUSHED_ROWS:
             self._flushes += 1
             try:
@@ -468,48 +440,12 @@ class VectorIndex:
                 self._flushes += 1
             self._unflushed = 0
 
-    def _states(self, rows: Sequence[dict[str, Any]]) -> Vectors:
-        packed = b"".join(base64.b64decode(row["state"]) for row in rows)
-        states = np.frombuffer(packed, np.dtype("<f2")).astype(np.float32)
-        return states.reshape(len(rows), self._match_state)
-
-
-def _rows(entries: Entries) -> list[dict[str, Any]]:
-    with np.errstate(over="ignore"):
-        states = entries.states.astype("<f2")
-    if not (np.isfinite(entries.embeddings).all() and np.isfinite(states).all()):
-        raise InferenceError("the model gave a picture's vectors that are not finite numbers")
-    return [
-        {
-            "id": row_id(entries.shop_id, picture),
-            "shop_key": _hash(entries.shop_id),
-            "product_key": _hash(entries.shop_id, picture.product_id),
-            "shop_id": entries.shop_id,
-            "product_id": picture.product_id,
-            "title": picture.title or "",
-            "image_id": picture.image_id,
-            "state": base64.b64encode(state.tobytes()).decode("ascii"),
-            "embedding": embedding,
-        }
-        for picture, embedding, state in zip(
-            entries.pictures, entries.embeddings, states, strict=True
-        )
-    ]
-
 
 def _consistency(since: int | None) -> dict[str, Any]:
     """The collection's own is Strong; an exact time costs nothing once it has passed."""
     if since is None:
         return {}
     return {"consistency_level": "Customized", "guarantee_timestamp": since}
-
-
-def _row(row: dict[str, Any]) -> Row:
-    return Row(str(row["id"]), row["shop_id"], row["product_id"])
-
-
-def _picture(row: dict[str, Any]) -> Picture:
-    return Picture(row["product_id"], row["title"] or None, row["image_id"])
 
 
 def _name(*parts: str) -> str:
@@ -520,14 +456,6 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
-
-
-def _in_shop(shop_id: str) -> str:
-    return f'shop_key == "{_hash(shop_id)}"'
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.errors import IndexUnavailableError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import VectorIndex, WriteTime, row_id
+from service.gallery.index import VectorIndex, WriteTime
+from service.gallery.rows import row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 from tests.integration.milvus_server import MilvusServer

@@ -15,8 +15,8 @@ from service.encoding import Encoder
 from service.errors import IndexUnavailableError
 from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Entries, Picture
-from service.gallery.index import Row, row_id
 from service.gallery.pending import Pending
+from service.gallery.rows import Row, row_id
 from service.gallery.storage import Storage
 from service.indexing import Indexer
 from service.inference.model import ClipFeatures, Detections, PictureFeatures

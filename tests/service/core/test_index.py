@@ -18,7 +18,8 @@ from pymilvus.exceptions import MilvusException
 
 from service.errors import IndexUnavailableError, InferenceError, StartupError
 from service.gallery.entries import Entries, Picture
-from service.gallery.index import _LOOKS, _UNFLUSHED_ROWS, Row, VectorIndex, WriteTime, row_id
+from service.gallery.index import _LOOKS, _UNFLUSHED_ROWS, VectorIndex, WriteTime
+from service.gallery.rows import Row, row_id
 from service.settings import MilvusSettings
 from service.telemetry import Telemetry
 
