@@ -19,7 +19,7 @@ from training.export import bundle as exporting
 from training.export.bundle import export_bundle
 from training.export.errors import ExportError
 from training.export.graphs import write_graphs
-from training.export.wrappers import graph_specs
+from training.export.specs import graph_specs
 from training.models.encoder import EncoderConfig
 from training.models.rice import RiceConfig
 

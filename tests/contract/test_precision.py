@@ -24,7 +24,7 @@ from training.export.errors import ExportError  # noqa: E402
 from training.export.golden import drawn_pictures  # noqa: E402
 from training.export.graphs import write_graphs  # noqa: E402
 from training.export.parity import LOSS  # noqa: E402
-from training.export.wrappers import graph_specs  # noqa: E402
+from training.export.specs import graph_specs  # noqa: E402
 from training.models.matching_decoder import LOGIT_SCALE  # noqa: E402
 
 LOWER = ("fp16", "int8")

@@ -7,40 +7,33 @@ leaves what was there before.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-from training.data.tokenizing import MOST_CHARACTERS, TextTokenizer
+from training.data.tokenizing import TextTokenizer
 from training.export.errors import ExportError
-from training.export.golden import (
-    GOLDEN_FILE,
-    check_golden,
-    drawn_pictures,
-    examples_of,
-    write_golden,
-)
+from training.export.golden import check_golden, drawn_pictures, examples_of, write_golden
 from training.export.graphs import write_graphs
+from training.export.manifest import MANIFEST, TOKENIZER, write_manifest
 from training.export.parity import Array, check_parity
 from training.export.precision import Precision
-from training.export.wrappers import Detector, GraphSpec, graph_specs, state_length
+from training.export.specs import GraphSpec, graph_specs
+from training.export.wrappers import Detector
 from training.models.rice import Rice, RiceConfig
 
-SCHEMA_VERSION = 1
-MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 FUSION = ("coarse", "match")
 CALIBRATION = ("temperature", "none_logit", "threshold")
 DRAWN = 40  # pictures that stand in where none are given
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def export_bundle(
@@ -59,26 +52,22 @@ def export_bundle(
 ) -> Path:
     """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
 
-    `name` begins the bundle's id (lower case, digits, hyphens); `fusion` has coarse and match, and
-    text where the model reads, which needs the `tokenizer` it was trained with;
-    a `detector` says which patches of a clip take part;
-    `calibration` temperature, none_logit and threshold; `metrics` is any JSON object.
-    `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
-    without them drawn ones do. The model itself is left as it is. Raises ExportError, and then
-    `out` is as it was.
+    - `name` begins the bundle's id: lower case, digits, hyphens.
+    - `fusion` has coarse and match, and text where the model reads; `calibration` temperature,
+      none_logit and threshold; `metrics` is any JSON object.
+    - `tokenizer` is what a model that reads was trained with.
+    - `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
+      without them drawn ones do.
+    - `detector` says which patches of a clip take part.
+
+    The model itself is left as it is. Raises ExportError, and then `out` is as it was.
     """
-    if (model.text is None) != (tokenizer is None):
-        raise ExportError("a model that reads text goes with its tokenizer, and no other does")
-    if precision == "int8" and tokenizer is not None:
-        raise ExportError("int8 is not there for models that read: no texts show it their ranges")
-    if precision != "fp32" and detector is not None:
-        raise ExportError(f"{precision} is not there for bundles with a detector")
+    _check_parts(model, tokenizer, precision, detector)
     _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
     _check_replaceable(out)
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = _at_rest(model)
     if detector is not None:
-        _check_detector(detector, model.config)
-        detector = Detector(copy.deepcopy(detector.model).cpu().float().eval(), detector.threshold)
+        detector = detector._replace(model=_at_rest(detector.model))
     specs = graph_specs(model, detector)
     with _folder_for(out) as folder:
         _write_graphs(specs, model.config, folder, precision, pictures)
@@ -86,36 +75,24 @@ def export_bundle(
         check_golden(specs, model.config, folder, tokenizer)
         if tokenizer is not None:
             (folder / TOKENIZER).write_text(tokenizer.definition + "\n", encoding="utf-8")
-        files = _describe_files(folder)
-        settings = {
-            "preprocessing": {
-                "resize": "shorter-side",
-                "size": model.config.encoder.image_size,
-                "filter": "bicubic",
-                "crop": "centre",
-            },
-            "fusion": {name: float(weight) for name, weight in fusion.items()},
-            "calibration": {name: float(value) for name, value in calibration.items()},
-            **_text(model),
-        }
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "bundle_id": f"{name}-{_fingerprint(files, settings)}",
-            "model": {
-                "family": model.family,
-                "recipe": recipe,
-                "parameters": _parameters(model) + (_parameters(detector.model) if detector else 0),
-            },
-            "precision": precision,
-            "dims": _dims(model),
-            "files": files,
-            "graphs": {spec.name: _describe_graph(spec) for spec in specs},
-            **settings,
-            "metrics": dict(metrics),
-            "golden": GOLDEN_FILE,
-        }
-        _write_manifest(manifest, folder)
+        write_manifest(
+            folder,
+            specs,
+            model,
+            name=name,
+            recipe=recipe,
+            parameters=_parameters(model) + (_parameters(detector.model) if detector else 0),
+            precision=precision,
+            fusion=fusion,
+            calibration=calibration,
+            metrics=metrics,
+        )
     return out
+
+
+def _at_rest(model: Module) -> Module:
+    """A copy on the CPU, in full precision and evaluation mode."""
+    return copy.deepcopy(model).cpu().float().eval()
 
 
 def _write_graphs(
@@ -139,6 +116,21 @@ def _write_graphs(
 
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_parts(
+    model: Rice, tokenizer: TextTokenizer | None, precision: Precision, detector: Detector | None
+) -> None:
+    """What goes with a model, and in which precision."""
+    if (model.text is None) != (tokenizer is None):
+        raise ExportError("a model that reads text goes with its tokenizer, and no other does")
+    if precision == "int8" and tokenizer is not None:
+        raise ExportError("int8 is not there for models that read: no texts show it their ranges")
+    if detector is None:
+        return
+    if precision != "fp32":
+        raise ExportError(f"{precision} is not there for bundles with a detector")
+    _check_detector(detector, model.config)
 
 
 def _check_detector(detector: Detector, model: RiceConfig) -> None:
@@ -214,66 +206,3 @@ def _replace(out: Path, folder: Path, aside: Path) -> None:
     except OSError:
         aside.rename(out)
         raise
-
-
-def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "bytes": path.stat().st_size,
-        }
-        for path in paths
-    }
-
-
-def _fingerprint(files: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    """The 12 hex digits that end a bundle's id: of its files, and of what is decided with them.
-
-    sha256 over the sorted lines of `sha256sum FILES`, then `settings` as compact, sorted JSON.
-    """
-    lines = sorted(f"{info['sha256']}  {name}\n" for name, info in files.items())
-    decides = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256("".join([*lines, decides]).encode()).hexdigest()[:12]
-
-
-def _dims(model: Rice) -> dict[str, int]:
-    encoder = model.config.encoder
-    return {
-        "image_size": encoder.image_size,
-        "frames": model.config.frames,
-        "patches": encoder.patches,
-        "embedding": encoder.embedding,
-        "match_state": state_length(model.config),
-    }
-
-
-def _text(model: Rice) -> dict[str, Any]:
-    text = model.config.text
-    if text is None:
-        return {}
-    return {
-        "text": {
-            "tokenizer": TOKENIZER,
-            "max_characters": MOST_CHARACTERS,
-            "max_tokens": text.max_tokens,
-            "width": text.width,
-            "embedding": text.embedding,
-        }
-    }
-
-
-def _describe_graph(spec: GraphSpec) -> dict[str, Any]:
-    return {
-        "file": spec.file,
-        "inputs": [asdict(tensor) for tensor in spec.inputs],
-        "outputs": [asdict(tensor) for tensor in spec.outputs],
-    }
-
-
-def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    path = folder / MANIFEST
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())

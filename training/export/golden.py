@@ -28,7 +28,7 @@ from training.export.parity import (
     torch_graph,
 )
 from training.export.precision import Feed, Precision
-from training.export.wrappers import GraphSpec
+from training.export.specs import GraphSpec
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import RiceConfig
 

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from training.export.errors import ExportError
 from training.export.precision import Feed, Precision, in_precision
-from training.export.wrappers import GraphSpec, TensorSpec
+from training.export.specs import GraphSpec, TensorSpec
 
 Value = Any  # a value of the graph being built, for which onnxscript has no public type
 

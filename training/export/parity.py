@@ -20,7 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from training.export.errors import ExportError
-from training.export.wrappers import GraphSpec
+from training.export.specs import GraphSpec
 
 TOLERANCE = 1e-4  # fp32
 LOSS = {"fp16": 0.01, "int8": 0.1}

@@ -1,4 +1,4 @@
-"""The torch modules that become a bundle's graphs, and the names and shapes they are called by.
+"""The torch modules that become a bundle's graphs.
 
 Each module takes pixels as they are decoded (uint8, height before width before RGB) or vectors as
 another graph gave them, and is one part of `Rice`. The normalisation is made part of the first
@@ -8,8 +8,6 @@ convolution, whose numbers are the only ones that are changed here.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,8 +17,8 @@ from training.data.transforms import normalise
 from training.models.detector import ClipDetector, best_of_frame
 from training.models.encoder import IMAGE_MEAN, IMAGE_STD
 from training.models.intended_product import patch_mask
-from training.models.rice import Rice, RiceConfig
-from training.models.text import TextConfig, Words
+from training.models.rice import Rice
+from training.models.text import Words
 
 
 class RawPixelStem(nn.Module):
@@ -197,169 +195,3 @@ class Detector(NamedTuple):
     model: ClipDetector
     threshold: float
     """The score from which on a box is taken for the intended product's."""
-
-
-FEWEST_TOKENS = 64  # of any vocabulary
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A name in `shape` is a length that varies."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    def example(self, lengths: Mapping[str, int], generator: torch.Generator) -> Tensor:
-        """A random tensor of this shape. Masks keep their first place: nothing is masked whole."""
-        shape = [length if isinstance(length, int) else lengths[length] for length in self.shape]
-        if self.dtype == "uint8":
-            return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        if self.dtype == "int64":
-            return torch.randint(0, FEWEST_TOKENS, shape, generator=generator)
-        if self.dtype == "bool":
-            mask = torch.rand(shape, generator=generator) < 0.7
-            mask[..., 0] = True
-            return mask
-        return torch.randn(shape, generator=generator)
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    name: str
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    shares_weights: bool
-    """Whether the graph holds the encoder, whose weights all such graphs have in common."""
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.onnx"
-
-
-def graph_specs(model: Rice, detector: Detector | None = None) -> list[GraphSpec]:
-    """The four graphs of a bundle, one more of a model that reads, and the detector's."""
-    config: RiceConfig = model.config
-    model = takes_raw_pixels(model)
-    size, patches = config.encoder.image_size, config.encoder.patches
-    embedding, width = config.encoder.embedding, config.token_width
-    text = config.text
-    state = state_length(config)
-    pictures = TensorSpec("pictures", "uint8", ("batch", size, size, 3))
-    keys = TensorSpec("keys", "float32", ("tokens", width))
-    values = TensorSpec("values", "float32", ("tokens", width))
-    token_mask = TensorSpec("token_mask", "bool", ("tokens",))
-    of_title, of_speech = _text_inputs(text)
-    specs = [
-        GraphSpec(
-            "image_encoder",
-            ImageEncoderGraph(model),
-            (pictures, *of_title),
-            (
-                TensorSpec("embedding", "float32", ("batch", embedding)),
-                TensorSpec("match_state", "float32", ("batch", state)),
-            ),
-            shares_weights=True,
-        ),
-        GraphSpec(
-            "clip_encoder",
-            ClipEncoderGraph(model, drops=detector is not None and model.family == "rice"),
-            (
-                TensorSpec("frames", "uint8", ("clips", "frames", size, size, 3)),
-                TensorSpec("frame_mask", "bool", ("clips", "frames")),
-                TensorSpec("patch_mask", "bool", ("clips", "frames", patches)),
-                *of_speech,
-            ),
-            (
-                TensorSpec("embedding", "float32", ("clips", embedding)),
-                TensorSpec("keys", "float32", ("clips", "tokens", width)),
-                TensorSpec("values", "float32", ("clips", "tokens", width)),
-                TensorSpec("token_mask", "bool", ("clips", "tokens")),
-            ),
-            shares_weights=True,
-        ),
-        GraphSpec(
-            "matcher",
-            MatcherGraph(model),
-            (
-                TensorSpec("match_state", "float32", ("candidates", state)),
-                keys,
-                values,
-                token_mask,
-            ),
-            (TensorSpec("logit", "float32", ("candidates",)),),
-            shares_weights=False,
-        ),
-        GraphSpec(
-            "explainer",
-            ExplainerGraph(model),
-            (pictures, keys, token_mask, *of_title),
-            (TensorSpec("attention", "float32", ("batch", 1 + patches, "tokens")),),
-            shares_weights=True,
-        ),
-    ]
-    if model.text is not None and text is not None:
-        specs.append(_text_encoder(model.text.tower, text))
-    if detector is not None:
-        specs.append(_detector(detector, config))
-    return specs
-
-
-def _detector(detector: Detector, config: RiceConfig) -> GraphSpec:
-    size, patches = config.encoder.image_size, config.encoder.patches
-    return GraphSpec(
-        "detector",
-        DetectorGraph(detector, size // config.encoder.patch_size),
-        (
-            TensorSpec("frames", "uint8", ("clips", "frames", size, size, 3)),
-            TensorSpec("frame_mask", "bool", ("clips", "frames")),
-        ),
-        (
-            TensorSpec("boxes", "float32", ("clips", "frames", 4)),
-            TensorSpec("scores", "float32", ("clips", "frames")),
-            TensorSpec("found", "bool", ("clips", "frames")),
-            TensorSpec("patch_mask", "bool", ("clips", "frames", patches)),
-        ),
-        shares_weights=False,
-    )
-
-
-def state_length(config: RiceConfig) -> int:
-    """Of a match state: D, and of a model that reads its title's embedding as well."""
-    return config.token_width + (config.text.embedding if config.text else 0)
-
-
-def _text_inputs(
-    text: TextConfig | None,
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What graphs take of a title, and of speech."""
-    if text is None:
-        return (), ()
-    return (
-        (
-            TensorSpec("title_embedding", "float32", ("batch", text.embedding)),
-            TensorSpec("has_title", "bool", ("batch",)),
-        ),
-        (
-            TensorSpec("speech_tokens", "float32", ("clips", "words", text.width)),
-            TensorSpec("speech_mask", "bool", ("clips", "words")),
-            TensorSpec("speech_embedding", "float32", ("clips", text.embedding)),
-        ),
-    )
-
-
-def _text_encoder(tower: nn.Module, text: TextConfig) -> GraphSpec:
-    return GraphSpec(
-        "text_encoder",
-        TextEncoderGraph(tower),
-        (
-            TensorSpec("token_ids", "int64", ("batch", "words")),
-            TensorSpec("mask", "bool", ("batch", "words")),
-        ),
-        (
-            TensorSpec("word_tokens", "float32", ("batch", "words", text.width)),
-            TensorSpec("text_embedding", "float32", ("batch", text.embedding)),
-        ),
-        shares_weights=False,
-    )
