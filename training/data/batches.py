@@ -29,6 +29,7 @@ from training.data.tokenizing import TextTokenizer
 from training.data.transforms import draw_views, draw_views_and_boxes
 from training.distributed import Share
 from training.models.intended_product import patch_mask
+from training.models.padding import padded
 from training.models.text import Texts
 
 
@@ -127,21 +128,17 @@ class BatchDrawer:
         views, shown = draw_views_and_boxes(frames, shown, size, recipe.frame_view, generator)
         lengths = torch.tensor([length for share in shares for length in share.lengths])
         frame_mask = (torch.arange(self._frames) < lengths[:, None]).to(self._device)
-        padded = views.new_zeros(len(lengths), self._frames, *views.shape[1:])
-        padded[frame_mask] = views
-        boxes = shown.new_zeros(*frame_mask.shape, *shown.shape[1:])
-        boxes[frame_mask] = shown
-        annotated = frame_mask.clone()
-        annotated[frame_mask] = torch.cat([s.annotated for s in shares]).to(self._device)
+        boxes = padded(shown, frame_mask)
+        annotated = torch.cat([share.annotated for share in shares]).to(self._device)
         pictures = torch.cat([share.pictures for share in shares]).to(self._device)
         return Batch(
             draw_views(pictures, size, recipe.picture_view, generator),
-            padded,
+            padded(views, frame_mask),
             frame_mask,
             torch.tensor(product, device=self._device),
             torch.tensor(identity, device=self._device),
             boxes,
-            annotated,
+            padded(annotated, frame_mask),
             _kept_patches(boxes, recipe),
             **self._texts(step, shares),
         )
@@ -171,8 +168,7 @@ def _stacked(boxes: list[Tensor]) -> Tensor:
 def _kept_patches(boxes: Tensor, recipe: AnyRecipe) -> Tensor | None:
     if isinstance(recipe, DetectorRecipe) or not recipe.intended_boxes:
         return None
-    encoder = recipe.model.encoder
-    return patch_mask(boxes, encoder.image_size // encoder.patch_size)
+    return patch_mask(boxes, recipe.model.encoder.grid)
 
 
 def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Share) -> Drawer:

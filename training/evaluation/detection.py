@@ -48,8 +48,7 @@ class FoundClip:
     @property
     def best(self) -> tuple[Tensor, Tensor]:
         """Of each frame the box with the highest score [F,4], and that score [F]."""
-        score, place = self.scores.max(dim=1)
-        return self.boxes[torch.arange(len(place)), place], score
+        return _best(self.boxes, self.scores)
 
     @property
     def hits(self) -> Tensor:
@@ -94,10 +93,14 @@ def boxes_in_clip(model: ClipDetector, frames: Sequence[Frame]) -> tuple[Tensor,
 
 def intended_boxes(model: ClipDetector, frames: Sequence[Frame], threshold: float) -> Tensor:
     """The intended product's box in each frame, [F,1,4], all zeros where none is found."""
-    boxes, scores = boxes_in_clip(model, frames)
+    box, score = _best(*boxes_in_clip(model, frames))
+    return torch.where(score[:, None] >= threshold, box, 0.0)[:, None]
+
+
+def _best(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [F,Q,4] and scores [F,Q] -> the box with the highest score [F,4], that score [F]."""
     score, place = scores.max(dim=1)
-    best = boxes[torch.arange(len(place)), place]
-    return torch.where(score[:, None] >= threshold, best, 0.0)[:, None]
+    return boxes[torch.arange(len(place)), place], score
 
 
 def detect(

@@ -20,10 +20,12 @@ from training.models.encoder import (
     STRICT,
     Attention,
     Block,
-    EncoderConfig,
     FeedForward,
+    PatchGrid,
+    check_heads,
     conv_stem,
 )
+from training.models.padding import padded
 
 RARE = -math.log((1 - 0.05) / 0.05)  # scores begin low: most queries show no intended product
 ANCHOR_SIDE = 0.4  # of a token's first box, as a share of the frame
@@ -31,7 +33,7 @@ TEMPERATURE = 100.0  # of sine embeddings: their longest wave over the shortest
 
 
 @dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(PatchGrid):
     __pydantic_config__ = STRICT
 
     image_size: int = 112
@@ -51,27 +53,16 @@ class DetectorConfig:
     """Of a clip, at most."""
 
     def __post_init__(self) -> None:
-        self.stem  # noqa: B018  refuses sizes that do not divide
+        self.check_grid(halved=True)
+        check_heads(self.width, self.heads)
         if self.width % 8:
             raise ValueError(f"width {self.width} is no multiple of 8: sine embeddings need that")
-        if not 1 <= self.queries <= self.stem.patches:
-            raise ValueError(f"queries are 1 to {self.stem.patches} tokens, not {self.queries}")
+        if not 1 <= self.queries <= self.patches:
+            raise ValueError(f"queries are 1 to {self.patches} tokens, not {self.queries}")
         if min(self.encoder_layers, self.temporal_layers) < 0 or self.decoder_layers < 1:
             raise ValueError("layers: encoder and temporal 0 or more, decoder 1 or more")
         if self.frames < 1:
             raise ValueError(f"frames must be positive, not {self.frames}")
-
-    @property
-    def stem(self) -> EncoderConfig:
-        """Of the convolutions, which are the image encoder's."""
-        return EncoderConfig(
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            width=self.width,
-            heads=self.heads,
-            stem="conv",
-            stem_depth=self.stem_depth,
-        )
 
 
 class Detections(NamedTuple):
@@ -87,7 +78,7 @@ class FrameDetector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         width, self.queries = config.width, config.queries
-        self.convolutions = conv_stem(config.stem)
+        self.convolutions = conv_stem(config.patch_size, width, config.stem_depth)
         self.encoder = nn.ModuleList(
             Block(width, config.heads, activation="gelu") for _ in range(config.encoder_layers)
         )
@@ -100,8 +91,7 @@ class FrameDetector(nn.Module):
             DecoderLayer(width, config.heads) for _ in range(config.decoder_layers)
         )
         self.heads = nn.ModuleList(Head(width) for _ in range(config.decoder_layers))
-        side = config.image_size // config.patch_size
-        centres = (torch.arange(side) + 0.5) / side
+        centres = (torch.arange(config.grid) + 0.5) / config.grid
         down, across = torch.meshgrid(centres, centres, indexing="ij")
         sides = torch.full_like(across, ANCHOR_SIDE)
         anchors = torch.stack([across, down, sides, sides], dim=-1).flatten(0, 1)
@@ -197,8 +187,8 @@ class ClipDetector(nn.Module):
         stages, queries = self.single(frames[frame_mask])
         if self.temporal is None:
             return stages
-        found = Detections(*(_padded(value, frame_mask) for value in stages[-1]))
-        judged = self.temporal(found, _padded(queries, frame_mask), frame_mask)
+        found = Detections(*(padded(value, frame_mask) for value in stages[-1]))
+        judged = self.temporal(found, padded(queries, frame_mask), frame_mask)
         return [*stages, Detections(judged.logits[frame_mask], stages[-1].boxes)]
 
 
@@ -268,10 +258,3 @@ def best_of_frame(found: Detections) -> tuple[Tensor, Tensor]:
 def _look(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     projected = attention.query(queries), attention.key(keys), attention.value(values)
     return attention.attend(*projected, None)
-
-
-def _padded(rows: Tensor, mask: Tensor) -> Tensor:
-    """[M,...] of the places where `mask` [N,F] is True -> [N,F,...], zeros elsewhere."""
-    padded = rows.new_zeros(*mask.shape, *rows.shape[1:])
-    padded[mask] = rows
-    return padded

@@ -26,8 +26,39 @@ Activation = Literal["quick_gelu", "gelu"]
 STRICT: Final[ConfigDict] = {"extra": "forbid"}  # a field that is not known is refused, not lost
 
 
+class PatchGrid:
+    """Of pictures that are cut into square patches, a token each: what their configs share."""
+
+    image_size: int
+    patch_size: int
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    def check_grid(self, *, halved: bool) -> None:
+        """Raises ValueError where patches do not fill a picture or, `halved`, where halving it
+        does not lead to them."""
+        size = self.patch_size
+        if size < 1 or self.image_size < size or self.image_size % size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {size}")
+        if halved and size & (size - 1):
+            raise ValueError(f"the conv stem halves: patch_size {size} is no power of 2")
+
+
+def check_heads(width: int, heads: int, name: str = "heads") -> None:
+    """Raises ValueError where attention `width` wide cannot be split."""
+    if heads < 1 or width % heads:
+        raise ValueError(f"width {width} is no multiple of {name} {heads}")
+
+
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(PatchGrid):
     """Sizes of the vision transformer; the defaults are ViT-B/32."""
 
     __pydantic_config__ = STRICT
@@ -51,18 +82,8 @@ class EncoderConfig:
     with `gelu`; a state dict does not tell."""
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.stem == "conv" and self.patch_size & (self.patch_size - 1):
-            raise ValueError(f"the conv stem halves: patch_size {self.patch_size} is no power of 2")
-
-    @property
-    def patches(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
+        self.check_grid(halved=self.stem == "conv")
+        check_heads(self.width, self.heads)
 
 
 class QuickGELU(nn.Module):
@@ -175,10 +196,11 @@ class ResidualConv(nn.Module):
         return x + F.relu(self.norm(self.conv(x)))
 
 
-def conv_stem(config: EncoderConfig) -> nn.Sequential:
-    """Halves the picture log2(patch_size) times while doubling channels up to `width`."""
-    stages = config.patch_size.bit_length() - 1
-    channels = [max(config.width >> (stages - 1 - i), 24) for i in range(stages)]
+def conv_stem(patch_size: int, width: int, depth: int) -> nn.Sequential:
+    """Halves the picture log2(patch_size) times while doubling channels up to `width`; `depth`
+    convolutions a stage."""
+    stages = patch_size.bit_length() - 1
+    channels = [max(width >> (stages - 1 - i), 24) for i in range(stages)]
     layers: list[nn.Module] = []
     for before, after in zip([3, *channels[:-1]], channels, strict=True):
         layers += [
@@ -187,8 +209,8 @@ def conv_stem(config: EncoderConfig) -> nn.Sequential:
             nn.ReLU(),
         ]
         if before > 3:  # at full resolution a further convolution costs most and sees least
-            layers += [ResidualConv(after) for _ in range(config.stem_depth - 1)]
-    layers.append(nn.Conv2d(config.width, config.width, 1))
+            layers += [ResidualConv(after) for _ in range(depth - 1)]
+    layers.append(nn.Conv2d(width, width, 1))
     return nn.Sequential(*layers)
 
 
@@ -202,7 +224,7 @@ class ImageEncoder(nn.Module):
         self.checkpointing = False
         """Whether training keeps each block's input alone and computes the rest of it again."""
         self.stem: nn.Module = (
-            conv_stem(config)
+            conv_stem(config.patch_size, width, config.stem_depth)
             if config.stem == "conv"
             else nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
         )

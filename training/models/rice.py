@@ -15,9 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import STRICT, EncoderConfig, ImageEncoder, with_class_token
+from training.models.encoder import (
+    STRICT,
+    EncoderConfig,
+    ImageEncoder,
+    check_heads,
+    with_class_token,
+)
 from training.models.intended_product import kept_places
 from training.models.matching_decoder import Head, PairwiseMatchingDecoder
+from training.models.padding import padded
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
 from training.models.text import TextConfig, Texts, TextTower, Words
 
@@ -63,10 +70,7 @@ class RiceConfig:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ValueError(f"frames must be positive, not {self.frames}")
-        if self.matching_heads < 1 or self.token_width % self.matching_heads:
-            raise ValueError(
-                f"width {self.token_width} is no multiple of matching_heads {self.matching_heads}"
-            )
+        check_heads(self.token_width, self.matching_heads, "matching_heads")
         if not 0 <= self.attention_dropout < 1:
             raise ValueError(f"attention_dropout is a share, not {self.attention_dropout}")
         if self.own_direction and self.matching_head != "cosine":
@@ -87,6 +91,15 @@ class Pictures(NamedTuple):
     embedding: Tensor  # [B,E], L2
     tokens: Tensor  # [B,1+P,W], and the title's token where titles were added
     token_mask: Tensor | None = None  # bool [B,1+P+1]; None: all take part
+
+
+class Frames(NamedTuple):
+    """Of N clips, encoded each by itself."""
+
+    embedding: Tensor  # [N,F,E], as it is
+    tokens: Tensor  # [N,F,1+P,W]
+    mask: Tensor  # bool [N,F], True for real frames
+    patch_mask: Tensor  # bool [N,F,P], True for patches that take part
 
 
 class Clips(NamedTuple):
@@ -152,7 +165,8 @@ class Rice(nn.Module):
     ) -> Clips:
         """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
         embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
-        return self.pool_frames(embedding, tokens, frame_mask, patch_mask, speech)
+        each = _by_clip(embedding, tokens, frame_mask, patch_mask)
+        return self.pool_frames(each, speech)
 
     def encode_kept(
         self,
@@ -166,7 +180,7 @@ class Rice(nn.Module):
         places, kept = kept_places((patch_mask & frame_mask[..., None]).flatten(0, 1))
         embedding, tokens = self.encode(frames.flatten(0, 1), kept, places)
         kept = kept.unflatten(0, frame_mask.shape)
-        return self.pool_frames(embedding, tokens, frame_mask, kept, speech)
+        return self.pool_frames(_by_clip(embedding, tokens, frame_mask, kept), speech)
 
     def read(self, texts: Texts | None) -> Words | None:
         """Titles or speech; None where there are none, or the model does not read."""
@@ -212,29 +226,22 @@ class Rice(nn.Module):
         `patch_mask` is bool [N,F,P]; without it all patches take part. `encode` stands in for the
         model's own.
         """
-        count = pictures.shape[0]
-        every_patch = frame_mask.new_ones(*frame_mask.shape, self.config.encoder.patches)
+        count, patches = len(pictures), self.config.encoder.patches
         attended = None
         if patch_mask is not None:
-            whole = frame_mask.new_ones(count, self.config.encoder.patches)
-            attended = torch.cat([whole, patch_mask[frame_mask]])
+            attended = torch.cat([frame_mask.new_ones(count, patches), patch_mask[frame_mask]])
+        else:
+            patch_mask = frame_mask.new_ones(*frame_mask.shape, patches)
         encode = encode or self.encode
         embedding, tokens = encode(torch.cat([pictures, frames[frame_mask]]), attended)
-        clip_embedding = embedding.new_zeros(*frame_mask.shape, embedding.shape[-1])
-        clip_tokens = tokens.new_zeros(*frame_mask.shape, *tokens.shape[1:])
-        clip_embedding[frame_mask] = embedding[count:]
-        clip_tokens[frame_mask] = tokens[count:]
-        pictures_found = Pictures(F.normalize(embedding[:count], dim=-1), tokens[:count])
-        return (
-            self.add_titles(pictures_found, titles),
-            self.pool_frames(
-                clip_embedding.flatten(0, 1),
-                clip_tokens.flatten(0, 1),
-                frame_mask,
-                every_patch if patch_mask is None else patch_mask,
-                speech,
-            ),
+        found = Pictures(F.normalize(embedding[:count], dim=-1), tokens[:count])
+        each = Frames(
+            padded(embedding[count:], frame_mask),
+            padded(tokens[count:], frame_mask),
+            frame_mask,
+            patch_mask,
         )
+        return self.add_titles(found, titles), self.pool_frames(each, speech)
 
     def encode(
         self, pixels: Tensor, patch_mask: Tensor | None = None, places: Tensor | None = None
@@ -246,27 +253,22 @@ class Rice(nn.Module):
             tokens = self.encoder.project(tokens)
         return embedding, tokens
 
-    def pool_frames(
-        self,
-        embedding: Tensor,
-        tokens: Tensor,
-        frame_mask: Tensor,
-        patch_mask: Tensor,
-        speech: Words | None = None,
-    ) -> Clips:
-        """Frame embeddings [N*F,E] and tokens [N*F,1+P,W] -> clips.
-
-        A clip's embedding is the mean over its real frames, then L2.
-        """
-        clips, frames = frame_mask.shape
+    def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
+        """A clip's embedding is the mean over its real frames, then L2."""
+        embedding = frames.embedding
         if self.config.frame_pooling == "mean_of_unit":
             embedding = F.normalize(embedding, dim=-1)
-        weight = frame_mask.to(embedding.dtype)[..., None]
-        summed = (embedding.unflatten(0, (clips, frames)) * weight).sum(dim=1)
-        token_mask = with_class_token(patch_mask) & frame_mask[..., None]
+        summed = (embedding * frames.mask.to(embedding.dtype)[..., None]).sum(dim=1)
+        token_mask = with_class_token(frames.patch_mask) & frames.mask[..., None]
         pooled = Clips(
             F.normalize(summed, dim=-1),  # L2 makes the mean and the sum the same
-            tokens.reshape(clips, -1, tokens.shape[-1]),
+            frames.tokens.flatten(1, 2),
             token_mask.flatten(1),
         )
         return self.add_speech(pooled, speech)
+
+
+def _by_clip(embedding: Tensor, tokens: Tensor, mask: Tensor, patch_mask: Tensor) -> Frames:
+    """Embeddings [N*F,E] and tokens [N*F,1+P,W], bool [N,F], bool [N,F,P]."""
+    shape = mask.shape
+    return Frames(embedding.unflatten(0, shape), tokens.unflatten(0, shape), mask, patch_mask)

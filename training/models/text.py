@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import STRICT, Block
+from training.models.encoder import STRICT, Block, check_heads
 
 Family = Literal["own", "clip", "chinese_clip", "hugging_face"]
 
@@ -42,8 +42,7 @@ class TextConfig:
     """Of all families but `own`: the tower's config.json as transformers reads it."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        check_heads(self.width, self.heads)
         if min(self.vocabulary, self.layers, self.embedding) < 1 or self.max_tokens < 3:
             raise ValueError("a text tower has a vocabulary, layers, an embedding and tokens")
         if (self.family == "own") == bool(self.backbone):

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from training.models.encoder import STRICT
+from training.models.encoder import STRICT, check_heads
 from training.models.patch_reconstruction import Reconstruction
-from training.models.rice import Clips, Rice, RiceConfig
+from training.models.rice import Clips, Frames, Rice, RiceConfig
 from training.models.sgmn.frame_graph import FrameGraph
 from training.models.sgmn.instance_graph import InstanceGraph
 from training.models.sgmn.text_guided_attention import TextGuidedAttention
@@ -46,8 +44,7 @@ class SgmnConfig(RiceConfig):
         if self.text_guidance and self.text is None:
             raise ValueError("text_guidance needs a text tower")
         for name in ("frame_heads", "instance_heads"):
-            if self.encoder.embedding % getattr(self, name):
-                raise ValueError(f"the embedding's width is no multiple of {name}")
+            check_heads(self.encoder.embedding, getattr(self, name), name)
 
 
 class Sgmn(Rice):
@@ -75,20 +72,13 @@ class Sgmn(Rice):
             else None
         )
 
-    def pool_frames(
-        self,
-        embedding: Tensor,
-        tokens: Tensor,
-        frame_mask: Tensor,
-        patch_mask: Tensor,
-        speech: Words | None = None,
-    ) -> Clips:
-        """Frame embeddings [N*F,E] and tokens [N*F,1+P,W] -> clips."""
-        frames = embedding.unflatten(0, frame_mask.shape)
+    def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
         if self.text_guidance is not None and speech is not None:
-            patches = tokens.unflatten(0, frame_mask.shape)[:, :, 1:]
-            frames = frames + self.text_guidance(patches, patch_mask, speech.tokens, speech.mask)
-        clips = super().pool_frames(frames.flatten(0, 1), tokens, frame_mask, patch_mask, speech)
+            spoken_of = self.text_guidance(
+                frames.tokens[:, :, 1:], frames.patch_mask, speech.tokens, speech.mask
+            )
+            frames = frames._replace(embedding=frames.embedding + spoken_of)
+        clips = super().pool_frames(frames, speech)
         if self.frame_graph is None:
             return clips
-        return clips._replace(embedding=self.frame_graph(frames, frame_mask))
+        return clips._replace(embedding=self.frame_graph(frames.embedding, frames.mask))
