@@ -7,7 +7,7 @@ and the best figure so far. It is written to a temporary name and renamed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.data.tokenizing import TextTokenizer
 from training.errors import TrainingError
 from training.models.build import build_model
 from training.models.detector import ClipDetector
+from training.models.encoder import resized_positions
 from training.models.rice import Rice
 
 # Fields that recipes did not have at first, and what was done before there were any.
@@ -102,6 +103,25 @@ def of_model(recipe: Recipe, model: Rice, tokenizer: str | None = None) -> Check
     """A model that no run has trained yet; `model` is the recipe's."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0}, tokenizer)
+
+
+def resized(kept: Checkpoint, pixels: int) -> Checkpoint:
+    """The model for pictures of another size: positions are interpolated, the rest stays.
+
+    Source: FixRes (Touvron et al., 2019, "Fixing the train-test resolution discrepancy"): random
+    crops show things larger in training than whole pictures do at test, so a model is often better
+    at test on somewhat larger pictures than it was trained on. Of the weights those that are
+    evaluated are kept, so that no run goes on from this. Raises CheckpointError where the model's
+    patches do not fill such a picture.
+    """
+    try:
+        recipe = kept.recipe.at_size(pixels)
+    except ValueError as error:
+        raise CheckpointError(f"{kept.recipe.name} cannot be resized: {error}") from error
+    tensors = {f"model.{name}": value for name, value in kept.group("model").items()}
+    positions = "model.encoder.positions"
+    tensors[positions] = resized_positions(tensors[positions], recipe.model.encoder.patches)
+    return replace(kept, recipe=recipe, tensors=tensors)
 
 
 def save(path: Path, checkpoint: AnyCheckpoint) -> None:

@@ -6,7 +6,7 @@ evaluated, exported and resumed without knowing which file it came from.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -213,6 +213,11 @@ class Recipe:
     @property
     def image_size(self) -> int:
         return self.model.encoder.image_size
+
+    def at_size(self, pixels: int) -> Recipe:
+        """The same on pictures of another size; raises ValueError where patches do not fill it."""
+        encoder = replace(self.model.encoder, image_size=pixels)
+        return replace(self, model=replace(self.model, encoder=encoder))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,7 +9,13 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from training.checkpoint import AnyCheckpoint, Checkpoint, CheckpointError, DetectorCheckpoint
+from training.checkpoint import (
+    AnyCheckpoint,
+    Checkpoint,
+    CheckpointError,
+    DetectorCheckpoint,
+    resized,
+)
 from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
 from training.data.frames import annotated_boxes
 from training.data.photographs import PhotographSet
@@ -21,7 +27,6 @@ from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
 from training.evaluation.scorers import TorchScorer
 from training.models.build import build_model
 from training.models.detector import ClipDetector
-from training.models.encoder import resized_positions
 from training.models.rice import Rice, RiceConfig
 from training.models.sgmn.model import SgmnConfig
 from training.objective import Objective, has_unused, total_loss
@@ -92,11 +97,7 @@ class RecognitionTask:
         """Weights of another picture size fit too: positions are interpolated."""
         if not isinstance(start, Checkpoint) or _shapes(start.recipe) != _shapes(self._recipe):
             raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
-        weights, positions = start.group("model"), "encoder.positions"
-        weights[positions] = resized_positions(
-            weights[positions], self._recipe.model.encoder.patches
-        )
-        model.load_state_dict(weights)
+        model.load_state_dict(resized(start, self._recipe.image_size).group("model"))
 
     def objective(self, model: Rice, compute: Compute) -> nn.Module:
         model.encoder.checkpointing = compute.checkpointing

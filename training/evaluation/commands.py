@@ -127,7 +127,8 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     with progress_bars() as bars:
         if path.is_dir():
             bundle = BundleScorer(path)
-            judge = Judge(recipe_named(bundle.recipe), folders, bars, found)
+            recipe = recipe_named(bundle.recipe).at_size(bundle.size)
+            judge = Judge(recipe, folders, bars, found)
             fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:

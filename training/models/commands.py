@@ -1,4 +1,4 @@
-"""`lpr-train init`, `import` and `verify`: models that no run of this project has trained."""
+"""`lpr-train init`, `import`, `verify` and `resize`: models as they are before or after a run."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def import_released(
     weight = recipe.reconstruction_weight if model.reconstruction else 0.0
     recipe = replace(recipe, model=model.config, reconstruction_weight=weight)
     _save(out, checkpoint.of_model(recipe, model))
+
+
+@app.command()
+def resize(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of RICE or SGMN.")],
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="A multiple of the patches'.")],
+    out: OutOption,
+) -> None:
+    """Let a model look at larger, or smaller, pictures than it was trained on; nothing is trained.
+
+    A little larger is often better (FixRes: Touvron et al., 2019): try it with `evaluate` on val.
+    """
+    _save(out, checkpoint.resized(checkpoint.load(path), size))
 
 
 @app.command()
