@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from service.admission import Admission, House
@@ -59,6 +60,7 @@ from service.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _READS = 64  # of the catalogue at once: short, and of files
+_WORKERS = 2  # while pictures of the one are encoded, the other reads, decodes and writes
 
 
 @dataclass(frozen=True)
@@ -241,9 +243,10 @@ class Service:
     def _open_jobs(
         self, jobs: Jobs, indexer: Indexer, store: Store, bundles: Bundles
     ) -> Acceptance:
-        """Where work is taken in; a thread of its own works it off."""
+        """Where work is taken in; threads of their own work it off."""
         settings = self.settings.jobs
-        queue = WorkQueue(
+        open_queue = partial(
+            WorkQueue,
             store,
             takeover_s=settings.takeover_s,
             redis_timeout_s=self.settings.redis.timeout_s,
@@ -255,15 +258,16 @@ class Service:
             with suppress(IndexUnavailableError):
                 self.telemetry.index_pictures.set(bundles.serving.index.count())
 
-        worker = Worker(jobs, queue, indexer, lambda: self.recognitions.is_busy, tell)
-        self._run("lpr-jobs", worker.run)
-        self._stop_with(worker.stop)
+        for _ in range(_WORKERS):
+            worker = Worker(jobs, open_queue(), indexer, lambda: self.recognitions.is_busy, tell)
+            self._run("lpr-jobs", worker.run)
+            self._stop_with(worker.stop)
         limits = BatchLimits(
             batch_bytes=settings.max_batch_bytes,
             item_bytes=self.settings.max_body_bytes,
             spool=self.settings.spool_dir,
         )
-        acceptance = Acceptance(jobs, queue, indexer, limits, settings.max_backlog)
+        acceptance = Acceptance(jobs, open_queue(), indexer, limits, settings.max_backlog)
         self._closing.callback(acceptance.close)
         return acceptance
 

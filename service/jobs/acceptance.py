@@ -6,8 +6,9 @@ Knows batches, the catalogue's side of `service.indexing`, and jobs; nothing of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -17,12 +18,14 @@ from service.errors import (
     CoordinationError,
     IndexUnavailableError,
     ShopNotFoundError,
+    StorageFullError,
+    UnavailableError,
 )
 from service.gallery.catalogue import ProductRecord
 from service.indexing import NewProduct
 from service.jobs.batch import BatchLimits, Item, check_batch, items, open_batch
 from service.jobs.queue import Work, WorkQueue
-from service.jobs.records import ItemResult, ItemStatus, Job, Jobs
+from service.jobs.records import ItemResult, ItemStatus, Job, Jobs, NewJob
 
 logger = logging.getLogger(__name__)
 
@@ -80,23 +83,32 @@ class Acceptance:
     def stored(self, shop_id: str, product_id: str) -> Job:
         """The job of a product that is durable, and shall become searchable."""
         item = ItemResult(item=0, shop_id=shop_id, product_id=product_id, status=ItemStatus.QUEUED)
-        return self._job([item])
+        job = self._jobs.begin()
+        job.add([item])
+        return self._complete(job)
 
     def batch(
         self, file: IO[bytes], shop_id: str | None, check_shop: Callable[[str], None]
     ) -> Iterator[Job | None]:
         """Make the products of a batch durable, a few with each step, and yield their job last.
+        They are made searchable from then on, while the others are still on their way.
 
         `shop_id` is of the items that name none, `check_shop` raises BadInputError for shops that
         are not the caller's. Raises BatchError, UnsupportedMediaTypeError, IndexUnavailableError.
         """
         with open_batch(file, self._limits) as batch:
             self.check_backlog(check_batch(batch, shop_id))
-            results: list[ItemResult] = []
-            for few in _few(items(batch, shop_id), check_shop):
-                results += self._writers.map(self._accepted, few)
-                yield None
-        yield self._job(results)
+            job = self._jobs.begin()
+            try:
+                for few in _few(items(batch, shop_id), check_shop):
+                    self._hand_out(job.job_id, job.add(self._writers.map(self._accepted, few)))
+                    yield None
+                done = self._complete(job)
+            except BaseException:
+                with suppress(StorageFullError, UnavailableError):  # then it is removed later
+                    job.discard()
+                raise
+        yield done
 
     def close(self) -> None:
         self._writers.shutdown(cancel_futures=True)
@@ -110,14 +122,17 @@ class Acceptance:
             return read.result.turned(ItemStatus.FAILED, error)
         return read.result
 
-    def _job(self, results: list[ItemResult]) -> Job:
-        job = self._jobs.create(results)
+    def _complete(self, new: NewJob) -> Job:
+        job = new.complete()
         if job.ended_at is None:
-            try:
-                self._queue.add(Work(job.job_id, number) for number in job.pieces)
-            except CoordinationError as error:
-                logger.warning("a job is found by the next look for unfinished ones: %s", error)
+            self._hand_out(job.job_id, job.pieces[-1:])
         return job
+
+    def _hand_out(self, job_id: str, pieces: Sequence[int]) -> None:
+        try:
+            self._queue.add(Work(job_id, number) for number in pieces)
+        except CoordinationError as error:
+            logger.warning("a job is found by the next look for unfinished ones: %s", error)
 
 
 def _few(batch: Iterator[Item], check_shop: Callable[[str], None]) -> Iterator[list[_Read]]:

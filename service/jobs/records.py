@@ -2,20 +2,21 @@
 
     jobs/<id>/job.json     the job, its items in pieces; written again when it has ended
     jobs/<id>/0007.json    a piece; written again whenever it is worked on
-    job-states/open/<id>   there from before the job is until it has ended
+    job-states/open/<id>   there from before its pieces are until it has ended
     job-states/begun/<id>  there from when a piece of it is first worked on until it has ended
     job-states/done/<id>   there once it has; or `dead`, as its state is
 
-They lie in the catalogue's storage and are as durable as products are. A piece has one writer at a
-time (`service.jobs.queue` sees to that; and two would write the same), any number may read. Knows
-nothing of how items are indexed, nor of Redis.
+A piece is written as soon as its items are there, and may be worked on from then on; `job.json`
+comes last. They lie in the catalogue's storage and are as durable as products are. A piece has one
+writer at a time (`service.jobs.queue` sees to that; and two would write the same), any number may
+read. Knows nothing of how items are indexed, nor of Redis.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from threading import Lock
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from service.errors import JobNotFoundError, LPRError
 from service.gallery.storage import Storage
 
-PIECE_ITEMS = 128
+PIECE_ITEMS = 32
 
 _ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{32}")
 _TIME = "%Y%m%dT%H%M%S"
@@ -114,10 +115,11 @@ class Job(BaseModel):
     ended_at: datetime | None = None
     state: JobState = JobState.QUEUED
     counts: Counts
+    piece_items: int = 128  # of each but the last; those of older jobs did not say
 
     @property
     def pieces(self) -> range:
-        return range(-(-self.counts.items // PIECE_ITEMS))
+        return range(-(-self.counts.items // self.piece_items))
 
 
 class _Tally(NamedTuple):
@@ -152,26 +154,13 @@ class Jobs:
 
     def create(self, items: Sequence[ItemResult]) -> Job:
         """A job of these results in the order of their items; durable when this returns."""
-        now = datetime.now(UTC)
-        job_id = f"{now.strftime(_TIME)}-{secrets.token_hex(16)}"
-        pieces = [Piece(items=tuple(chunk)) for chunk in _chunks(items, PIECE_ITEMS)]
-        shops = tuple(sorted({item.shop_id for item in items if item.shop_id is not None}))
-        counts, state = _summary([_Tally.of(piece) for piece in pieces])
-        ended = not counts.queued
-        job = Job(
-            job_id=job_id,
-            created_at=now,
-            shops=shops,
-            ended_at=now if ended else None,
-            state=state,
-            counts=counts,
-        )
-        self._storage.put(_state_key(state if ended else _OPEN, job_id), b"")
-        self._storage.put_many(
-            {_piece_key(job_id, i): _bytes(piece) for i, piece in enumerate(pieces)}
-        )
-        self._storage.put(_job_key(job_id), _bytes(job))
-        return job
+        job = self.begin()
+        job.add(items)
+        return job.complete()
+
+    def begin(self) -> NewJob:
+        """A job whose items are still coming in."""
+        return NewJob(self, self._storage)
 
     def get(self, job_id: str) -> Job:
         """As it stands now. Raises JobNotFoundError."""
@@ -185,7 +174,7 @@ class Jobs:
         """Up to `limit` results of items after number `after`."""
         first = 0 if after is None else after + 1
         found: list[ItemResult] = []
-        for number in job.pieces[first // PIECE_ITEMS :]:
+        for number in job.pieces[first // job.piece_items :]:
             found += [item for item in self.piece(job.job_id, number).items if item.item >= first]
             if len(found) >= limit:
                 break
@@ -208,7 +197,7 @@ class Jobs:
     def end(self, job_id: str) -> bool:
         """Write down that the job has ended, if it has. Raises JobNotFoundError."""
         job = self._read(job_id)
-        if any(self._tally(job_id, number).queued for number in job.pieces):
+        if any(self._tally(job_id, number).queued for number in reversed(job.pieces)):
             return False
         if job.ended_at is None:
             job = self.get(job_id).model_copy(update={"ended_at": datetime.now(UTC)})
@@ -225,15 +214,20 @@ class Jobs:
             job_id = key.rpartition("/")[2]
             try:
                 job = self._read(job_id)
-            except JobNotFoundError:  # it was never finished, or is written this moment
+            except JobNotFoundError:  # it was never completed, or is taken in this moment
                 if _age_s(job_id) > _CREATION_S:
-                    self._storage.delete([key])
+                    self.discard(job_id)
                 continue
             queued = [number for number in job.pieces if self._tally(job_id, number).queued]
             if queued:
                 yield from ((job_id, number) for number in queued)
             else:  # whoever did its last piece was killed then
                 self.end(job_id)
+
+    def discard(self, job_id: str) -> None:
+        """Remove what there is of a job that is not to be completed."""
+        self._storage.delete(list(self._storage.keys(f"jobs/{job_id}")))
+        self._storage.delete([_state_key(state, job_id) for state in (_OPEN, _BEGUN)])
 
     def dead(self, limit: int) -> list[Job]:
         """The latest jobs of which something was given up."""
@@ -283,6 +277,60 @@ class Jobs:
         return tally
 
 
+class NewJob:
+    """A job that is taken in by one thread: `add` in the order of its items, then `complete`.
+
+    Every method may raise StorageFullError or CatalogueUnavailableError.
+    """
+
+    def __init__(self, jobs: Jobs, storage: Storage) -> None:
+        self._jobs = jobs
+        self._storage = storage
+        self._created_at = datetime.now(UTC)
+        self.job_id = f"{self._created_at.strftime(_TIME)}-{secrets.token_hex(16)}"
+        self._rest: list[ItemResult] = []  # of a piece that is not full yet
+        self._tallies: list[_Tally] = []  # of the pieces that are written
+        self._shops: set[str] = set()
+        storage.put(_state_key(_OPEN, self.job_id), b"")
+
+    def add(self, items: Iterable[ItemResult]) -> list[int]:
+        """Numbers of the pieces that are full and durable now, and may be worked on."""
+        self._rest += items
+        before = len(self._tallies)
+        while len(self._rest) >= PIECE_ITEMS:
+            self._write(self._rest[:PIECE_ITEMS])
+            self._rest = self._rest[PIECE_ITEMS:]
+        return list(range(before, len(self._tallies)))
+
+    def complete(self) -> Job:
+        """The job, whose last piece may be worked on now too; durable when this returns."""
+        if self._rest:
+            self._write(self._rest)
+        counts, state = _summary(self._tallies)
+        job = Job(
+            job_id=self.job_id,
+            created_at=self._created_at,
+            shops=tuple(sorted(self._shops)),
+            state=state,
+            counts=counts,
+            piece_items=PIECE_ITEMS,
+        )
+        self._storage.put(_job_key(self.job_id), _bytes(job))
+        if self._rest and self._tallies[-1].queued:  # nobody is at work on that yet
+            return job
+        return self._jobs.get(self.job_id) if self._jobs.end(self.job_id) else job
+
+    def discard(self) -> None:
+        """It is not to be completed; what was begun of it may go on."""
+        self._jobs.discard(self.job_id)
+
+    def _write(self, items: Sequence[ItemResult]) -> None:
+        piece = Piece(items=tuple(items))
+        self._storage.put(_piece_key(self.job_id, len(self._tallies)), _bytes(piece))
+        self._tallies.append(_Tally.of(piece))
+        self._shops |= {item.shop_id for item in items if item.shop_id is not None}
+
+
 def _summary(tallies: Sequence[_Tally]) -> tuple[Counts, JobState]:
     queued, done, failed = (sum(t[i] for t in tallies) for i in range(3))
     counts = Counts(items=queued + done + failed, queued=queued, done=done, failed=failed)
@@ -290,10 +338,6 @@ def _summary(tallies: Sequence[_Tally]) -> tuple[Counts, JobState]:
         return counts, JobState.DEAD if any(tally.dead for tally in tallies) else JobState.DONE
     begun = any(tally.begun for tally in tallies)
     return counts, JobState.RUNNING if begun else JobState.QUEUED
-
-
-def _chunks(items: Sequence[ItemResult], size: int) -> Iterator[Sequence[ItemResult]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _age_s(job_id: str) -> float:

@@ -6,7 +6,7 @@ otherwise is tried five times in all, and then told as dead. Without Redis every
 through all that is unfinished by itself: that is work done twice, and nothing worse.
 
 Lets recognitions go first: products are indexed a few at a time, each time when nobody is being
-answered, or after a moment all the same.
+answered, or after a moment all the same, and then fewer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby, islice
 from typing import Protocol
 
@@ -33,7 +34,8 @@ from service.jobs.records import ItemResult, ItemStatus, Jobs, JobState, Piece
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-_PRODUCTS_AT_ONCE = 8
+_PRODUCTS_AT_ONCE = 16
+_WHILE_BUSY = 4  # while recognitions are being answered
 _LOOK_S = 10.0  # between looks for unfinished pieces that are not in the queue
 _RETRY_S = 2.0  # while something is away
 _COUNT_S = 15.0
@@ -171,13 +173,13 @@ class Worker:
             piece = self._save(work, piece, items=items, dead=True)
             logger.error("given up", extra=work._asdict() | {"reason": _reason(piece)})
         if piece.has_ended:
-            self._jobs.end(work.job_id)
+            with suppress(JobNotFoundError):  # its items still come in: who takes them in ends it
+                self._jobs.end(work.job_id)
         return piece
 
     def _index(self, work: Work, piece: Piece, keep: Callable[[], None]) -> Piece:
         """Raises _StoppingError, _TakenOverError."""
-        for shop_id, product_ids in _few(piece.items):
-            self._let_recognitions_go_first()
+        for shop_id, product_ids in _few(piece.items, self._how_many):
             try:
                 found = self._finish_when_possible(shop_id, product_ids, keep)
             except _StoppingError:  # no fault of the piece
@@ -225,10 +227,14 @@ class Worker:
             outcomes |= self._finish(shop_id, [product_id])
         return outcomes
 
-    def _let_recognitions_go_first(self) -> None:
+    def _how_many(self) -> int:
+        """Products to be done next; recognitions go first, and must not wait long for the next."""
         deadline = time.monotonic() + _POLITE_S
-        while self._is_busy() and time.monotonic() < deadline:
+        while self._is_busy():
+            if time.monotonic() >= deadline:
+                return _WHILE_BUSY
             self._stopping.wait(_GLANCE_S)
+        return _PRODUCTS_AT_ONCE
 
     def _save(self, work: Work, piece: Piece, **changes: object) -> Piece:
         changed = piece.model_copy(update=changes)
@@ -260,7 +266,9 @@ def _reason(piece: Piece) -> str:
     return next((item.error.detail for item in piece.items if item.error is not None), "")
 
 
-def _few(items: Sequence[ItemResult]) -> Iterator[tuple[str, list[str]]]:
+def _few(
+    items: Sequence[ItemResult], how_many: Callable[[], int]
+) -> Iterator[tuple[str, list[str]]]:
     """Some products of one shop at a time, of those that are still to be done."""
     queued = [
         (item.shop_id, item.product_id)
@@ -269,5 +277,5 @@ def _few(items: Sequence[ItemResult]) -> Iterator[tuple[str, list[str]]]:
     ]
     for shop_id, places in groupby(queued, key=lambda place: place[0]):
         names = (name for _, name in places)
-        while few := list(islice(names, _PRODUCTS_AT_ONCE)):
+        while few := list(islice(names, how_many())):
             yield shop_id, few

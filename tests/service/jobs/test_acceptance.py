@@ -105,6 +105,35 @@ def test_a_batch_lets_others_have_their_turn(world: World) -> None:
     assert 0 < len(world.indexer.accepted) < 40
 
 
+def test_what_is_stored_is_worked_on_while_the_rest_comes_in(
+    world: World, storage: Storage
+) -> None:
+    steps = world.acceptance.batch(batch(*map(str, range(40))), "shop", lambda _: None)
+    claim = None
+    while claim is None:
+        assert next(steps) is None, "not the last step yet"
+        claim = world.queue.take()
+    assert claim.work.piece == 0
+    piece = world.jobs.piece(*claim.work)
+    assert {("shop", item.product_id) for item in piece.items} <= set(world.indexer.accepted)
+    *_, job = steps
+    assert job is not None
+    assert job.job_id == claim.work.job_id
+    rest = world.queue.take()
+    assert rest is not None
+    assert rest.work == Work(job.job_id, 1)
+    assert world.queue.take() is None
+    assert [item.item for item in world.results(job)] == list(range(40))
+
+
+def test_a_batch_that_is_given_up_leaves_no_job(world: World, storage: Storage) -> None:
+    steps = world.acceptance.batch(batch(*map(str, range(40))), "shop", lambda _: None)
+    while not list(storage.keys("jobs")):
+        next(steps)
+    steps.close()
+    assert list(storage.keys("")) == []
+
+
 def test_large_items_are_in_memory_one_by_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,54 @@ def test_its_state_follows_its_pieces(jobs: Jobs) -> None:
     assert list(jobs.unfinished()) == []
 
 
+def test_pieces_may_be_worked_on_while_the_rest_comes_in(jobs: Jobs, storage: Storage) -> None:
+    new, items = jobs.begin(), results(PIECE_ITEMS + 2)
+    assert new.add(items[: PIECE_ITEMS - 1]) == []
+    assert new.add(items[PIECE_ITEMS - 1 : -1]) == [0]
+    assert len(jobs.piece(new.job_id, 0).items) == PIECE_ITEMS
+    with pytest.raises(JobNotFoundError):
+        jobs.get(new.job_id)
+    new.add(items[-1:])
+    job = new.complete()
+    assert jobs.get(job.job_id) == job
+    assert jobs.items(job, limit=100) == items
+    assert list(jobs.unfinished()) == [(job.job_id, 0), (job.job_id, 1)]
+
+
+def test_a_job_that_was_done_while_it_came_in_has_ended(jobs: Jobs) -> None:
+    new = jobs.begin()
+    assert new.add(results(2 * PIECE_ITEMS)) == [0, 1]
+    for number in (0, 1):
+        piece = jobs.piece(new.job_id, number)
+        items = tuple(item.turned(ItemStatus.DONE, None) for item in piece.items)
+        jobs.save(new.job_id, number, piece.model_copy(update={"items": items}))
+    job = new.complete()
+    assert job.ended_at is not None
+    assert job == jobs.get(job.job_id)
+    assert job.counts.done == 2 * PIECE_ITEMS
+    assert jobs.count() == dict.fromkeys(JobState, 0) | {JobState.DONE: 1}
+
+
+def test_a_job_that_is_not_completed_leaves_nothing(jobs: Jobs, storage: Storage) -> None:
+    new = jobs.begin()
+    new.add(results(PIECE_ITEMS + 1))
+    new.discard()
+    assert list(storage.keys("")) == []
+
+
+def test_a_job_of_an_earlier_version_is_read(jobs: Jobs, storage: Storage) -> None:
+    """Its pieces were of 128 items, which it does not say."""
+    job, items = jobs.create(results(130)), results(130)
+    for number in job.pieces:
+        storage.delete([f"jobs/{job.job_id}/{number:04}.json"])
+    for number, piece in enumerate((items[:128], items[128:])):
+        jobs.save(job.job_id, number, records.Piece(items=tuple(piece)))
+    old = job.model_dump_json(exclude={"piece_items"})
+    storage.put(f"jobs/{job.job_id}/job.json", old.encode())
+    assert list(jobs.unfinished()) == [(job.job_id, 0), (job.job_id, 1)]
+    assert jobs.items(jobs.get(job.job_id), limit=5, after=126) == items[127:]
+
+
 def test_a_job_of_failures_alone_has_ended_at_once(jobs: Jobs) -> None:
     job = jobs.create(results(2, 0, 1))
     assert job.ended_at is not None
@@ -119,7 +167,7 @@ def test_a_job_that_is_written_this_moment_is_left_alone(
     assert len(list(storage.keys("job-states/open"))) == 1
     monkeypatch.setattr(records, "_CREATION_S", -1.0)
     assert list(jobs.unfinished()) == []
-    assert list(storage.keys("job-states/open")) == []
+    assert list(storage.keys("")) == []
 
 
 @pytest.mark.parametrize(
