@@ -94,11 +94,14 @@ class RankedProduct:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where in the clip the score of the best product was read off."""
+    """Where in the clip the score of the best product was read off.
+
+    What is left of `attention` up to 1 lies on each frame's summary token, which has no place in
+    the picture.
+    """
 
     picture: Picture
-    attention: NDArray[np.float64]  # [frames, rows, cols]: of one query; the rest up to 1 lies on
-    # each frame's summary token, which has no place in the picture
+    attention: NDArray[np.float64]  # [frames, rows, cols], of one query
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ class Stopwatch:
     """Milliseconds by stage; a stage that did not happen took none."""
 
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _asked: float = field(default_factory=time.perf_counter)
+
+    def begin(self) -> None:
+        """The work begins: until now it was in the queue."""
+        self.ms["queue"] = 1e3 * (time.perf_counter() - self._asked)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -194,8 +202,10 @@ class Recognizer:
         )
 
     def _heard(self, query: Query) -> list[Said] | None:
-        listens = self._listener is not None and self._model.manifest.text is not None
-        if self._listener is None or not listens or query.clip is None or query.speech is not None:
+        """None where there is nothing to listen to, or no use for what is said."""
+        if query.clip is None or query.speech is not None:
+            return None
+        if self._listener is None or self._model.manifest.text is None:
             return None
         return self._listener.listen(query.clip)
 

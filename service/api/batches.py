@@ -6,7 +6,7 @@ import hashlib
 import time
 from typing import IO, Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -15,9 +15,10 @@ from service.api.access import Writer, audited
 from service.api.forms import file_schema, multipart_schema, read_upload
 from service.api.jobs import job_body, job_response
 from service.api.problems import documented
+from service.api.retries import IdempotencyKey, marked
 from service.api.schemas import JobAnswer
 from service.api.state import service_of
-from service.coordination.idempotency import KEY_PATTERN, Answer, Lease, check_key
+from service.coordination.idempotency import Answer, Lease
 from service.fields import Identifier
 from service.keys import Grant
 from service.parts import Parts
@@ -56,13 +57,7 @@ _BATCH = file_schema(
 async def put_batch(
     request: Request,
     key: Writer,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="send a batch again under its key, and it has one effect and one job",
-            json_schema_extra={"pattern": KEY_PATTERN},
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """When this is answered, every item is either stored durably or told as failed, with its
     reason; `Location` is the job that tells when the stored ones are searchable.
@@ -72,8 +67,6 @@ async def put_batch(
     """
     service = service_of(request)
     limits = service.settings.jobs
-    if idempotency_key is not None:
-        check_key(idempotency_key)
     with service.posts.admit():
         folder = service.settings.spool_dir
         async with read_upload(
@@ -89,10 +82,7 @@ async def put_batch(
                 while answer is None:  # others take their turn between the steps
                     answer = await service.posts.run(post.step, begun=True)
                 write.result = "replayed" if answer.replayed else "accepted"
-    response = job_response(answer.body)
-    if answer.replayed:
-        response.headers["idempotency-replayed"] = "true"
-    return response
+    return marked(job_response(answer.body), answer)
 
 
 class _Post:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,21 +15,21 @@ from starlette.responses import Response
 
 from service.api.access import Reader, Writer, audited
 from service.api.bodies import media_type, read_json
-from service.api.forms import (
-    MAX_FILES,
-    files_schema,
-    multipart_schema,
-    read_form,
-)
+from service.api.forms import MAX_FILES, files_schema, multipart_schema, read_form
 from service.api.jobs import job_body, job_response
 from service.api.problems import documented
+from service.api.retries import IdempotencyKey, marked
 from service.api.schemas import JobAnswer, Product, ProductPage
 from service.api.state import service_of
-from service.coordination.idempotency import KEY_PATTERN, Answer, check_key
+from service.coordination.idempotency import Answer
 from service.errors import BadInputError, NotIndexedYetError
 from service.fields import Identifier, Metadata, MetadataText, Title
+from service.gallery.catalogue import Catalogue
 from service.indexing import NewProduct
-from service.parts import Service
+from service.media.remote_images import RemoteImages
+from service.parts import Parts, Service
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
@@ -66,6 +66,22 @@ class _Posted:
     images: tuple[bytes, ...] = ()
     image_urls: tuple[str, ...] = ()
 
+    def product(self, remote_images: RemoteImages) -> NewProduct:
+        """Raises as `RemoteImages.fetch`."""
+        return NewProduct(
+            shop_id=self.fields.shop_id,
+            product_id=self.fields.product_id,
+            title=self.fields.title or None,
+            metadata=self.fields.metadata,
+            images=self.images or remote_images.fetch(self.image_urls),
+        )
+
+    def fingerprint(self) -> str:
+        """The same for the same content, whatever multipart boundary it came in."""
+        pictures = [hashlib.sha256(data).hexdigest() for data in self.images]
+        content = json.dumps([self.fields.model_dump(), pictures], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
 
 def _request_body() -> dict[str, Any]:
     files = {"images": files_schema(f"1 to {MAX_FILES} pictures of the product")}
@@ -88,13 +104,7 @@ def _request_body() -> dict[str, Any]:
 async def put_product(
     request: Request,
     key: Writer,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="send a post again under its key, and it has one effect and one answer",
-            json_schema_extra={"pattern": KEY_PATTERN},
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
     prefer: Annotated[
         list[str] | None, Header(description="`respond-async`: answer 202 as soon as it is stored")
     ] = None,
@@ -109,41 +119,19 @@ async def put_product(
     """
     service = service_of(request)
     parts = service.parts
-    if idempotency_key is not None:
-        check_key(idempotency_key)
     with service.posts.admit():
         posted = await _read(request, service.settings.body_timeout_s)
-        fields = posted.fields
-        key.check_shop(fields.shop_id)
-        later = _prefers_async(prefer)
-
-        def store() -> str:
-            product = _new_product(posted, parts.remote_images.fetch)
-            return json.dumps(_store(service, product, later=later))
-
-        admitted = time.perf_counter()
-        queue_ms = 0.0
-
-        def work() -> Answer:
-            nonlocal queue_ms
-            queue_ms = 1e3 * (time.perf_counter() - admitted)
-            return parts.idempotency.once(
-                fields.shop_id, idempotency_key, _fingerprint(posted), store
-            )
-
-        with audited(request, key, "put-product", fields.shop_id, fields.product_id) as write:
-            answer = await service.posts.run(work)
+        shop_id, product_id = posted.fields.shop_id, posted.fields.product_id
+        key.check_shop(shop_id)
+        post = _Post(service, parts, posted, later=_prefers_async(prefer))
+        with audited(request, key, "put-product", shop_id, product_id) as write:
+            answer = await service.posts.run(lambda: post.once(idempotency_key))
             status, body = json.loads(answer.body)
-            write.result = (
-                "replayed" if answer.replayed else "done" if status == 201 else "accepted"
-            )
-    response = (
-        Response(body, 201, media_type="application/json") if status == 201 else job_response(body)
-    )
-    response.headers["x-queue-time"] = f"{queue_ms:.3f}"
-    if answer.replayed:
-        response.headers["idempotency-replayed"] = "true"
-    if later and status == 202:
+            done = "done" if status == 201 else "accepted"
+            write.result = "replayed" if answer.replayed else done
+    response = marked(_response(status, body), answer)
+    response.headers["x-queue-time"] = f"{post.queue_ms:.3f}"
+    if post.later and status == 202:
         response.headers["preference-applied"] = "respond-async"
     return response
 
@@ -160,12 +148,9 @@ async def list_products(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> ProductPage:
-    service = service_of(request)
-    catalogue = service.parts.catalogue
-    with service.reads.admit():
-        records, following = await service.reads.run(
-            lambda: catalogue.page(shop_id, limit=limit, after=after)
-        )
+    records, following = await _looked_up(
+        request, lambda catalogue: catalogue.page(shop_id, limit=limit, after=after)
+    )
     return ProductPage(
         shop_id=shop_id, products=[Product.of(record) for record in records], next=following
     )
@@ -179,10 +164,9 @@ async def list_products(
 async def get_product(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier
 ) -> Product:
-    service = service_of(request)
-    catalogue = service.parts.catalogue
-    with service.reads.admit():
-        return Product.of(await service.reads.run(lambda: catalogue.get(shop_id, product_id)))
+    return Product.of(
+        await _looked_up(request, lambda catalogue: catalogue.get(shop_id, product_id))
+    )
 
 
 @router.get(
@@ -194,12 +178,9 @@ async def get_product(
 async def get_image(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier, image_id: str
 ) -> Response:
-    service = service_of(request)
-    catalogue = service.parts.catalogue
-    with service.reads.admit():
-        record, data = await service.reads.run(
-            lambda: catalogue.picture(shop_id, product_id, image_id)
-        )
+    record, data = await _looked_up(
+        request, lambda catalogue: catalogue.picture(shop_id, product_id, image_id)
+    )
     headers = {
         # An image id stands for its bytes.
         "cache-control": "private, max-age=31536000, immutable",
@@ -237,6 +218,13 @@ async def delete_shop(request: Request, key: Writer, shop_id: Identifier) -> Non
         await service.posts.run(lambda: indexer.delete_shop(shop_id))
 
 
+async def _looked_up(request: Request, look: Callable[[Catalogue], T]) -> T:
+    service = service_of(request)
+    catalogue = service.parts.catalogue
+    with service.reads.admit():
+        return await service.reads.run(lambda: look(catalogue))
+
+
 async def _read(request: Request, within_s: float) -> _Posted:
     if media_type(request) == "application/json":
         product = await read_json(request, ProductByUrl, within_s)
@@ -247,43 +235,52 @@ async def _read(request: Request, within_s: float) -> _Posted:
     return _Posted(form.fields, images=form.files["images"])
 
 
-def _store(service: Service, product: NewProduct, *, later: bool) -> tuple[int, str]:
-    """The answer's status and body: the product's, or that of the job that makes it searchable."""
-    parts = service.parts
-    if later or parts.bundles.serving.index.breaker.is_open:
-        return 202, job_body(parts.jobs, parts.acceptance.one(product))
-    parts.acceptance.check_backlog()
-    try:
-        with service.telemetry.indexing_seconds.time():
-            record = parts.indexer.put(product)
-    except NotIndexedYetError:
-        job = parts.acceptance.stored(product.shop_id, product.product_id)
-        return 202, job_body(parts.jobs, job)
-    service.telemetry.indexed_pictures.inc(len(record.images))
-    return 201, Product.of(record).model_dump_json()
+class _Post:
+    """A product on its way into the gallery."""
+
+    def __init__(self, service: Service, parts: Parts, posted: _Posted, *, later: bool) -> None:
+        """`later`: it may become searchable after the answer."""
+        self.later = later
+        self.queue_ms = 0.0
+        self._service = service
+        self._parts = parts
+        self._posted = posted
+        self._asked = time.perf_counter()
+
+    def once(self, idempotency_key: str | None) -> Answer:
+        """The answer's status and body, as JSON; on any thread."""
+        self.queue_ms = 1e3 * (time.perf_counter() - self._asked)
+        posted = self._posted
+        return self._parts.idempotency.once(
+            posted.fields.shop_id,
+            idempotency_key,
+            posted.fingerprint(),
+            lambda: json.dumps(self._store(posted.product(self._parts.remote_images))),
+        )
+
+    def _store(self, product: NewProduct) -> tuple[int, str]:
+        """The product's answer, or that of the job that makes it searchable."""
+        parts, telemetry = self._parts, self._service.telemetry
+        if self.later or parts.bundles.serving.index.breaker.is_open:
+            return 202, job_body(parts.jobs, parts.acceptance.one(product))
+        parts.acceptance.check_backlog()
+        try:
+            with telemetry.indexing_seconds.time():
+                record = parts.indexer.put(product)
+        except NotIndexedYetError:
+            job = parts.acceptance.stored(product.shop_id, product.product_id)
+            return 202, job_body(parts.jobs, job)
+        telemetry.indexed_pictures.inc(len(record.images))
+        return 201, Product.of(record).model_dump_json()
+
+
+def _response(status: int, body: str) -> Response:
+    if status == 202:
+        return job_response(body)
+    return Response(body, status, media_type="application/json")
 
 
 def _prefers_async(prefer: Sequence[str] | None) -> bool:
     """As RFC 7240 writes preferences; those that are not known here are to be ignored."""
     words = (word for line in prefer or () for word in line.split(","))
     return any(word.partition(";")[0].strip().lower() == "respond-async" for word in words)
-
-
-def _new_product(
-    posted: _Posted, fetch: Callable[[Sequence[str]], tuple[bytes, ...]]
-) -> NewProduct:
-    fields = posted.fields
-    return NewProduct(
-        shop_id=fields.shop_id,
-        product_id=fields.product_id,
-        title=fields.title or None,
-        metadata=fields.metadata,
-        images=posted.images or fetch(posted.image_urls),
-    )
-
-
-def _fingerprint(posted: _Posted) -> str:
-    """The same for the same content, whatever multipart boundary it came in."""
-    pictures = [hashlib.sha256(data).hexdigest() for data in posted.images]
-    content = json.dumps([posted.fields.model_dump(), pictures], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()

@@ -82,10 +82,9 @@ async def recognize(request: Request, key: Recognizing) -> Response:
         key.check_shop(form.fields.shop_id)
         query = _query(form, reads=serving.model.manifest.text is not None)
         watch = Stopwatch()
-        admitted = time.perf_counter()
 
         def work() -> Recognition:
-            watch.ms["queue"] = 1e3 * (time.perf_counter() - admitted)
+            watch.begin()
             return serving.recognizer.recognize(query, watch)
 
         recognition = await service.recognitions.run(work)

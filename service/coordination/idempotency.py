@@ -127,12 +127,13 @@ class Idempotency:
         raise IdempotencyInProgressError("another request with this Idempotency-Key just ended")
 
 
-def check_key(key: str) -> None:
-    """Raises IdempotencyKeyInvalidError."""
+def check_key(key: str) -> str:
+    """The key. Raises IdempotencyKeyInvalidError."""
     if not re.fullmatch(KEY_PATTERN, key):
         raise IdempotencyKeyInvalidError(
             "an Idempotency-Key is 1 to 255 visible ASCII characters, for instance a UUID"
         )
+    return key
 
 
 def _replay(held: str, fingerprint: str) -> Answer:
