@@ -8,8 +8,8 @@ encodes its share of the batch, and the first validates and writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -83,17 +83,26 @@ def fit(
     run.tokenizer = tokenizer
     drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
     with Board(out) as board:
-        steps = range(run.step, recipe.schedule.steps)
-        for step, batch in zip(steps, drawer.batches(steps), strict=True):
-            losses = run.train(step, batch)
-            clips = len(batch.product) * share().ranks
-            board.step(step, losses, run.rate, clips)
+        for progress in each_step(run, drawer, board):
             told = None
-            if (step + 1) % recipe.schedule.evaluate_every == 0 or run.step == run.last_step:
+            if run.step % recipe.schedule.evaluate_every == 0 or run.step == run.last_step:
                 told = run.validate(validation, board) if share().leads else None
                 wait()
-            watch(Progress(run.step, losses, clips, told))
+            watch(replace(progress, validation=told))
     return out / "best.safetensors"
+
+
+def each_step(run: Run, drawer: BatchDrawer, board: Board) -> Iterator[Progress]:
+    """The steps that a run has left, each taken when it is asked for; nothing is validated.
+
+    Raises DataError and DivergedError.
+    """
+    steps = range(run.step, run.last_step)
+    for step, batch in zip(steps, drawer.batches(steps), strict=True):
+        losses = run.train(step, batch)
+        clips = len(batch.product) * share().ranks
+        board.step(step, losses, run.rate, clips)
+        yield Progress(run.step, losses, clips)
 
 
 class Run:

@@ -161,11 +161,11 @@ def fitted(
     return engine.fit(
         recipe, data.sets, data.val, out,
         device=device, start=begin, compute=compute, watch=watch,
-        tokenizer=_tokenizer(recipe, data.sets, out, begin),
+        tokenizer=run_tokenizer(recipe, data.sets, out, begin),
     )  # fmt: skip
 
 
-def _tokenizer(
+def run_tokenizer(
     recipe: AnyRecipe,
     sets: Mapping[str, PhotographSet | ClipSet],
     out: Path,

@@ -1,0 +1,54 @@
+"""The benchmark of the training loop: both loops do the same work, and it tells of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.training.test_cli import folder as folder  # noqa: PLC0414
+from tests.training.test_gradient_cache import EXACT
+from tests.training.tiny import RECIPE, photographs
+from training import cli, engine
+from training.bench import plain_steps
+from training.board import Board
+from training.configs import Compute
+from training.data.batches import BatchDrawer
+from training.recipes import RECIPES
+
+CPU = torch.device("cpu")
+
+
+def test_both_loops_take_the_same_step(tmp_path: Path) -> None:
+    """Nothing is dropped at random, and the first step is at the peak rates."""
+    assert EXACT.schedule.warmup == 1
+    fitting, plain = (engine.Run(EXACT, tmp_path, CPU, compute=Compute("bf16")) for _ in range(2))
+    positions = plain.model.encoder.positions
+    begun = positions.detach().clone()
+    data = {"made": photographs()}
+    with Board(tmp_path) as board:
+        progress = next(engine.each_step(fitting, BatchDrawer(EXACT, data, CPU), board))
+    assert next(plain_steps(plain, BatchDrawer(EXACT, data, CPU))) == progress.clips == 8
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, fitting.model.state_dict()[name]), name
+    assert not torch.equal(positions, begun)
+
+
+def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, name="tiny"))
+    command = ["bench", "tiny", "--data", f"made={folder}", "--rounds", "2", "--steps", "2"]
+    result = CliRunner().invoke(cli.app, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["bench"], report["recipe"]) == ("fit", "tiny")
+    rates = report["steps_per_second"], report["plain_steps_per_second"]
+    assert min(rates) > 0
+    assert report["ratio"] == pytest.approx(rates[0] / rates[1])
+    assert report["clips_per_second"] == pytest.approx(8 * rates[0])
+    assert report["setting"] == {"rounds": 2, "steps": 2, "precision": "bf16"}
+    refused = CliRunner().invoke(cli.app, [*command, "--steps", "3"])
+    assert refused.exit_code == 1 and "has 6 steps, 9 are needed" in refused.output

@@ -1,0 +1,175 @@
+"""`lpr-train bench`: what the training loop costs beside a plain one, taking turns in one run.
+
+Both loops draw the same batches and train the same modules, each a copy of its own, with the same
+optimizer. The plain one does what a page of torch would do: draw, forward, backward, clip, step.
+`fit`'s own loop (`engine.each_step`) also reads ahead, schedules, averages the weights, looks
+whether the loss is a number, and writes TensorBoard's log. Neither validates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
+
+from training.board import Board
+from training.configs import AnyRecipe, Compute, Precision
+from training.data.batches import Batch, BatchDrawer
+from training.data.given import DataOption, training_folders, training_sets
+from training.engine import DTYPES, Run, attention_kernels, each_step
+from training.fit_command import PrecisionOption, run_tokenizer
+from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
+from training.terminal import CommandError, DeviceOption, console, progress_bars
+
+
+@dataclass(frozen=True)
+class Report:
+    """`ratio` is how many times as fast as the plain loop; medians over the turns."""
+
+    recipe: str
+    steps_per_second: float
+    plain_steps_per_second: float
+    clips_per_second: float
+    setting: dict[str, Any]
+    machine: dict[str, Any]
+
+    @property
+    def ratio(self) -> float:
+        return self.steps_per_second / self.plain_steps_per_second
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bench": "fit", **asdict(self), "ratio": self.ratio}
+
+
+def bench(  # noqa: PLR0917 - typer reads the options off the signature
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help=f"{', '.join((*RECIPES, *DETECTOR_RECIPES))}.")
+    ],
+    data: DataOption,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each; medians are told.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Of each turn.")] = 5,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "bf16",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules."""
+    recipe = any_recipe_named(recipe_name)
+    folders = training_folders(recipe, data)
+    if recipe.schedule.steps < (needed := (1 + rounds) * steps):
+        raise CommandError(f"{recipe.name} has {recipe.schedule.steps} steps, {needed} are needed")
+    with tempfile.TemporaryDirectory() as folder, progress_bars() as bars:
+        out, place = Path(folder), torch.device(device)
+        sets = training_sets(recipe, folders, bars)
+        tokenizer = run_tokenizer(recipe, sets, out, None)
+
+        def drawer() -> BatchDrawer:
+            return BatchDrawer(recipe, sets, place, tokenizer=tokenizer)
+
+        task = bars.add_task("turns", total=2 * (1 + rounds))
+        report = compare(
+            recipe, drawer, out, place, precision, rounds=rounds, steps=steps,
+            done=lambda: bars.advance(task),
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+        return
+    console.print(
+        f"{recipe.name}: {report.steps_per_second:.3f} steps/s, "
+        f"{report.clips_per_second:.1f} clips/s; a plain loop {report.plain_steps_per_second:.3f} "
+        f"steps/s: {report.ratio:.3f} times as fast\n{report.setting}\n{report.machine}"
+    )
+
+
+def compare(
+    recipe: AnyRecipe,
+    drawer: Callable[[], BatchDrawer],
+    out: Path,
+    device: torch.device,
+    precision: Precision,
+    *,
+    rounds: int,
+    steps: int,
+    done: Callable[[], None] = lambda: None,
+) -> Report:
+    """Each loop takes `steps` steps a turn: once to warm up, then `rounds` times. Calls `done` a
+    turn. Raises TrainingError."""
+    fitting, plain = (Run(recipe, out, device, compute=Compute(precision)) for _ in range(2))
+    with Board(out) as board:
+        loops = {
+            "fit": (progress.clips for progress in each_step(fitting, drawer(), board)),
+            "plain": plain_steps(plain, drawer()),
+        }
+        rates, clips = _rates(loops, rounds, steps, device, done)
+    return Report(
+        recipe.name,
+        rates["fit"],
+        rates["plain"],
+        rates["fit"] * clips,
+        {"rounds": rounds, "steps": steps, "precision": precision},
+        {
+            "device": device.type,
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    )
+
+
+def _rates(
+    loops: Mapping[str, Iterator[int]],
+    rounds: int,
+    steps: int,
+    device: torch.device,
+    done: Callable[[], None],
+) -> tuple[dict[str, float], float]:
+    """Steps a second of each loop, the median of its turns; clips a step, the mean."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    clips: list[int] = []
+    for turn in range(1 + rounds):
+        for name, loop in loops.items():
+            begun = time.perf_counter()
+            clips += islice(loop, steps)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:  # the first warms up
+                seconds[name].append(time.perf_counter() - begun)
+            done()
+    rates = {name: steps / statistics.median(taken) for name, taken in seconds.items()}
+    return rates, statistics.mean(clips)
+
+
+def plain_steps(run: Run, drawer: BatchDrawer) -> Iterator[int]:
+    """A loop over the run's modules and its optimizer, at the peak rates; clips of each step."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["peak"]
+    for step in count():
+        batch = drawer.draw(step)
+        run.task.train_mode(run.model)
+        run.optimizer.zero_grad(set_to_none=True)
+        plain_loss(run, batch).backward()
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.schedule.clip_norm)
+        run.optimizer.step()
+        yield len(batch.product)
+
+
+def plain_loss(run: Run, batch: Batch) -> Tensor:
+    """A scalar, in the run's precision and with its choice of attention kernels."""
+    precision = run.compute.precision
+    with (
+        sdpa_kernel(attention_kernels(run.device)),
+        torch.autocast(run.device.type, DTYPES[precision], enabled=precision != "fp32"),
+    ):
+        losses = run.losses(batch)
+    return run.task.total(losses)
