@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +26,7 @@ from service.jobs.queue import Work, WorkQueue
 from service.jobs.records import PIECE_ITEMS, ItemResult, ItemStatus, Job, Jobs, JobState
 from service.jobs.worker import MAX_ATTEMPTS, Worker
 from service.telemetry import Telemetry
+from tests.service.jobs.silence import fall_silent
 
 
 @dataclass
@@ -195,21 +198,19 @@ def test_while_milvus_is_away_a_piece_waits_and_costs_no_attempt(world: World) -
 
 
 def test_a_worker_that_waits_keeps_its_piece(world: World) -> None:
-    world.takeover_s = 0.3
     job = world.queued(1)
-    other, found = world.queue(), []
-    until = time.monotonic() + 1.0
+    found: list[object] = []
 
     def look() -> None:
-        found.append(other.take())
-        if time.monotonic() > until:
+        found.append(world.queue().take())
+        fall_silent(world.store, 31)  # until the worker says again that it is at it
+        if len(found) == 5:
             world.indexer.provokes.clear()
 
     world.indexer.during = look
     world.indexer.provokes = {"p0": IndexUnavailableError("away")}
     world.worker().step()
-    assert found
-    assert set(found) == {None}
+    assert found == [None] * 5
     assert world.jobs.get(job.job_id).state is JobState.DONE
 
 
@@ -318,13 +319,15 @@ def test_a_job_that_is_no_longer_kept_is_dropped(world: World, storage: Storage)
 def test_recognitions_go_first_for_a_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     job = world.queued(16)
     glances = 0
+    clock = itertools.count()
 
     def is_busy() -> bool:
         nonlocal glances
         glances += 1
         return True
 
-    monkeypatch.setattr(workers, "_POLITE_S", 0.05)
+    monkeypatch.setattr(workers, "_POLITE_S", 2.5)
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     Worker(world.jobs, world.queue(), world.indexer, is_busy, lambda _: None).step()
     assert glances >= 4, "looked more than once before each write"
     assert max(len(names) for _, names in world.indexer.asked) <= 4, "the next one waits less"
