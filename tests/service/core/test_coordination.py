@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import redis
 from service.coordination.epochs import Epochs, written_at
 from service.coordination.idempotency import Answer, Idempotency, Lease, check_key
 from service.coordination.private_server import PrivateRedis
-from service.coordination.store import Store
+from service.coordination.store import _REST_S, Store
 from service.errors import (
     CoordinationError,
     IdempotencyInProgressError,
@@ -111,7 +112,12 @@ class TestPrivateRedis:
 
 
 class TestStore:
-    def test_a_redis_that_is_away_is_our_error_and_then_left_alone(self, tmp_path: Path) -> None:
+    def test_a_redis_that_is_away_is_our_error_and_then_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 1_000.0
+        clock = SimpleNamespace(monotonic=lambda: now)
+        monkeypatch.setattr("service.coordination.store.time", clock)
         store = Store.at(f"unix://{tmp_path}/nobody.sock", timeout_s=1, telemetry=Telemetry())
         with pytest.raises(CoordinationError):
             store.call(lambda client: client.ping())
@@ -120,6 +126,9 @@ class TestStore:
             store.call(asked.append)
         assert not asked
         assert not store.is_up()
+        now += _REST_S
+        with pytest.raises(CoordinationError, match="does not answer"):
+            store.call(lambda client: client.ping())
 
     def test_a_hanging_redis_is_given_up_at_its_timeout(self, server: PrivateRedis) -> None:
         store = Store.at(server.url, timeout_s=1, telemetry=Telemetry())

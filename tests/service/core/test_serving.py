@@ -236,19 +236,17 @@ class TestTakingOver:
         replica = world.replica()
         replica.put("p", RED)
         replica.bundles.activate("b")
-        fed = threading.Event()
+        taking_over = threading.Thread(target=replica.step)
 
         def pause() -> None:
             world.indexes["a"].on_upsert = lambda: None
-            taking_over = threading.Thread(target=replica.step)
             taking_over.start()
             # It takes over now, or waits for this write to end: both are well.
             taking_over.join(0.5)
-            fed.set()
 
         world.indexes["a"].on_upsert = pause
         replica.put("q", GREEN)
-        assert fed.is_set()
+        taking_over.join(60)
         replica.step()
         assert replica.serves == "b"
         assert world.pictures("b") == world.pictures("a") == shown(p=RED, q=GREEN)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +41,7 @@ from tests.service.fakes import (
     FakeService,
     png,
 )
+from tests.service.lite_server import until
 
 
 class Crash(BaseException):
@@ -225,7 +226,8 @@ class TestAccepting:
         assert tried == 1
         world.service.settler.sweep()
         assert not world.index.rows, "it rests"
-        monkeypatch.setattr("service.gallery.pending.time.monotonic", lambda: 1e9)
+        later = SimpleNamespace(monotonic=lambda: 1e9)
+        monkeypatch.setattr("service.gallery.pending.time", later)
         world.service.settler.sweep()
         assert world.index.pictures("shop") == {("p", image_id(RED))}
         assert world.agrees()
@@ -492,10 +494,18 @@ class TestLocks:
     def test_a_slow_writers_lock_does_not_end(
         self, stores: list[Store], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("service.coordination.locks._LEASE_S", 2)
+        monkeypatch.setattr("service.coordination.locks._RENEWALS", 300)  # one in 50 ms
+
+        def nearly_over(name: str) -> None:
+            stores[1].call(lambda client: client.expire(f"lpr:lock:{name}", 10))
+
+        def is_renewed(name: str) -> bool:
+            return stores[1].call(lambda client: client.ttl(f"lpr:lock:{name}")) > 10
+
         with Locks(stores[0]).hold("a", "b"), Locks(stores[0]).try_hold("c"):
-            time.sleep(3)  # longer than a lease: what is tried is that nothing ends meanwhile
-            for name in "abc":
+            for name in "abcabc":
+                nearly_over(name)
+                until(lambda name=name: is_renewed(name))
                 with Locks(stores[1]).try_hold(name) as ours:
                     assert not ours
         with Locks(stores[1]).hold("a", "b", "c") as alone:

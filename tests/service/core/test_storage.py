@@ -181,7 +181,7 @@ def answering(status: int, body: bytes) -> Iterator[CatalogueSettings]:
             endpoint=f"http://127.0.0.1:{server.server_port}",
             access_key_id="k",
             secret_access_key="hidden-secret",
-            timeout_s=0.2,
+            timeout_s=30 if status else 0.5,
         )
     finally:
         stop.set()
