@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from service.settings import CatalogueSettings
 from tests.integration.milvus_server import MilvusServer, server_at
+
+# The same examples each time, unless one looks for new ones as with the fuzzers; and a slow machine
+# fails nobody.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize="FUZZ_RUNS" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ Knows signals and `/proc`; what is asked of a service lies in the tests.
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -208,8 +207,3 @@ def until(condition: Callable[[], bool], within_s: float, what: str) -> float:
         assert time.monotonic() - start < within_s, f"not within {within_s:g} s: {what}"
         time.sleep(0.02)
     return time.monotonic() - start
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from service.settings import CatalogueSettings
-from tests.faults.processes import RedisServer, free_port
+from tests.faults.processes import RedisServer
+from tests.ports import free_port
 from tests.service.lite_server import Server
 
 

@@ -25,7 +25,7 @@ def _send(served: Served, path: str, share: float = 1.0, **content: object) -> s
     body = request.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     address = urlsplit(served.url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
     connection.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode())
     connection.sendall(body[: int(share * len(body))])
     return connection

@@ -12,7 +12,7 @@ from service.client import Client
 from tests.faults.conftest import Record, Serve
 from tests.faults.ledger import PICTURES, Ledger
 from tests.faults.load import in_lanes
-from tests.faults.processes import failing
+from tests.faults.processes import failing, until
 from tests.faults.scale import Scale
 from tests.integration.test_jobs import as_lines, ended, found, post_batch
 
@@ -27,9 +27,10 @@ def test_kills_at_random_moments(scale: Scale, serve: Serve, record: Record) -> 
     ready_s: list[float] = []
     served = serve()
     for _ in range(scale.kills):
-        gone = threading.Event()
+        gone, acknowledged = threading.Event(), ledger.acknowledged
         with in_lanes(_LANES, lambda lane: ledger.write_until(served.url, lane, gone.is_set)):  # noqa: B023
-            time.sleep(rng.uniform(0.2, 1.5))
+            until(lambda: ledger.acknowledged > acknowledged, 60, "a write is acknowledged")  # noqa: B023
+            time.sleep(rng.uniform(0.0, 1.3))
             served.kill()
             gone.set()
         served = serve()

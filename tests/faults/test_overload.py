@@ -122,7 +122,7 @@ def test_slow_sockets(scale: Scale, serve: Serve, shop: Shop, record: Record) ->
 
 def _slow(served: Served) -> socket.socket:
     address = urlsplit(served.url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
     connection.sendall(
         b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"

@@ -13,9 +13,10 @@ import pytest
 from service.client import Client
 from tests.faults.conftest import Record, Serve
 from tests.faults.ledger import PICTURES, Ledger, told
-from tests.faults.processes import RedisServer, Served, free_port, until
+from tests.faults.processes import RedisServer, Served, until
 from tests.faults.scale import Scale
 from tests.integration.test_jobs import as_lines, ended, post_batch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.alone
 

@@ -41,5 +41,5 @@ def model(tiny_bundle: Path) -> Model:
 @pytest.fixture(scope="session")
 def http(client: Client) -> Iterator[httpx.Client]:
     """The same service, for requests that no well-behaved client sends."""
-    with httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http:
         yield http

@@ -24,6 +24,8 @@ import pytest
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
+from tests.ports import free_port
+
 START_S = 90.0
 _END_S = 10.0
 _ETCD_PEER = 2380
@@ -55,7 +57,7 @@ class MilvusServer:
         self._folder = folder
         self._python = python
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -148,8 +150,3 @@ def _listens(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -58,10 +58,10 @@ def head(path: str, **headers: object) -> bytes:
 
 def connected(base_url: str) -> socket.socket:
     address = urlsplit(base_url)
-    return socket.create_connection((address.hostname, address.port), timeout=20)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
-def dripped(connection: socket.socket, byte: bytes, *, within_s: float = 15) -> bytes:
+def dripped(connection: socket.socket, byte: bytes, *, within_s: float = 60) -> bytes:
     """Send one more byte again and again until the service answers or hangs up: what it said."""
     deadline = time.monotonic() + within_s
     try:

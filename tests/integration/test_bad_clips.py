@@ -222,7 +222,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Iterator[Se
 
 @pytest.fixture
 def shipped_http(shipped: ServiceProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=shipped.wait_address(), trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=shipped.wait_address(), trust_env=False, timeout=60) as http:
         yield http
 
 
@@ -290,7 +290,7 @@ def stubbed(
         running_service(
             data_dir, LPR_DRAIN_S=0, LPR_MEDIA__DECODE_WALL_S=1, **environment
         ) as client,
-        httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http,
+        httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http,
     ):
         yield http, script
 

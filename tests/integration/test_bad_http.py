@@ -45,18 +45,18 @@ def host() -> Iterator[PictureHost]:
 def impatient(
     tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, host: PictureHost
 ) -> Iterator[httpx.Client]:
-    """A service that waits 0.4 s for a head and for a body, and fetches pictures from `host`."""
+    """A service that waits 1.5 s for a head and for a body, and fetches pictures from `host`."""
     with (
         running_service(
             tmp_path_factory.mktemp("impatient"),
             LPR_BUNDLE=tiny_bundle,
             LPR_DRAIN_S=0,
-            LPR_HEAD_TIMEOUT_S=0.4,
-            LPR_BODY_TIMEOUT_S=0.4,
+            LPR_HEAD_TIMEOUT_S=1.5,
+            LPR_BODY_TIMEOUT_S=1.5,
             LPR_IMAGE_URLS__HOSTS=json.dumps([host.netloc]),
             LPR_IMAGE_URLS__NETWORKS=json.dumps(["127.0.0.0/8"]),
         ) as client,
-        httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http,
+        httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http,
     ):
         yield http
 
@@ -318,7 +318,7 @@ def test_same_key_in_flight(impatient: httpx.Client, host: PictureHost, shop: Sh
 
     def held(handler: Any) -> None:
         asked.set()
-        go_on.wait(20)
+        go_on.wait(60)
         page(shop.pictures["product-0"])(handler)
 
     host.pages["/held"] = held
@@ -329,7 +329,7 @@ def test_same_key_in_flight(impatient: httpx.Client, host: PictureHost, shop: Sh
         target=lambda: answers.append(impatient.post("/gallery", json=product, headers=key))
     )
     first.start()
-    assert asked.wait(20)
+    assert asked.wait(60)
     second = impatient.post("/gallery", json=product, headers=key)
     assert_refused(second, Refusal(409, "idempotency-in-progress"))
     assert second.headers["retry-after"] == "1"

@@ -171,7 +171,7 @@ def roomy(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def patient(roomy: ServiceProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=roomy.wait_address(), trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=roomy.wait_address(), trust_env=False, timeout=60) as http:
         yield http
 
 

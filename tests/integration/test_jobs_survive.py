@@ -54,7 +54,7 @@ def started(
     try:
         with Client(process.wait_address()) as client:
             process.wait_ready(client)
-        with httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http:
+        with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http:
             yield process, http
     finally:
         process.stop()

@@ -26,6 +26,7 @@ from service.coordination.private_server import PrivateRedis
 from service.errors import StartupError
 from service.launch import ServiceProcess, running_service
 from tests.integration.material import Shop, picture
+from tests.service.lite_server import until
 
 
 @contextmanager
@@ -110,11 +111,11 @@ def test_kills_lose_nothing_that_was_acknowledged(tiny_bundle: Path, tmp_path: P
             ]
             for thread in threads:
                 thread.start()
-            time.sleep(rng.uniform(0.3, 1.2))
+            until(lambda: len(kept) >= 3)  # noqa: B023
+            time.sleep(rng.uniform(0.0, 1.0))
             os.kill(process.process.pid, signal.SIGKILL)
             for thread in threads:
                 thread.join()
-            assert len(kept) >= 3, "the kill came in the middle of work that was acknowledged"
 
 
 @pytest.mark.parametrize("lost", ["milvus.db", "redis"])
@@ -231,7 +232,7 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
             b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
         )
-        with httpx.Client(base_url=client.base_url, trust_env=False) as http:
+        with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http:
             deadline = time.monotonic() + 60
             while 'lpr_in_flight{kind="recognize"} 1.0' not in http.get("/metrics").text:
                 assert time.monotonic() < deadline
@@ -244,10 +245,9 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
             for path in ("/healthz", "/readyz", "/metrics", "/gallery/shop"):
                 assert http.get(path).status_code == 200
             slow.close()
-            while 'lpr_failures_total{reason="client-left"} 1.0' not in http.get("/metrics").text:
-                assert time.monotonic() < deadline, "a client that left makes room"
-            metrics = http.get("/metrics").text
-            assert 'lpr_in_flight{kind="recognize"} 0.0' in metrics
+            for told in ('failures_total{reason="client-left"} 1', 'in_flight{kind="recognize"} 0'):
+                while f"lpr_{told}.0" not in (metrics := http.get("/metrics").text):
+                    assert time.monotonic() < deadline, "a client that left makes room"
             assert not re.search(r'route="/recognize",status="5', metrics)
         assert found(client, "shop") == {"p"}
 
@@ -255,17 +255,16 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
 def test_asked_to_stop_it_says_unready_first_and_finishes_what_it_began(
     tiny_bundle: Path, tmp_path: Path, shop: Shop
 ) -> None:
-    with started(tmp_path, tiny_bundle, LPR_DRAIN_S=5) as (process, client):
+    with started(tmp_path, tiny_bundle, LPR_DRAIN_S=60) as (process, client):
         client.put_product("shop", "p", [shop.pictures["product-0"]])
         process.process.terminate()
-        deadline = time.monotonic() + 5
-        while client.is_ready():
-            assert time.monotonic() < deadline
+        until(lambda: not client.is_ready())
         with pytest.raises(ProblemError) as caught:
             client._json("GET", "/readyz")
         assert caught.value.slug == "not-ready"
         answer = client.recognize("shop", shop.clips["product-0"])
         assert len(answer["candidates"]) == 1
+        process.process.terminate()  # there is nothing left to wait for
         assert process.process.wait(60) == 0
 
 
@@ -283,14 +282,14 @@ def test_asked_to_stop_it_lets_an_upload_that_began_finish(
         body = request.read()
         head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         address = urlsplit(client.base_url)
-        with socket.create_connection((address.hostname, address.port), timeout=20) as upload:
+        with socket.create_connection((address.hostname, address.port), timeout=60) as upload:
             upload.sendall(f"POST /recognize HTTP/1.1\r\n{head}\r\n".encode() + body[:100])
-            with httpx.Client(base_url=client.base_url, trust_env=False) as http:
+            with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http:
                 deadline = time.monotonic() + 60
                 while 'lpr_in_flight{kind="recognize"} 1.0' not in http.get("/metrics").text:
                     assert time.monotonic() < deadline
             process.process.terminate()
-            with contextlib.suppress(ConnectionRefusedError):
+            with contextlib.suppress(ConnectionError):
                 while time.monotonic() < deadline:
                     socket.create_connection((address.hostname, address.port)).close()
             upload.sendall(body[100:])

@@ -69,7 +69,7 @@ def test_every_stage_of_a_request_is_a_span_of_the_callers_trace(
                 LPR_TRACING__OTLP_ENDPOINT=endpoint,
                 LPR_DRAIN_S=0,
             ) as client,
-            httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http,
+            httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http,
         ):
             answer = recognize(http, shop, CALLER)
         # Stopping the service has sent what was waiting.
@@ -95,7 +95,7 @@ def test_a_log_line_and_an_exemplar_name_the_trace(
 ) -> None:
     with (
         running_service(tmp_path, LPR_BUNDLE=tiny_bundle, LPR_DRAIN_S=0) as client,
-        httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as http,
+        httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as http,
     ):
         recognize(http, shop, CALLER)
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}

@@ -92,7 +92,7 @@ def _traffic(services: list[str], shop: Shop, seconds: float) -> None:
     """Clips, pictures, and a few of each that are no good, one after the other."""
     until = time.monotonic() + seconds
     names = list(shop.clips)
-    with httpx.Client(trust_env=False, timeout=30) as http:
+    with httpx.Client(trust_env=False, timeout=60) as http:
         for turn in range(1_000_000):
             if time.monotonic() > until:
                 return

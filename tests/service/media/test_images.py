@@ -297,7 +297,7 @@ _GOOD = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     data=st.sampled_from(_GOOD),
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12),
@@ -320,7 +320,7 @@ def test_mutated_bytes_raise_only_our_errors(
         assert pixels.shape[2] == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b""]))
 def test_noise_raises_only_our_errors(noise: bytes, start: bytes) -> None:
     with pytest.raises(ImageError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -164,16 +165,13 @@ def test_a_host_that_sends_byte_by_byte_is_given_up(first: bytes) -> None:
     """Each byte comes in time; all of them never would."""
     left = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)  # for a client that gave up before it came
 
         def drip() -> None:
-            connection, _ = server.accept()
-            with connection:
-                try:
-                    connection.sendall(first)
-                    while not left.wait(0.05):
-                        connection.sendall(b"x")
-                except OSError:
-                    pass
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.sendall(first)
+                while not left.wait(0.05):
+                    connection.sendall(b"x")
 
         thread = threading.Thread(target=drip)
         thread.start()
