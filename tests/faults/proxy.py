@@ -62,7 +62,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def _do(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _end(self) -> None:
         self._server.close()

@@ -81,6 +81,7 @@ def test_a_soak(scale: Scale, serve: Serve, shop: Shop, tmp_path: Path, record: 
     statuses = _soak(served, shop, scale.soaked, seed=2)
     until(lambda: served.children() == children, 60, "no child is left")
     until(lambda: served.descriptors() <= descriptors + _COME_AND_GO, 60, "no descriptor is left")
+    until(lambda: sorted(temporary.rglob("*")) == files, 60, "no temporary file is left")
     grown = served.resident_bytes() - resident
     left = sorted(temporary.rglob("*"))
     record(
@@ -93,4 +94,3 @@ def test_a_soak(scale: Scale, serve: Serve, shop: Shop, tmp_path: Path, record: 
     )
     assert "5xx" not in statuses
     assert grown <= _MOST_BYTES
-    assert left == files

@@ -87,7 +87,7 @@ def test_killed_and_started_again(
     server.start()
     caught_up_s = until(lambda: _in_agreement(served, ledger), 60, "caught up")
     lost, wrong = ledger.check(served.client)
-    until(lambda: _recognize(served, "cold")[0] == 200, 10, "all shops answer")
+    until(lambda: _recognize(served, "cold")[0] == 200, 60, "all shops answer")
     slowest = max(seconds for *_, seconds in refused)
     record(
         "Milvus down or restarted",
@@ -118,7 +118,7 @@ def test_silent(scale: Scale, serve: Serve, server: Server, setting: str, record
         proxy.stall()
         stalled = time.monotonic()
         first = _recognize(served, "cold")
-        opened_s = until(lambda: _recognize(served, "cold")[1] == "index-unavailable", 20, "open")
+        opened_s = until(lambda: _recognize(served, "cold")[1] == "index-unavailable", 60, "open")
         opened_s = time.monotonic() - stalled
         refused = [_recognize(served, "cold") for _ in range(5)]
         during = ledger.write_some(served.http, 0, range(10, 20))

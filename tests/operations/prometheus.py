@@ -49,9 +49,10 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, trust_env=False, timeout=60)
 
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        """An instant query's vector."""
-        return self._get("/api/v1/query", query=expr)["result"]
+    def query(self, expr: str, at: float | None = None) -> list[dict[str, Any]]:
+        """An instant query's vector; of now, or of a Unix time."""
+        when = {} if at is None else {"time": at}
+        return self._get("/api/v1/query", query=expr, **when)["result"]
 
     def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
         return self._get("/api/v1/query_range", query=expr, start=start, end=end, step=step)[

@@ -27,7 +27,7 @@ from tests.operations.conftest import FACTOR
 from tests.operations.prometheus import Prometheus, scraping
 from tests.service.lite_server import Server
 
-_WITHIN_S = 60.0
+_WITHIN_S = 120.0
 _NO_CLIP = clip(picture(0))[:1_000]  # of a container that is allowed, and nothing to decode
 _LANES = 6
 

