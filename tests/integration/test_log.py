@@ -39,7 +39,7 @@ def test_no_secret_is_told_while_everything_fails(
             answer = served.http.post(
                 "/recognize", data={"shop_id": "shop"}, files={"frames": picture(0)}
             )
-            until(lambda: "Milvus" in served.log, 30, "the log tells of it")
+            until(lambda: "Milvus" in served.log, 60, "the log tells of it")
             info, metrics = served.http.get("/info"), served.http.get("/metrics")
         told = served.log + answer.text + info.text + metrics.text
     finally:

@@ -168,4 +168,4 @@ def test_validation_sees_the_boxes_of_its_clips(tmp_path: Path) -> None:
     boxed = score_queries(tiny_model(), queries, boxes=annotated_boxes)
     assert not torch.allclose(whole.coarse, boxed.coarse, atol=1e-4)
     blind = score_queries(tiny_model(), queries, boxes=lambda f: torch.zeros(len(f), 1, 4))
-    assert torch.allclose(whole.coarse, blind.coarse, atol=1e-6), "without a box, the whole frame"
+    assert torch.allclose(whole.coarse, blind.coarse, atol=1e-5), "without a box, the whole frame"

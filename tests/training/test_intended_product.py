@@ -86,11 +86,11 @@ def test_together_as_apart_masked_patches_take_no_part() -> None:
     pictures, together = model.encode_together(pixels, frames, frame_mask, masks)
     apart = model.encode_clips(frames, frame_mask, masks)
     assert torch.equal(together.token_mask, apart.token_mask)
-    assert torch.allclose(together.embedding, apart.embedding, atol=1e-6)
+    assert torch.allclose(together.embedding, apart.embedding, atol=1e-5)
     kept = together.token_mask
-    assert torch.allclose(together.tokens[kept], apart.tokens[kept], atol=1e-6)
+    assert torch.allclose(together.tokens[kept], apart.tokens[kept], atol=1e-5)
     whole, _ = model.encode_together(pixels, frames, frame_mask)
-    assert torch.allclose(pictures.embedding, whole.embedding, atol=1e-6), "pictures have no boxes"
+    assert torch.allclose(pictures.embedding, whole.embedding, atol=1e-5), "pictures have no boxes"
     assert kept.view(2, 3, -1)[..., 0].equal(frame_mask), "class tokens always take part"
 
 
@@ -113,5 +113,5 @@ def test_what_lies_outside_the_boxes_changes_no_loss() -> None:
             model, replace(batch, frames=spoiled, patch_mask=None), recipe
         )
     for name, loss in losses.items():
-        assert torch.allclose(loss, same[name], atol=1e-6), name
+        assert torch.allclose(loss, same[name], atol=1e-5), name
         assert not torch.allclose(loss, other[name], atol=1e-4), name

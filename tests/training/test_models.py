@@ -87,11 +87,11 @@ def test_both_views_together_are_the_two_apart() -> None:
     every = torch.ones(2, 3, CONFIG.encoder.patches, dtype=torch.bool)
     pictures, clips = model.encode_together(pixels, frames, frame_mask)
     apart = model.encode_clips(frames, frame_mask, every)
-    assert torch.allclose(pictures.embedding, model.encode_pictures(pixels).embedding, atol=1e-6)
-    assert torch.allclose(clips.embedding, apart.embedding, atol=1e-6)
+    assert torch.allclose(pictures.embedding, model.encode_pictures(pixels).embedding, atol=1e-5)
+    assert torch.allclose(clips.embedding, apart.embedding, atol=1e-5)
     assert torch.equal(clips.token_mask, apart.token_mask)
     kept = clips.token_mask
-    assert torch.allclose(clips.tokens[kept], apart.tokens[kept], atol=1e-6)
+    assert torch.allclose(clips.tokens[kept], apart.tokens[kept], atol=1e-5)
 
 
 @torch.inference_mode()
@@ -102,7 +102,7 @@ def test_a_clip_embeds_as_the_mean_of_its_frames_before_l2() -> None:
     clips = model.encode_clips(
         frames, frame_mask, torch.ones(1, 3, CONFIG.encoder.patches, dtype=torch.bool)
     )
-    assert torch.allclose(clips.embedding[0], F.normalize(each.mean(0), dim=-1), atol=1e-6)
+    assert torch.allclose(clips.embedding[0], F.normalize(each.mean(0), dim=-1), atol=1e-5)
 
 
 def test_vit_b32_has_clips_sizes() -> None:
@@ -127,11 +127,11 @@ def test_paper_style_tokens_are_normed_and_projected() -> None:
     _, last = model.encoder(pixels)
     pictures = model.encode_pictures(pixels)
     expected = model.encoder.projection(model.encoder.norm_after(last))
-    assert torch.allclose(pictures.tokens, expected, atol=1e-6)
+    assert torch.allclose(pictures.tokens, expected, atol=1e-5)
     assert pictures.tokens.shape[-1] == CONFIG.encoder.embedding
     assert model.decoder.match_state(pictures.tokens).shape == (3, CONFIG.encoder.embedding)
     first = F.normalize(pictures.tokens[:, 0], dim=-1)
-    assert torch.allclose(pictures.embedding, first, atol=1e-6)
+    assert torch.allclose(pictures.embedding, first, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -142,7 +142,7 @@ def test_paper_style_frames_are_of_unit_length_before_the_mean() -> None:
     patches = torch.ones(1, 3, CONFIG.encoder.patches, dtype=torch.bool)
     clips = model.encode_clips(frames, frame_mask, patches)
     expected = F.normalize(F.normalize(each, dim=-1).mean(0), dim=-1)
-    assert torch.allclose(clips.embedding[0], expected, atol=1e-6)
+    assert torch.allclose(clips.embedding[0], expected, atol=1e-5)
 
 
 @torch.inference_mode()

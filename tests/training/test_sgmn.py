@@ -53,7 +53,7 @@ def test_speech_changes_the_clip_it_is_of_and_silence_none() -> None:
     heard, unheard = (clips_of(model, batch, said).embedding for said in (batch.speech, silent))
     changed = (heard - unheard).abs().amax(dim=1)
     assert ((changed > 1e-5) == there).all()
-    assert torch.allclose(unheard, clips_of(model, batch, None).embedding, atol=1e-6)
+    assert torch.allclose(unheard, clips_of(model, batch, None).embedding, atol=1e-5)
 
 
 def test_frames_and_clips_are_encoded_alike_in_training_and_at_test() -> None:
@@ -145,8 +145,8 @@ def test_negatives_are_mined_by_both_modalities(monkeypatch: pytest.MonkeyPatch)
         objective.sgmn_losses(model, batch, replace(SGMN_RECIPE, mining_text=0.0))
     assert of.text is not None and of.text.abs().max() > 0
     both, sight = chosen
-    assert torch.allclose(sight, of.visual, atol=1e-6)
-    assert torch.allclose(both, of.visual + 0.5 * of.text, atol=1e-6)
+    assert torch.allclose(sight, of.visual, atol=1e-5)
+    assert torch.allclose(both, of.visual + 0.5 * of.text, atol=1e-5)
 
 
 def run_of(recipe: Recipe, out: Path, stop_after: int | None = None) -> list[float]:

@@ -115,10 +115,10 @@ def test_frames_of_padding_change_nothing() -> None:
     mask[0, 3:], mask[1, 1:] = False, False
     embedding = graph(frames, mask)
     assert torch.allclose(embedding.norm(dim=-1), torch.ones(2))
-    assert torch.allclose(graph(frames[:1, :3], mask[:1, :3]), embedding[:1], atol=1e-6)
-    assert torch.allclose(graph(frames[1:, :1], mask[1:, :1]), embedding[1:], atol=1e-6)
+    assert torch.allclose(graph(frames[:1, :3], mask[:1, :3]), embedding[:1], atol=1e-5)
+    assert torch.allclose(graph(frames[1:, :1], mask[1:, :1]), embedding[1:], atol=1e-5)
     frames[0, 3:], frames[1, 1:] = 100, -100
-    assert torch.allclose(graph(frames, mask), embedding, atol=1e-6)
+    assert torch.allclose(graph(frames, mask), embedding, atol=1e-5)
 
 
 def test_the_order_of_frames_counts() -> None:
@@ -160,7 +160,7 @@ def test_nodes_learn_of_their_neighbours_alone() -> None:
     before = graph(Nodes(clips, pictures), across)
     pictures[1] = unit(EMBEDDING) * 0.1 - 0.9 * pictures[0]
     after = graph(Nodes(clips, torch.nn.functional.normalize(pictures, dim=-1)), across)
-    assert torch.allclose(after.clips[0], before.clips[0], atol=1e-6)
+    assert torch.allclose(after.clips[0], before.clips[0], atol=1e-5)
     assert (after.clips[1] - before.clips[1]).abs().max() > 1e-4
     assert all(torch.allclose(view.norm(dim=-1), torch.ones(2)) for view in after)
 

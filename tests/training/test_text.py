@@ -101,12 +101,12 @@ def test_a_text_that_is_missing_changes_nothing_and_one_that_is_there_does() -> 
     pixels, *clip = seen()
     unread = logits(model, model.encode_pictures(pixels), model.encode_clips(*clip))
     silent = logits(model, *encoded(model, ["", " \n", ""], ["", "\t"]))
-    assert torch.allclose(unread, silent, atol=1e-6)
+    assert torch.allclose(unread, silent, atol=1e-5)
     read = logits(model, *encoded(model, ["bread", "", ""], ["", ""]))
-    assert torch.allclose(unread[:, 1:], read[:, 1:], atol=1e-6)
+    assert torch.allclose(unread[:, 1:], read[:, 1:], atol=1e-5)
     assert (unread[:, 0] - read[:, 0]).abs().min() > 1e-4
     said = logits(model, *encoded(model, ["", "", ""], ["bread", ""]))
-    assert torch.allclose(unread[1], said[1], atol=1e-6)
+    assert torch.allclose(unread[1], said[1], atol=1e-5)
     assert (unread[0] - said[0]).abs().min() > 1e-4
 
 
@@ -116,7 +116,7 @@ def test_a_tower_hears_no_padding_and_gives_zeros_for_no_text() -> None:
     ids, mask = tokenizer()(["green tea", "", "blue milk of the moon"])
     words = tower(ids, mask)
     alone = tower(*tokenizer()(["green tea"]))
-    assert torch.allclose(words.embedding[:1], alone.embedding, atol=1e-6)
+    assert torch.allclose(words.embedding[:1], alone.embedding, atol=1e-5)
     assert torch.allclose(words.tokens[0][mask[0]], alone.tokens[0], atol=1e-5)
     assert words.there.tolist() == [True, False, True]
     assert torch.equal(words.embedding[1], torch.zeros(TEXT.embedding))
