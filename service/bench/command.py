@@ -18,6 +18,7 @@ from service.bench.encode import encode
 from service.bench.index import index
 from service.bench.load import concurrency, load
 from service.bench.match import match
+from service.bench.patches import patches
 from service.bench.recognize import recognize
 from service.bench.report import Report
 from service.bench.scale import SIZES, Kind, scale
@@ -69,6 +70,29 @@ def encode_command(
     """A clip's frames; baseline: the bare onnxruntime session. torch eager beside it."""
     with _readable_errors(), _stage(bundle) as stage:
         _tell(encode(stage, rounds, checkpoint, _note), as_json)
+
+
+@app.command(name="patches")
+def patches_command(
+    kept: Annotated[
+        str | None,
+        typer.Option(
+            help="Patches of each frame, with commas between.  "
+            "[default: an eighth, a quarter, half]"
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Matched with the clip.")] = 600,
+    bundle: BundleOption = None,
+    rounds: RoundsOption = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """A clip without the patches that a detector leaves out; baseline: the same clip, whole frames.
+
+    Detecting is told beside it, and whether it pays: `ratio_with_detecting`.
+    """
+    wanted = [] if kept is None else _numbers(kept, "--kept")
+    with _readable_errors(), _stage(bundle) as stage:
+        _tell(patches(stage, wanted, candidates, rounds), as_json)
 
 
 @app.command(name="decode")

@@ -122,6 +122,32 @@ def test_encode_against_the_bare_session() -> None:
     assert report["figures"]["clips_per_s"] == pytest.approx(1e3 / report["ms"])
 
 
+def test_patches_are_kept_as_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the training extra")
+    from tests.contract.models import export_tiny, tiny_detector, tiny_rice
+
+    finding = str(export_tiny(tiny_rice(), tmp_path / "bundle", detector=tiny_detector()))
+    asked = ("patches", "--rounds", "1", "--candidates", "30", "--bundle", finding)
+    report = told(*asked, "--kept", "3,5")
+    some, *_, whole = report["figures"]["kept"]
+    assert (some["patches"], some["tokens"]) == (3, 10 * (1 + 3)), "of ten frames"
+    assert (whole["patches"], whole["tokens"]) == (16, 10 * (1 + 16))
+    assert report["ms"] == pytest.approx(some["encode_ms"] + some["match_ms"])
+    assert report["baseline_ms"] == pytest.approx(whole["encode_ms"] + whole["match_ms"])
+    assert some["ratio"] == pytest.approx(report["ratio"])
+    with_detecting = report["ms"] + report["others_ms"]["detecting"]
+    assert some["ratio_with_detecting"] == pytest.approx(report["baseline_ms"] / with_detecting)
+    assert [point["patches"] for point in told(*asked)["figures"]["kept"]] == [2, 4, 8, 16]
+    refused = bench(*asked, "--kept", "17")
+    assert refused.exit_code == 1 and "a frame has 16 patches" in refused.output
+
+
+def test_a_bundle_that_drops_no_patches_is_refused() -> None:
+    result = bench("patches", "--rounds", "1")
+    assert result.exit_code == 1
+    assert "no detector" in result.output
+
+
 def test_decode_against_the_whole_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     small = decode.Case(2, 10, width=160, height=120)
     monkeypatch.setattr("service.bench.command.CASES", (small, decode.Case(1, 25, 160, 120)))
@@ -136,6 +162,7 @@ def test_decode_against_the_whole_clip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recognize_tells_its_stages() -> None:
     report = told("recognize", "--rounds", "1", "--shop", "20")
     assert report["figures"]["stages_ms"]["match"] > 0
+    assert report["figures"]["share_of_detecting"] == 0, "the default bundle has no detector"
     assert report["baseline_ms"] == pytest.approx(sum(report["others_ms"].values()))
 
 
