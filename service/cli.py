@@ -28,6 +28,7 @@ _UPLOADS = 4  # at once: the service encodes one picture while the next ones arr
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",  # else what stands in [brackets] is taken for a style
     help="Livestreaming product recognition: which of the shop's products is in this clip?",
 )
 

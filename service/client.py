@@ -68,8 +68,9 @@ class Client:
         timeout_s: float = 60.0,
         patience_s: float = 30.0,
     ) -> None:
-        """`key`: the secret of a key, where the service asks for one."""
-        self.base_url = base_url.rstrip("/")
+        """`base_url`: http where it says nothing else; `key`: the secret of a key, where the
+        service asks for one."""
+        self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
         self._patience_s = patience_s
         self._http = httpx.Client(
             base_url=self.base_url,

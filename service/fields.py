@@ -99,6 +99,9 @@ Metadata = Annotated[
 MetadataText = Annotated[Metadata, BeforeValidator(_from_text)]  # as a form has it
 
 
+_PLAINER = {"missing": "is required", "extra_forbidden": "there is no such field"}
+
+
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
     """Pydantic's findings as one of ours; the first one is pointed at."""
     detail = "; ".join(f"{_pointer(error['loc']) or '/'}: {_message(error)}" for error in errors)
@@ -106,7 +109,8 @@ def validation_error(errors: Sequence[Mapping[str, Any]]) -> BadInputError:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words
+    message = str(error["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words
+    return _PLAINER.get(error["type"], message)
 
 
 def _pointer(location: Sequence[int | str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.media.names import PICTURES, is_picture, product_of
+from service.media.names import is_picture, product_of
 
 
 class FolderError(Exception):
@@ -37,7 +37,7 @@ def read_products(path: Path) -> list[ProductFiles]:
     else:
         raise FolderError(f"{path} does not exist")
     if not items:
-        raise FolderError(f"no pictures in {path}; a picture ends in {', '.join(sorted(PICTURES))}")
+        raise FolderError(f"no pictures in {path}; they are JPEG, PNG or WebP files")
     return items
 
 
@@ -58,7 +58,10 @@ def _from_csv(file: Path) -> list[ProductFiles]:
             reader = csv.DictReader(text)
             missing = {"product_id", "image"} - set(reader.fieldnames or ())
             if missing:
-                raise FolderError(f"{file} lacks the column {', '.join(sorted(missing))}")
+                raise FolderError(
+                    f"{file} lacks {' and '.join(sorted(missing))} among its columns, which are "
+                    "product_id, title and image"
+                )
             rows = [
                 (
                     row["product_id"] or "",

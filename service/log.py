@@ -36,7 +36,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "milvus_lite", "uvicorn"):
+    for chatty in ("faiss", "httpx", "milvus_lite", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Of Milvus Lite, whose server is in this process: its caller, who is here too, is told as well.
     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)

@@ -149,7 +149,9 @@ def _fields(form: FormData, fields: type[FieldsT], files: Mapping[str, int]) -> 
             continue
         pointer = f"/{name}"
         if isinstance(value, UploadFile):
-            raise BadInputError(f"{pointer}: a file is not expected here", pointer=pointer)
+            raise BadInputError(
+                f"{pointer}: no file is expected here, but as {' or '.join(files)}", pointer=pointer
+            )
         if name in values:
             raise BadInputError(f"{pointer}: was sent twice", pointer=pointer)
         values[name] = value
@@ -180,7 +182,10 @@ def _no_file(name: str, text: str) -> BadInputError:
         return UrlNotAllowedError(
             f"{pointer}: an address is not fetched here; send the file", pointer=pointer
         )
-    return BadInputError(f"{pointer}: must be sent as a file (with a filename)", pointer=pointer)
+    return BadInputError(
+        f"{pointer}: must be sent as a file, with a filename; by curl -F {name}=@FILE",
+        pointer=pointer,
+    )
 
 
 def multipart_schema(

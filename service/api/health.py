@@ -13,6 +13,7 @@ from service.api.schemas import Info, Status
 from service.api.state import service_of
 from service.errors import InferenceError, NotReadyError
 from service.inference.manifest import Manifest
+from service.inference.session import cores
 from service.parts import Service
 
 router = APIRouter(tags=["health"])
@@ -58,13 +59,14 @@ async def info(request: Request, key: Caller) -> Info:
             "precision": manifest.precision,
             "dims": manifest.dims.model_dump(),
             "calibration": manifest.calibration.model_dump(),
+            "detector": manifest.graphs.detector is not None,
             "text": _text(manifest),
             "metrics": dict(manifest.metrics),
         },
         inference={
             "provider": settings.inference.provider,
             "providers": serving.model.providers,
-            "threads": settings.inference.threads,
+            "threads": settings.inference.threads or cores(),
         },
         index={
             "embedded": serving.index.embedded,

@@ -89,16 +89,19 @@ async def _on_validation(request: Request, error: Exception) -> Response:
 async def _on_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = http.HTTPStatus(error.status_code).phrase
+    headers, detail = dict(error.headers or {}), str(error.detail)
+    if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers["Allow"]
+        detail = f"here it is {headers['Allow']}"
+    elif error.status_code == http.HTTPStatus.NOT_FOUND:
+        detail = "there is no such address; /docs lists those there are"
     problem = Problem(
         type=f"/problems/{title.lower().replace(' ', '-')}",
         title=title,
         status=error.status_code,
-        detail=f"{request.method} {request.url.path}: {error.detail}",
+        detail=f"{request.method} {request.url.path}: {detail}",
         **_occurrence(request.scope),
     )
-    headers = dict(error.headers or {})
-    if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers["Allow"]
     return _response(problem, headers, request.scope)
 
 

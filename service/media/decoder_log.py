@@ -73,7 +73,7 @@ def refusal(log: str, *, max_streams: int) -> ClipError:
             f"The clip has more than {max_streams} streams; send the video stream alone."
         )
     if "Format not on whitelist" in log:
-        return ClipFormatError(f"Send the clip as {FORMATS}.")
+        return ClipFormatError(f"Send the clip as {FORMATS}, and pictures as `frames`.")
     if size := _PICTURE_SIZE.search(log):
         return too_large(size[1])
     if "matches no streams" in log:

@@ -300,6 +300,32 @@ def test_metrics_count_what_happened(
     assert "lpr_hot_shops_bytes" in http.get("/metrics").text
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "files", "advice"),
+    [
+        ("/gallery", {"product_id": "p"}, ["images"], "/shop_id: is required"),
+        ("/gallery", {"product_id": "p", "shop": "s"}, ["images"], "/shop: there is no such field"),
+        ("/gallery", {"shop_id": "s", "product_id": "p"}, ["image"], "but as images"),
+        ("/gallery", {"shop_id": "s", "product_id": "p", "images": "a.jpg"}, [], "images=@FILE"),
+        ("/recognize", {"shop_id": "s"}, ["frame"], "but as clip or frames"),
+        ("/recognise", {"shop_id": "s"}, ["clip"], "/docs lists those there are"),
+    ],
+    ids=["shop", "field", "image", "path", "frame", "address"],
+)
+def test_a_mistake_is_told_with_what_to_do(
+    http: httpx.Client, path: str, fields: dict[str, str], files: list[str], advice: str
+) -> None:
+    sent = [(name, ("a.jpg", picture(1))) for name in files] or [("title", (None, b"a"))]
+    answer = http.post(path, data=fields, files=sent)
+    assert answer.is_client_error
+    assert advice in answer.json()["detail"]
+
+
+def test_a_picture_sent_as_a_clip_is_told_where_it_goes(client: Client, shop_id: str) -> None:
+    with pytest.raises(ProblemError, match="pictures as `frames`"):
+        client.recognize(shop_id, picture(1))
+
+
 def test_info_tells_how_clips_are_decoded(http: httpx.Client) -> None:
     told = http.get("/info").json()["decoder"]
     assert told == ClipDecoder(MediaSettings()).describe()

@@ -63,6 +63,7 @@ def test_the_boxes_are_the_detectors(client: Client, model: Model) -> None:
             assert told["box"] == pytest.approx(box.tolist(), abs=1e-3)
             assert told["score"] == pytest.approx(score, abs=1e-3)
     assert answer["timings_ms"]["detect"] > 0
+    assert client.info()["bundle"]["detector"]
 
 
 def test_detection_can_be_left_out(client: Client, shop: Shop) -> None:

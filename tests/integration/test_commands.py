@@ -91,7 +91,11 @@ def test_a_picture_the_csv_names_and_nobody_has(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("image\nx.jpg\n", "product_id"), (None, "does not exist"), ("product_id,image\n", "no pict")],
+    [
+        ("image\nx.jpg\n", "lacks product_id"),
+        (None, "does not exist"),
+        ("product_id,image\n", "no pict"),
+    ],
 )
 def test_a_shop_that_cannot_be_read(tmp_path: Path, content: str | None, said: str) -> None:
     table = tmp_path / "shop.csv"
@@ -100,6 +104,21 @@ def test_a_shop_that_cannot_be_read(tmp_path: Path, content: str | None, said: s
     done = lpr("index", table, "--shop", "s", "--url", NOBODY)
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        (["index"], "[default: as LPR_HOST and LPR_PORT say]"),
+        (["keys", "create"], "[default: never]"),
+        (["demo"], "[default: temporary]"),
+        (["bench", "patches"], "[default: an eighth, a quarter, half]"),
+    ],
+    ids=["index", "keys", "demo", "patches"],
+)
+def test_help_tells_defaults_that_are_words(command: list[str], default: str) -> None:
+    told = lpr(*command, "--help").stdout.replace("│", " ")
+    assert default in " ".join(told.split())
 
 
 def test_clips_are_told_as_tables(client: Client, shop: Shop, shop_id: str, tmp_path: Path) -> None:

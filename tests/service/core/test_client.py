@@ -93,6 +93,13 @@ def test_nobody_there_is_said() -> None:
         client.wait_ready(0)
 
 
+def test_an_address_without_a_scheme_is_taken_as_curl_takes_it() -> None:
+    with Client("127.0.0.1:9/") as client:
+        assert client.base_url == "http://127.0.0.1:9"
+    with Client("https://shop.example") as client:
+        assert client.base_url == "https://shop.example"
+
+
 def job(error: dict[str, str] | None, *, ended: bool) -> httpx.Response:
     items = [{"item": 0, "product_id": "p", "error": error}]
     body = {"job_id": "j", "summary": "s", "ended_at": "now" if ended else None, "items": items}
