@@ -18,8 +18,8 @@ from service.errors import BadInputError
 from service.gallery.catalogue import Catalogue, ProductRecord
 from service.gallery.entries import Entries, Picture
 from service.gallery.rows import row_id
+from service.inference.features import PictureFeatures
 from service.inference.manifest import Manifest
-from service.inference.model import PictureFeatures
 from service.media.images import decode_image, fit
 from service.settings import MediaSettings
 

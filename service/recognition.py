@@ -21,8 +21,8 @@ from service.confidence import confidences, decides
 from service.errors import BadInputError, InferenceError
 from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Picture, Vectors
+from service.inference.features import ClipFeatures, Detections
 from service.inference.manifest import Manifest
-from service.inference.model import ClipFeatures, Detections
 from service.inference.speech import Said
 from service.listening import Listener
 from service.media.clips import Frames

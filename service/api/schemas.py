@@ -14,7 +14,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 
 from service.gallery.catalogue import ProductRecord
-from service.inference.model import Detections
+from service.inference.features import Detections
 from service.jobs.records import ItemResult, Job
 from service.recognition import Explanation, RankedProduct, Recognition
 from service.serving import BundleState, State

@@ -15,7 +15,7 @@ from service.bench.rival import Rival, torch_rival
 from service.bench.stage import Stage
 from service.bench.timing import Run, take_turns, timed
 from service.errors import BenchError, RivalMissingError
-from service.inference.model import ClipFeatures
+from service.inference.features import ClipFeatures
 
 MOST_PAIRS = 600  # more take as much longer, for pair by pair nothing is shared: so it is reckoned
 TOLERANCE = 1e-3  # of the logits, relative to the largest

@@ -26,7 +26,7 @@ from service.errors import BenchError
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import VectorIndex, WriteTime
 from service.gallery.shops import HotShops
-from service.inference.model import ClipFeatures
+from service.inference.features import ClipFeatures
 from service.telemetry import Telemetry
 
 Kind = Literal["shop", "gallery", "shops"]

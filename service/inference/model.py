@@ -7,70 +7,34 @@ what is done with scores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from service.inference import tensors
 from service.inference.batcher import Batcher, Kind
 from service.inference.bundle import Bundle
+from service.inference.features import (
+    ClipFeatures,
+    Detections,
+    Floats,
+    Mask,
+    PictureFeatures,
+    Pixels,
+)
 from service.inference.golden import verify_golden
 from service.inference.graphs import Graphs
-from service.inference.manifest import Manifest, Text
-from service.inference.session import Array, Session
+from service.inference.manifest import Manifest
+from service.inference.session import Session
+from service.inference.tensors import Clip, Pictures
 from service.inference.texts import TextFeatures, TextReader
 from service.settings import InferenceSettings
 from service.telemetry import Telemetry
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-
 PICTURES_A_RUN = 16  # bounds the memory of one run, whatever the size of a product
 STATES_A_RUN = 1024
 WARM_BATCHES = (1, 8)
-
-
-@dataclass(frozen=True)
-class PictureFeatures:
-    embedding: Floats  # [B,E], L2
-    match_state: Floats  # [B,D]
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """A clip of L = frames * (1 + patches) tokens; of a model that reads, one more at the end."""
-
-    embedding: Floats  # [E], L2
-    keys: Floats  # [L,D]
-    values: Floats  # [L,D]
-    token_mask: Mask  # [L], True takes part
-    speech: Floats | None = None  # [Et], L2; None where nothing is said, or the model does not read
-    patch_mask: Mask | None = None
-    """[F,P], the patches whose tokens these are, where the others were dropped; else None."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The intended product in each frame of a clip."""
-
-    boxes: Floats  # [F,4], left, top, right, bottom, as shares of the frame that the model sees
-    scores: Floats  # [F], 0 to 1
-    found: Mask  # [F], False where the score is too low: the frame shows no product, or many
-    patch_mask: Mask  # [F,P], the patches that take part; all of them where nothing was found
-
-
-class _Pictures(NamedTuple):
-    pixels: Pixels  # [B,S,S,3]
-    titles: TextFeatures | None
-
-
-class _Clip(NamedTuple):
-    frames: Pixels  # [F,S,S,3]
-    speech: TextFeatures | None
-    patch_mask: Mask | None = None  # [F,P]
 
 
 class Model:
@@ -124,7 +88,7 @@ class Model:
         for batch in WARM_BATCHES:
             pictures = self.encode_pictures(np.zeros((batch, size, size, 3), np.uint8))
         for clips in range(1, self._clips.most_rows + 1):
-            blank = _Clip(np.zeros((frames, size, size, 3), np.uint8), self._read(["warm"]))
+            blank = Clip(np.zeros((frames, size, size, 3), np.uint8), self._read(["warm"]))
             [clip, *_] = self._encode_clips([blank] * clips)
             if self._finds:
                 self._detect([blank.frames] * clips)
@@ -141,7 +105,7 @@ class Model:
         embedding = np.empty((len(pictures), dims.embedding), np.float32)
         match_state = np.empty((len(pictures), dims.match_state), np.float32)
         for part in _parts(len(pictures), PICTURES_A_RUN):
-            item = _Pictures(pictures[part], self._read((titles or [""] * len(pictures))[part]))
+            item = Pictures(pictures[part], self._read((titles or [""] * len(pictures))[part]))
             features = self._batcher.run(self._pictures, item, len(item.pixels))
             embedding[part], match_state[part] = features.embedding, features.match_state
         return PictureFeatures(embedding, match_state)
@@ -161,7 +125,7 @@ class Model:
         self._check_frames(frames)
         if patch_mask is not None:
             _check("patch_mask", patch_mask, np.bool_, (len(frames), self.manifest.dims.patches))
-        return self._batcher.run(self._clips, _Clip(frames, self._read([speech]), patch_mask))
+        return self._batcher.run(self._clips, Clip(frames, self._read([speech]), patch_mask))
 
     def _check_frames(self, frames: Pixels) -> None:
         dims = self.manifest.dims
@@ -200,53 +164,38 @@ class Model:
             pictures=picture[None],
             keys=clip.keys,
             token_mask=clip.token_mask,
-            **_of_titles([self._read([title])]),
+            **tensors.of_titles([self._read([title])]),
         )
-        return _on_all_patches(attention[0], clip.patch_mask)
+        return tensors.on_all_patches(attention[0], clip.patch_mask)
 
     def _read(self, texts: Sequence[str]) -> TextFeatures | None:
         return None if self._reader is None else self._reader.read(texts)
 
-    def _encode_pictures(self, of_callers: Sequence[_Pictures]) -> list[PictureFeatures]:
+    def _encode_pictures(self, of_callers: Sequence[Pictures]) -> list[PictureFeatures]:
         """What each of them asked for, run as one batch."""
-        pixels = [part.pixels for part in of_callers]
-        pictures = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
-        titles = _of_titles([part.titles for part in of_callers])
-        outputs = self._graphs.run_batch("image_encoder", {"pictures": pictures, **titles})
-        ends = np.cumsum([len(part) for part in pixels])[:-1]
+        outputs = self._graphs.run_batch("image_encoder", tensors.of_pictures(of_callers))
+        ends = np.cumsum([len(part.pixels) for part in of_callers])[:-1]
         parts = (np.split(output, ends) for output in outputs)
         return [PictureFeatures(*features) for features in zip(*parts, strict=True)]
 
-    def _encode_clips(self, clips: Sequence[_Clip]) -> list[ClipFeatures]:
-        """Clips run as one batch: the shorter ones are padded, and masked there."""
-        lengths = [len(clip.frames) for clip in clips]
-        batch = _padded([clip.frames for clip in clips])
+    def _encode_clips(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
+        """Clips run as one batch."""
         patches = self.manifest.dims.patches
-        patch_mask = np.ones((*batch["frame_mask"].shape, patches), np.bool_)
-        for row, clip in enumerate(clips):
-            if clip.patch_mask is not None:
-                patch_mask[row, : len(clip.frames)] = clip.patch_mask
-        batch |= {"patch_mask": patch_mask, **_of_speech([clip.speech for clip in clips])}
+        batch = tensors.of_clips(clips, patches)
         outputs = zip(*self._graphs.run_batch("clip_encoder", batch), strict=True)
         if self._finds:
-            return [_kept(clip, *features) for clip, features in zip(clips, outputs, strict=True)]
-        shown, most = [length * (1 + patches) for length in lengths], max(lengths) * (1 + patches)
+            return [
+                tensors.kept(clip, features) for clip, features in zip(clips, outputs, strict=True)
+            ]
+        tokens = [len(clip.frames) * (1 + patches) for clip in clips]
         return [
-            ClipFeatures(
-                embedding,
-                _without(keys, padding=slice(tokens, most)),
-                _without(values, padding=slice(tokens, most)),
-                _without(token_mask, padding=slice(tokens, most)),
-                _said(clip.speech),
-            )
-            for clip, tokens, (embedding, keys, values, token_mask) in zip(
-                clips, shown, outputs, strict=True
-            )
+            tensors.unpadded(clip, features, slice(own, max(tokens)))
+            for clip, own, features in zip(clips, tokens, outputs, strict=True)
         ]
 
     def _detect(self, clips: Sequence[Pixels]) -> list[Detections]:
         """Clips run as one batch, as they are encoded."""
-        outputs = zip(*self._graphs.run_batch("detector", _padded(clips)), strict=True)
+        outputs = zip(*self._graphs.run_batch("detector", tensors.of_frames(clips)), strict=True)
         return [
             Detections(*(of_frames[: len(frames)] for of_frames in of_clip))
             for frames, of_clip in zip(clips, outputs, strict=True)
@@ -254,20 +203,13 @@ class Model:
 
     def _try(self, sessions: Mapping[str, Session]) -> None:
         """The largest run that serving is made of, and the one that indexing is made of."""
-        dims = self.manifest.dims
-        size, frames = dims.image_size, dims.frames
-        silent = [None if self.manifest.text is None else _silence(self.manifest.text)]
-        sessions["image_encoder"].run(
-            pictures=np.zeros((1, size, size, 3), np.uint8), **_of_titles(silent)
-        )
+        dims, text = self.manifest.dims, self.manifest.text
+        blank = np.zeros((dims.frames, dims.image_size, dims.image_size, 3), np.uint8)
+        silence = None if text is None else tensors.silence(text)
+        sessions["image_encoder"].run(**tensors.of_pictures([Pictures(blank[:1], silence)]))
         if self._finds:
-            sessions["detector"].run(**_padded([np.zeros((frames, size, size, 3), np.uint8)]))
-        sessions["clip_encoder"].run(
-            frames=np.zeros((1, frames, size, size, 3), np.uint8),
-            frame_mask=np.ones((1, frames), np.bool_),
-            patch_mask=np.ones((1, frames, dims.patches), np.bool_),
-            **_of_speech(silent),
-        )
+            sessions["detector"].run(**tensors.of_frames([blank]))
+        sessions["clip_encoder"].run(**tensors.of_clips([Clip(blank, silence)], dims.patches))
 
 
 def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:
@@ -281,79 +223,6 @@ def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Ses
         )
         for name in ("image_encoder", "clip_encoder", "explainer", "matcher", *there)
     }
-
-
-def _padded(clips: Sequence[Pixels]) -> dict[str, Array]:
-    """Clips [F,S,S,3] as a graph takes them together: the shorter ones padded, and masked there."""
-    most = max(map(len, clips))
-    frames = np.zeros((len(clips), most, *clips[0].shape[1:]), np.uint8)
-    frame_mask = np.zeros((len(clips), most), np.bool_)
-    for row, clip in enumerate(clips):
-        frames[row, : len(clip)] = clip
-        frame_mask[row, : len(clip)] = True
-    return {"frames": frames, "frame_mask": frame_mask}
-
-
-def _kept(clip: _Clip, embedding: Array, keys: Array, values: Array, mask: Array) -> ClipFeatures:
-    """Without the tokens that do not take part: matching need not look at them."""
-    speech = _said(clip.speech)
-    return ClipFeatures(embedding, keys[mask], values[mask], mask[mask], speech, clip.patch_mask)
-
-
-def _on_all_patches(attention: Floats, patch_mask: Mask | None) -> Floats:
-    """Attention [1+P,L] to the tokens that were kept -> to all tokens, 0 to those dropped."""
-    if patch_mask is None:
-        return attention
-    tokens = np.pad(patch_mask, ((0, 0), (1, 0)), constant_values=True).ravel()
-    of_speech = attention.shape[1] - np.count_nonzero(tokens)
-    whole = np.zeros((len(attention), len(tokens) + of_speech), np.float32)
-    whole[:, np.pad(tokens, (0, of_speech), constant_values=True)] = attention
-    return whole
-
-
-def _silence(text: Text) -> TextFeatures:
-    return TextFeatures(
-        np.zeros((1, 1, text.width), np.float32),
-        np.zeros((1, 1), np.bool_),
-        np.zeros((1, text.embedding), np.float32),
-    )
-
-
-def _of_titles(of_callers: Sequence[TextFeatures | None]) -> dict[str, Array]:
-    """What graphs take of titles; nothing where the model does not read."""
-    titles = [title for title in of_callers if title is not None]
-    if not titles:
-        return {}
-    return {
-        "title_embedding": np.concatenate([title.embedding for title in titles]),
-        "has_title": np.concatenate([title.there for title in titles]),
-    }
-
-
-def _of_speech(of_clips: Sequence[TextFeatures | None]) -> dict[str, Array]:
-    """The same of speech, a text a clip, padded to the longest."""
-    speech = [said for said in of_clips if said is not None]
-    if not speech:
-        return {}
-    longest = max(said.mask.shape[1] for said in speech)
-    tokens = np.zeros((len(speech), longest, speech[0].tokens.shape[2]), np.float32)
-    mask = np.zeros((len(speech), longest), np.bool_)
-    for row, said in enumerate(speech):
-        words = said.mask.shape[1]
-        tokens[row, :words], mask[row, :words] = said.tokens[0], said.mask[0]
-    embedding = np.concatenate([said.embedding for said in speech])
-    return {"speech_tokens": tokens, "speech_mask": mask, "speech_embedding": embedding}
-
-
-def _said(speech: TextFeatures | None) -> Floats | None:
-    return speech.embedding[0] if speech is not None and speech.mask.any() else None
-
-
-def _without(of_tokens: Array, padding: slice) -> Array:
-    """Tokens [L,...] but for padded frames'; what comes after these, of speech, stays."""
-    if padding.stop == len(of_tokens):
-        return of_tokens[: padding.start]
-    return np.concatenate([of_tokens[: padding.start], of_tokens[padding.stop :]])
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator  # noqa: E402
 
 from service.errors import BundleError  # noqa: E402
 from service.inference.bundle import Bundle  # noqa: E402
-from service.inference.model import ClipFeatures, Model  # noqa: E402
+from service.inference.features import ClipFeatures  # noqa: E402
+from service.inference.model import Model  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.bundles import copy_of, edit_json, read_manifest, sign  # noqa: E402
 from tests.contract.models import (  # noqa: E402
@@ -117,9 +118,9 @@ def test_dropped_patches_score_as_masked_ones(model: Model, share: float) -> Non
 def test_clips_run_together_as_alone(model: Model) -> None:
     """One is padded, and the other keeps more patches."""
     clips = [(drawn(2, seed=3), masks(2, 0.2)), (drawn(5, seed=4), masks(5, 0.9))]
-    from service.inference.model import _Clip
+    from service.inference.tensors import Clip
 
-    together = model._encode_clips([_Clip(frames, None, kept) for frames, kept in clips])
+    together = model._encode_clips([Clip(frames, None, kept) for frames, kept in clips])
     for (frames, kept), found in zip(clips, together, strict=True):
         alone = model.encode_clip(frames, patch_mask=kept)
         assert found.keys.shape == alone.keys.shape

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="compares with torch: the training extra")
 
 from service.inference.bundle import Bundle  # noqa: E402
-from service.inference.model import ClipFeatures, Model  # noqa: E402
+from service.inference.features import ClipFeatures  # noqa: E402
+from service.inference.model import Model  # noqa: E402
 from service.inference.session import Session  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.models import TINY, tiny_rice  # noqa: E402

@@ -17,7 +17,8 @@ from service.confidence import confidences  # noqa: E402
 from service.errors import BundleError  # noqa: E402
 from service.gallery.entries import Candidates, Picture  # noqa: E402
 from service.inference.bundle import Bundle  # noqa: E402
-from service.inference.model import ClipFeatures, Model, PictureFeatures  # noqa: E402
+from service.inference.features import ClipFeatures, PictureFeatures  # noqa: E402
+from service.inference.model import Model  # noqa: E402
 from service.recognition import rank  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.models import (  # noqa: E402

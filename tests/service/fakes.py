@@ -19,7 +19,7 @@ from service.gallery.pending import Pending
 from service.gallery.rows import Row, row_id
 from service.gallery.storage import Storage
 from service.indexing import Indexer
-from service.inference.model import ClipFeatures, Detections, PictureFeatures
+from service.inference.features import ClipFeatures, Detections, PictureFeatures
 from service.media.clips import Frames
 from service.settings import MediaSettings
 from service.settling import Gallery, Kept, Projection, Settler

@@ -17,7 +17,7 @@ from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
 from service.indexing import NewProduct
-from service.inference.model import ClipFeatures
+from service.inference.features import ClipFeatures
 from service.inference.speech import Said
 from service.listening import Listener
 from service.recognition import Query, Recognizer, Stopwatch, evenly, rank

@@ -39,7 +39,7 @@ from service.gallery.roles import RolesRecord
 from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
 from service.indexing import Indexer, NewProduct
-from service.inference.model import PictureFeatures
+from service.inference.features import PictureFeatures
 from service.serving import Bundles, Serving
 from service.settings import MediaSettings, SearchSettings
 from service.settling import Gallery, Projection, Settler

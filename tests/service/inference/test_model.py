@@ -12,8 +12,9 @@ import pytest
 from service.errors import InferenceError
 from service.inference import model as module
 from service.inference.bundle import Bundle
+from service.inference.features import ClipFeatures
 from service.inference.manifest import Graph
-from service.inference.model import PICTURES_A_RUN, STATES_A_RUN, ClipFeatures, Model
+from service.inference.model import PICTURES_A_RUN, STATES_A_RUN, Model
 from service.inference.session import Session
 from service.settings import InferenceSettings
 
