@@ -14,14 +14,25 @@ from rich.table import Table
 
 from service import bundle_commands, key_commands
 from service.bench import command as bench_command
-from service.client import Client, ClientError, ServiceUnreachableError
+from service.client import Client, ClientError
 from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ProductFiles, read_products
 from service.log import log_to_stderr
 from service.reindexing import reindex
 from service.server import serve as run_server
-from service.terminal import KeySecret, Url, complain, err, out, ready_client, settings_with, stop
+from service.terminal import (
+    HOPELESS,
+    KeySecret,
+    Url,
+    complain,
+    err,
+    give_up,
+    out,
+    ready_client,
+    settings_with,
+    stop,
+)
 
 _UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive
 
@@ -110,8 +121,8 @@ def recognize(
         for clip in clips:
             try:
                 answer = client.recognize(shop, clip, top_k, speech=speech, detect=detect)
-            except ServiceUnreachableError as error:
-                raise stop(str(error)) from error
+            except HOPELESS as error:
+                raise give_up(error) from error
             except (ClientError, OSError) as error:
                 failed += 1
                 complain(clip, error)
@@ -142,9 +153,9 @@ def _upload(client: Client, shop: str, items: list[ProductFiles]) -> int:
         for future in as_completed(waiting):
             try:
                 future.result()
-            except ServiceUnreachableError as error:
+            except HOPELESS as error:
                 uploads.shutdown(cancel_futures=True)
-                raise stop(str(error)) from error
+                raise give_up(error) from error
             except (ClientError, OSError) as error:
                 failed += 1
                 complain(waiting[future].product_id, error)

@@ -53,6 +53,10 @@ class ProblemError(ClientError):
         super().__init__(f"{self.detail} [{status} {self.slug}]")
 
 
+class KeyRefusedError(ProblemError):
+    """No key was sent, or one that does not allow what was asked."""
+
+
 class Client:
     """One service; safe to share between threads.
 
@@ -290,7 +294,9 @@ def _problem(response: httpx.Response) -> ProblemError:
         problem = response.json()
     except ValueError:
         problem = {}
-    return ProblemError(response.status_code, problem if isinstance(problem, dict) else {})
+    key = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+    kind = KeyRefusedError if key else ProblemError
+    return kind(response.status_code, problem if isinstance(problem, dict) else {})
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from service.client import Client, ClientError
+from service.client import Client, ClientError, KeyRefusedError, ServiceUnreachableError
 from service.server import address
 from service.settings import Settings, complaints
 
@@ -51,6 +51,16 @@ def settings_with(**given: Any) -> Settings:
         raise stop(f"The settings are not valid: {complaints(error)}") from error
     except SettingsError as error:
         raise stop(f"The settings cannot be read: {error}") from error
+
+
+HOPELESS = (KeyRefusedError, ServiceUnreachableError)
+"""Errors after which the next clip or product would fare no better."""
+
+
+def give_up(error: Exception) -> typer.Exit:
+    """Stop for one of `HOPELESS`."""
+    hint = "; lpr sends the key of --key or LPR_KEY" if isinstance(error, KeyRefusedError) else ""
+    return stop(f"{error}{hint}")
 
 
 def complain(what: object, error: Exception) -> None:

@@ -244,9 +244,11 @@ def test_commands_send_a_key(
     (tmp_path / "cola.jpg").write_bytes(shop.pictures["product-0"])
     (tmp_path / "clip.mp4").write_bytes(shop.clips["product-0"])
     given = ["--shop", "commands", "--url", guarded.url]
-    refused = CliRunner().invoke(app, ["recognize", str(tmp_path / "clip.mp4"), *given])
-    assert refused.exit_code == 1
-    assert "[401 unauthorized]" in refused.stderr.replace("\n", " ")
+    for command in (["index", str(tmp_path)], ["recognize", *2 * [str(tmp_path / "clip.mp4")]]):
+        refused = CliRunner().invoke(app, [*command, *given])
+        assert refused.exit_code == 1
+        told = refused.stderr.replace("\n", " ")
+        assert told.count("[401 unauthorized]; lpr sends the key of --key or LPR_KEY") == 1
     if way == "option":
         given += ["--key", secret]
     else:
