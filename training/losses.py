@@ -23,13 +23,7 @@ def icl_loss(similarity: Tensor, product: Tensor, temperature: Tensor) -> Tensor
     With one clip a product this is the paper's loss; with several, the picture's target is
     spread evenly over its clips.
     """
-    logits = temperature**2 * similarity
-    own = F.one_hot(product, similarity.shape[1]).to(logits.dtype)
-    pictures = own.sum(dim=0) > 0  # a picture without a clip has no positive
-    spread = (own / own.sum(dim=0).clamp(min=1)).T
-    clip_to_picture = F.cross_entropy(logits, product)
-    picture_to_clip = F.cross_entropy(logits.T[pictures], spread[pictures])
-    return (clip_to_picture + picture_to_clip) / 2
+    return _contrast(temperature**2 * similarity, product)
 
 
 def text_loss(
@@ -44,12 +38,17 @@ def text_loss(
     if not rows.any():
         return 0.0 * (temperature + similarity.sum())
     logits = (temperature**2 * similarity[rows]).masked_fill(~named, float("-inf"))
-    own = F.one_hot(product[rows], similarity.shape[1]).to(logits.dtype)
-    spoken = own.sum(dim=0) > 0
+    return _contrast(logits, product[rows])
+
+
+def _contrast(logits: Tensor, product: Tensor) -> Tensor:
+    """Symmetric cross-entropy of logits [N,P] whose positives are `product` [N], a scalar."""
+    own = F.one_hot(product, logits.shape[1]).to(logits.dtype)
+    shown = own.sum(dim=0) > 0  # what no row is of has no positive
     spread = (own / own.sum(dim=0).clamp(min=1)).T
-    speech_to_title = F.cross_entropy(logits, product[rows])
-    title_to_speech = F.cross_entropy(logits.T[spoken], spread[spoken])
-    return (speech_to_title + title_to_speech) / 2
+    there = F.cross_entropy(logits, product)
+    back = F.cross_entropy(logits.T[shown], spread[shown])
+    return (there + back) / 2
 
 
 def pmd_loss(
