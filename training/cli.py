@@ -14,7 +14,12 @@ from training.memory import memory
 from training.models import commands as models
 from training.terminal import Commands
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_show_locals=False)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",  # brackets in help texts are no markup
+)
 app.command()(fit)
 app.command()(bench)
 app.add_typer(evaluation.app)
