@@ -6,10 +6,7 @@ Knows torch.onnx and ONNX's protobuf; not what the graphs compute.
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch.export import Dim
 
 from training.export.errors import ExportError
 from training.export.precision import Feed, Precision, in_precision
+from training.export.quiet import quiet
 from training.export.specs import GraphSpec, TensorSpec
 
 Value = Any  # a value of the graph being built, for which onnxscript has no public type
@@ -89,7 +87,7 @@ def write_graphs(
 def _trace(spec: GraphSpec) -> onnx.ModelProto:
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(tensor.example(TRACED_LENGTHS, generator) for tensor in spec.inputs)
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), torch.no_grad():
         program = torch.onnx.export(
             spec.module.eval(),
             inputs,
@@ -186,17 +184,3 @@ def _point(tensor: onnx.TensorProto, offset: int, length: int) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", WEIGHTS_FILE), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch tells of absent torchvision and of its own deprecations: nothing a user can act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -8,11 +8,9 @@ bits, a scale a channel: with 8, the products overflow on x86 CPUs without VNNI,
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,6 +20,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
+
+from training.export.quiet import quiet
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -50,7 +50,7 @@ def _fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _int8(model: onnx.ModelProto, examples: list[Feed]) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         quantised = Path(folder) / "graph.onnx"
         quantize_static(
             model,
@@ -91,15 +91,3 @@ class _Examples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is 
 
     def get_next(self) -> Feed | None:
         return next(self._feeds, None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime advises to optimise the graph beforehand: torch has done it."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -8,16 +8,14 @@ text tower's last (paper-style).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from training.models.encoder import EncoderConfig
 from training.models.rice import Rice
-from training.models.weights_file import WeightsError, read_tensors
+from training.models.weights_file import WeightsError, config_in, read_tensors, weights_in
 
 Tensors = dict[str, Tensor]
 
@@ -38,7 +36,6 @@ HUGGING_FACE_BLOCK = {
     "mlp.fc1": "feedforward.0",
     "mlp.fc2": "feedforward.2",
 }
-HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def read_pretrained(path: Path, config: EncoderConfig) -> Pretrained:
     """Raises WeightsError, also where a folder's config.json tells of another encoder."""
     if path.is_dir():
         _check_config(path, config)
-        path = _weights_of(path)
+        path = weights_in(path)
     tensors = read_tensors(path)
     try:
         return _pretrained(tensors)
@@ -193,22 +190,12 @@ def _shape(tensor: Tensor | None) -> str:
     return "none" if tensor is None else "x".join(map(str, tensor.shape)) or "one number"
 
 
-def _weights_of(folder: Path) -> Path:
-    for name in HUGGING_FACE_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"{folder}: neither {' nor '.join(HUGGING_FACE_FILES)} is in it")
-
-
 def _check_config(folder: Path, config: EncoderConfig) -> None:
     """Holds what tensors do not tell, heads and activation, against config.json.
 
     What the file leaves out has Hugging Face's default.
     """
-    try:
-        told: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / 'config.json'}: {error}") from error
+    told = config_in(folder)
     vision = told.get("vision_config", told)
     for field, default, expected in (
         ("num_attention_heads", 12, config.heads),

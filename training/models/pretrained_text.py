@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.models.text import Family, HuggingFaceText, TextConfig, TextTower
-from training.models.weights_file import WeightsError, read_tensors
+from training.models.weights_file import WeightsError, config_in, read_tensors, weights_in
 
 FAMILIES: dict[str, Family] = {
     "clip": "clip",
@@ -25,7 +25,6 @@ FAMILIES: dict[str, Family] = {
     "chinese_clip_text_model": "chinese_clip",
 }
 LONGEST = 77  # tokens: what CLIP reads; longer ones would cost more than clips do
-FILES = ("model.safetensors", "pytorch_model.bin")
 OF_THE_MACHINE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
@@ -38,14 +37,14 @@ class PretrainedText:
 
 def read_text_folder(folder: Path, *, max_tokens: int = LONGEST) -> PretrainedText:
     """The tower, its weights and its tokenizer. Raises WeightsError."""
-    told = _config(folder)
+    told = config_in(folder)
     family = FAMILIES.get(str(told.get("model_type")), "hugging_face")
     of_tower = dict(told.get("text_config", told)) if family != "hugging_face" else dict(told)
     if family != "hugging_face":
         of_tower["model_type"] = f"{family}_text_model"
     for name in OF_THE_MACHINE:
         of_tower.pop(name, None)
-    tensors = read_tensors(_weights(folder))
+    tensors = read_tensors(weights_in(folder))
     projection = tensors.get("text_projection.weight")
     config = _described(folder, family, of_tower, max_tokens, projection)
     return PretrainedText(config, _ours(tensors, config, folder), _tokenizer(folder))
@@ -97,23 +96,6 @@ def _ours(tensors: dict[str, Tensor], config: TextConfig, folder: Path) -> dict[
     if "text_projection.weight" in tensors:
         ours["projection.weight"] = tensors["text_projection.weight"]
     return ours
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / 'config.json'}: {error}") from error
-    if not isinstance(told, dict):
-        raise WeightsError(f"{folder / 'config.json'}: no object")
-    return told
-
-
-def _weights(folder: Path) -> Path:
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"{folder}: neither {' nor '.join(FILES)} is in it")
 
 
 def _tokenizer(folder: Path) -> str:

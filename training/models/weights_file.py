@@ -6,6 +6,7 @@ what the tensors are for.
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +19,9 @@ from torch import Tensor
 from training.errors import TrainingError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # what training code puts weights under
+
+
+FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder, as `save_pretrained` writes it
 
 
 class WeightsError(TrainingError):
@@ -43,6 +47,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of a folder that has the weights. Raises WeightsError."""
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"{folder}: neither {' nor '.join(FILES)} is in it")
+
+
+def config_in(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says. Raises WeightsError."""
+    file = folder / "config.json"
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file}: {error}") from error
+    if not isinstance(told, dict):
+        raise WeightsError(f"{file}: no object")
+    return told
 
 
 def _load(path: Path) -> Any:
