@@ -20,6 +20,7 @@ from torch import Tensor
 from training.configs import AnyRecipe, DetectorRecipe, Recipe, recipe_from_dict
 from training.data.tokenizing import TextTokenizer
 from training.errors import TrainingError
+from training.files import replacing
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.encoder import resized_positions
@@ -131,10 +132,9 @@ def save(path: Path, checkpoint: AnyCheckpoint) -> None:
     }
     if isinstance(checkpoint, Checkpoint) and checkpoint.tokenizer is not None:
         metadata["tokenizer"] = checkpoint.tokenizer
-    temporary = path.with_suffix(".partial")
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def load(path: Path) -> Checkpoint:

@@ -28,9 +28,7 @@ from training.checkpoint import (
 )
 from training.configs import AnyRecipe, Compute, DetectorRecipe, Schedule
 from training.data.batches import Batch, BatchDrawer
-from training.data.clip_sets import ClipSet
-from training.data.photographs import PhotographSet
-from training.data.queries import QuerySet
+from training.data.sets import JudgedSet, TrainingSet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
 from training.errors import TrainingError
@@ -59,8 +57,8 @@ class Progress:
 
 def fit(
     recipe: AnyRecipe,
-    data: Mapping[str, PhotographSet | ClipSet],
-    validation: PhotographSet | QuerySet,
+    data: Mapping[str, TrainingSet],
+    validation: JudgedSet,
     out: Path,
     *,
     device: torch.device,
@@ -202,7 +200,7 @@ class Run:
             else:
                 kept.copy_(new)
 
-    def validate(self, validation: PhotographSet | QuerySet, board: Board) -> str:
+    def validate(self, validation: JudgedSet, board: Board) -> str:
         """Scores the averaged weights; writes `last`, and `best` when they are."""
         judged = self.task.judge(self.averaged, validation, self.tokenizer)
         board.write({f"validation/{k}": v for k, v in judged.figures.items()}, self.step)

@@ -14,12 +14,11 @@ from rich.progress import Progress
 
 from training import checkpoint, distributed, engine
 from training.configs import AnyRecipe, Compute, Precision, Recipe
-from training.data.clip_sets import ClipSet
 from training.data.given import DataOption, judged_set, training_folders, training_sets
-from training.data.photographs import PhotographSet
-from training.data.queries import QuerySet
+from training.data.sets import JudgedSet, TrainingSet
 from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
+from training.files import replacing
 from training.models.commands import begun
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
 from training.terminal import (
@@ -122,8 +121,8 @@ def _check_tower(recipe: AnyRecipe, begin: checkpoint.AnyCheckpoint | None) -> N
 class RunData(NamedTuple):
     """What a recipe is trained on and chosen by."""
 
-    sets: dict[str, PhotographSet | ClipSet]
-    val: PhotographSet | QuerySet
+    sets: dict[str, TrainingSet]
+    val: JudgedSet
 
 
 def _open(recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress) -> RunData:
@@ -167,7 +166,7 @@ def fitted(
 
 def run_tokenizer(
     recipe: AnyRecipe,
-    sets: Mapping[str, PhotographSet | ClipSet],
+    sets: Mapping[str, TrainingSet],
     out: Path,
     begin: checkpoint.AnyCheckpoint | None,
 ) -> TextTokenizer | None:
@@ -183,7 +182,6 @@ def run_tokenizer(
         if not kept.exists():
             trained = train_tokenizer(corpus(sets, default_rng(recipe.seed)), text.vocabulary)
             out.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".partial")
-            partial.write_text(trained, encoding="utf-8")
-            partial.replace(kept)
+            with replacing(kept) as partial:
+                partial.write_text(trained, encoding="utf-8")
     return TextTokenizer(kept.read_text(encoding="utf-8"), text.max_tokens)

@@ -18,8 +18,7 @@ from training.checkpoint import (
 )
 from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
 from training.data.frames import annotated_boxes
-from training.data.photographs import PhotographSet
-from training.data.queries import QuerySet
+from training.data.sets import JudgedSet
 from training.data.tokenizing import TextTokenizer
 from training.detection_loss import DetectionObjective
 from training.evaluation import detection
@@ -71,7 +70,7 @@ class Task(Protocol):
     def judge(
         self,
         model: Any,
-        validation: PhotographSet | QuerySet,
+        validation: JudgedSet,
         tokenizer: TextTokenizer | None,
     ) -> Judged:
         """Raises DataError."""
@@ -118,7 +117,7 @@ class RecognitionTask:
     def judge(
         self,
         model: Rice,
-        validation: PhotographSet | QuerySet,
+        validation: JudgedSet,
         tokenizer: TextTokenizer | None,
     ) -> Judged:
         boxes = annotated_boxes if self._recipe.intended_boxes else None
@@ -188,7 +187,7 @@ class DetectionTask:
     def judge(
         self,
         model: ClipDetector,
-        validation: PhotographSet | QuerySet,
+        validation: JudgedSet,
         tokenizer: TextTokenizer | None,
     ) -> Judged:
         found = detection.detect(model, validation)

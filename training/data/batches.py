@@ -19,11 +19,11 @@ from torch.nn.functional import pad
 
 from training.configs import AnyRecipe, DetectorRecipe, Source
 from training.data.clip_drawer import ClipDrawer
-from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn
 from training.data.errors import DataError
 from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
+from training.data.sets import TrainingSet
 from training.data.texts import heard
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import draw_views, draw_views_and_boxes
@@ -70,7 +70,7 @@ class BatchDrawer:
     def __init__(
         self,
         recipe: AnyRecipe,
-        data: Mapping[str, PhotographSet | ClipSet],
+        data: Mapping[str, TrainingSet],
         device: torch.device,
         share: Share | None = None,
         tokenizer: TextTokenizer | None = None,
@@ -171,7 +171,7 @@ def _kept_patches(boxes: Tensor, recipe: AnyRecipe) -> Tensor | None:
     return patch_mask(boxes, recipe.model.encoder.grid)
 
 
-def _drawer(source: Source, data: PhotographSet | ClipSet, seed: int, share: Share) -> Drawer:
+def _drawer(source: Source, data: TrainingSet, seed: int, share: Share) -> Drawer:
     if source.products % share.ranks:
         raise DataError(
             f"source {source.name}: {source.products} products a batch cannot be shared out "

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from training.configs import Layout
 from training.data.clip_index import evenly
 from training.data.contact_sheet import SheetRow
 from training.data.errors import DataError
-from training.data.lpr4m import Layout as LprLayout
 from training.data.lpr4m import LprData, open_lpr
 from training.data.movingfashion import read_movingfashion
 from training.data.photographs import read_rows
@@ -48,17 +48,16 @@ def check(folder: Path, track: Track[int], *, limit: int, processes: int = 1) ->
     layout = layout_of(folder)
     if layout == "movingfashion":
         return _check_movingfashion(folder)
-    if layout in ("photographs", "pictures"):
+    if layout == "photographs" or layout == "pictures":  # noqa: PLR1714  mypy narrows by these
         return _check_tables(folder, layout)
     wrong = WrongLines(limit)
-    lpr: LprLayout = "lpr4m" if layout == "lpr4m" else "lpr750k"
-    return _check_lpr(open_lpr(folder, lpr, wrong=wrong, processes=processes), track)
+    return _check_lpr(open_lpr(folder, layout, wrong=wrong, processes=processes), track)
 
 
-def layout_of(folder: Path) -> str:
+def layout_of(folder: Path) -> Layout:
     """Told by the files that each layout begins with; raises DataError."""
     annotations = folder / "annotations"
-    marks = {
+    marks: dict[Layout, Path | None] = {
         "photographs": folder / "classes.csv",
         "pictures": folder / "images.csv",
         "lpr4m": next(annotations.glob("training_videoinfo_full*.txt"), None),

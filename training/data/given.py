@@ -13,11 +13,9 @@ import typer
 from rich.progress import Progress
 
 from training.configs import AnyRecipe, judged_layout
-from training.data.clip_sets import ClipSet
 from training.data.errors import DataError
 from training.data.opening import Track, open_judging, open_training
-from training.data.photographs import PhotographSet
-from training.data.queries import QuerySet
+from training.data.sets import JudgedSet, TrainingSet
 
 MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
 
@@ -47,7 +45,7 @@ def training_folders(recipe: AnyRecipe, data: list[str]) -> dict[str, Path]:
 
 def training_sets(
     recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress
-) -> dict[str, PhotographSet | ClipSet]:
+) -> dict[str, TrainingSet]:
     """By the names of the recipe's sources. Raises DataError."""
     return {
         source.name: open_training(
@@ -59,7 +57,7 @@ def training_sets(
 
 def judged_set(
     recipe: AnyRecipe, folders: Mapping[str, Path], split: str, bars: Progress
-) -> PhotographSet | QuerySet:
+) -> JudgedSet:
     """`val` or `test` of the source that the recipe is judged on. Raises DataError."""
     folder = folders.get(recipe.validate_on)
     if folder is None:

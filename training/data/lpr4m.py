@@ -35,7 +35,7 @@ from training.data.records import (
 from training.data.shards import open_shards
 from training.data.wrong_lines import WrongLines
 
-Layout = Literal["lpr4m", "lpr750k"]
+LprLayout = Literal["lpr4m", "lpr750k"]
 TRAINING_FILES = {
     "lpr4m": "training_videoinfo_full*.txt",
     "lpr750k": "training_videoinfo_*.txt",
@@ -47,7 +47,7 @@ class LprData:
     """An opened data set: its pictures, its training clips by row, and its test."""
 
     folder: Path
-    layout: Layout
+    layout: LprLayout
     pictures: Pictures
     clips: ClipIndex
     wrong: WrongLines
@@ -75,7 +75,7 @@ class Benchmark:
 
 def open_lpr(
     folder: Path,
-    layout: Layout,
+    layout: LprLayout,
     *,
     wrong: WrongLines | None = None,
     processes: int = 1,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from training.configs import Layout, Source
 from training.data.clip_sets import (
-    ClipSet,
     LprClips,
     MovingFashionClips,
     lpr_test,
@@ -16,16 +15,15 @@ from training.data.clip_sets import (
     movingfashion_queries,
 )
 from training.data.errors import DataError
-from training.data.lpr4m import Layout as LprLayout
-from training.data.lpr4m import LprData, open_lpr
+from training.data.lpr4m import LprData, LprLayout, open_lpr
 from training.data.movingfashion import read_movingfashion
-from training.data.photographs import PhotographSet, read_photographs, read_single_pictures
-from training.data.queries import QuerySet
+from training.data.photographs import read_photographs, read_single_pictures
+from training.data.sets import JudgedSet, TrainingSet
 
 Track = Callable[[Iterable[Path]], Iterable[Path]]
 
 
-def open_training(source: Source, folder: Path, size: int, track: Track) -> PhotographSet | ClipSet:
+def open_training(source: Source, folder: Path, size: int, track: Track) -> TrainingSet:
     """What batches are drawn from; pictures come out as size x size. Raises DataError."""
     match source.layout:
         case "photographs":
@@ -34,13 +32,11 @@ def open_training(source: Source, folder: Path, size: int, track: Track) -> Phot
             return read_single_pictures(folder, size, track)
         case "movingfashion":
             return MovingFashionClips(read_movingfashion(folder, "train"), size)
-        case "lpr4m" | "lpr750k":
-            return LprClips(_lpr(source.layout, folder, track), size)
+        case "lpr4m" | "lpr750k" as layout:
+            return LprClips(_lpr(layout, folder, track), size)
 
 
-def open_judging(
-    layout: Layout, folder: Path, split: str, size: int, track: Track
-) -> PhotographSet | QuerySet:
+def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Track) -> JudgedSet:
     """What a model is scored on: `val` or `test`. Raises DataError.
 
     LPR4M's layouts and MovingFashion come without `val`: it is held out of training
@@ -60,6 +56,5 @@ def open_judging(
     return lpr_validation(lpr) if validation else lpr_test(lpr)
 
 
-def _lpr(layout: Layout, folder: Path, track: Track) -> LprData:
-    lpr: LprLayout = "lpr4m" if layout == "lpr4m" else "lpr750k"
-    return open_lpr(folder, lpr, processes=os.cpu_count() or 1, progress=track)
+def _lpr(layout: LprLayout, folder: Path, track: Track) -> LprData:
+    return open_lpr(folder, layout, processes=os.cpu_count() or 1, progress=track)

@@ -13,9 +13,9 @@ from numpy.random import Generator
 
 from training.configs import Recipe
 from training.data.clip_index import evenly
-from training.data.clip_sets import ClipSet
 from training.data.drawn import Drawn
 from training.data.photographs import PhotographSet
+from training.data.sets import TrainingSet
 from training.data.spoken import spoken
 
 CORPUS = 50_000  # clips of a set, at most, whose texts a tokenizer is trained on
@@ -51,7 +51,7 @@ def heard(shares: list[Drawn], recipe: Recipe, rng: Generator) -> Heard:
     return Heard([dropped(title) for title in titles], [dropped(said) for said in speech], wrong)
 
 
-def corpus(data: Mapping[str, PhotographSet | ClipSet], rng: Generator) -> Iterator[str]:
+def corpus(data: Mapping[str, TrainingSet], rng: Generator) -> Iterator[str]:
     """Titles and speech of the sources, for training a tokenizer."""
     for source in data.values():
         if isinstance(source, PhotographSet):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from training.configs import Recipe
 from training.errors import TrainingError
 from training.evaluation.metrics import Accuracy
-from training.models.rice import RiceConfig
-from training.models.sgmn.model import SgmnConfig
+from training.files import replacing
+from training.models.sgmn.model import SgmnConfig, as_rice
 
 REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
@@ -72,7 +72,7 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     Without mining, negatives are the hardest by sight alone. What needs text is left out where
     the recipe has none.
     """
-    reads = RiceConfig(**{field.name: getattr(model, field.name) for field in fields(RiceConfig)})
+    reads = as_rice(model)
     rice = replace(recipe, model=reads, sgmn=None, mining_text=0.0)
     graphless = replace(model, frame_graph=False, instance_graph=False)
     rows = {
@@ -108,9 +108,8 @@ def _outcome(variant: str, recipe: Recipe, out: Path, measure: Measure) -> Outco
         return Outcome(variant, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
     clips, accuracy = measure(recipe, folder)
     told = {"recipe": recipe.to_dict(), "clips": clips, "accuracy": asdict(accuracy)}
-    partial = result.with_suffix(".partial")
-    partial.write_text(json.dumps(told, indent=1))
-    partial.replace(result)
+    with replacing(result) as partial:
+        partial.write_text(json.dumps(told, indent=1))
     return Outcome(variant, recipe.seed, clips, accuracy)
 
 

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.data.clip_index import evenly
-from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import normalise
 from training.evaluation.protocol import shrink
@@ -38,9 +38,7 @@ class Example(NamedTuple):
     speech: str
 
 
-def examples(
-    data: PhotographSet | QuerySet, count: int, frames: int, size: int
-) -> Iterator[Example]:
+def examples(data: JudgedSet, count: int, frames: int, size: int) -> Iterator[Example]:
     """Clips spread evenly over the data. Those of which a file is missing are left out; raises
     DataError for a broken one."""
     if isinstance(data, QuerySet):

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from training.data.errors import DataError
 from training.data.frames import Frame, annotated_boxes
-from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.sets import JudgedSet
 from training.data.transforms import normalise
 from training.models.detector import ClipDetector, corners
 
@@ -104,7 +104,7 @@ def _best(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def detect(
-    model: ClipDetector, data: PhotographSet | QuerySet, *, done: Callable[[], None] = lambda: None
+    model: ClipDetector, data: JudgedSet, *, done: Callable[[], None] = lambda: None
 ) -> list[FoundClip]:
     """Looks at every query's frames; calls `done` a query. Raises DataError where a file is broken
     or nothing is annotated."""

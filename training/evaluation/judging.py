@@ -10,8 +10,8 @@ from rich.progress import Progress
 from training.checkpoint import Checkpoint, DetectorCheckpoint
 from training.configs import Recipe
 from training.data.given import judged_set
-from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
+from training.data.sets import JudgedSet
 from training.evaluation import detection, protocol
 from training.evaluation.scorers import Scorer, TorchScorer
 
@@ -31,9 +31,9 @@ class Judge:
         self._folders = folders
         self._bars = bars
         self._boxes = None if detector is None else detected_boxes(detector)
-        self._opened: dict[str, PhotographSet | QuerySet] = {}
+        self._opened: dict[str, JudgedSet] = {}
 
-    def data(self, split: str) -> PhotographSet | QuerySet:
+    def data(self, split: str) -> JudgedSet:
         """`val` or `test`. Raises DataError."""
         if split not in self._opened:
             self._opened[split] = judged_set(self._recipe, self._folders, split, self._bars)

@@ -25,6 +25,7 @@ from training.data.frames import Frame
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
 from training.data.records import Query
+from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
@@ -93,7 +94,7 @@ class Scores:
 
 def score(
     model: Rice | Scorer,
-    data: PhotographSet | QuerySet,
+    data: JudgedSet,
     *,
     takes: int = 1,
     boxes: Boxes | None = None,
@@ -208,7 +209,7 @@ def _of_another(query: Query, shop: list[Query]) -> str:
     return next(others, "")
 
 
-def examples(data: PhotographSet | QuerySet, count: int, size: int) -> Tensor:
+def examples(data: JudgedSet, count: int, size: int) -> Tensor:
     """Photographs or frames, at most `count` and spread over the data, uint8 [?,size,size,3].
 
     Raises DataError.

@@ -14,21 +14,19 @@ Only the hardest of a batch's negatives contest a match, for else there would be
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from training.configs import Recipe, SgmnLosses
-from training.models.rice import RiceConfig
-from training.models.sgmn.model import SgmnConfig
+from training.models.sgmn.model import as_sgmn
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 
 
 def _sgmn(recipe: Recipe, name: str) -> Recipe:
     """Of a recipe of RICE that reads."""
-    model = {field.name: getattr(recipe.model, field.name) for field in fields(RiceConfig)}
     return replace(
         recipe,
         name=name,
-        model=SgmnConfig(**model),
+        model=as_sgmn(recipe.model),
         hard_negatives=15,
         mining_text=0.5,
         sgmn=SgmnLosses(icl=1.0),

@@ -9,7 +9,8 @@ third part, mining, is in the losses alone (training.sgmn_losses).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from training.models.encoder import STRICT, check_heads
 from training.models.patch_reconstruction import Reconstruction
@@ -45,6 +46,20 @@ class SgmnConfig(RiceConfig):
             raise ValueError("text_guidance needs a text tower")
         for name in ("frame_heads", "instance_heads"):
             check_heads(self.encoder.embedding, getattr(self, name), name)
+
+
+def as_sgmn(config: RiceConfig) -> SgmnConfig:
+    """SGMN of the same sizes, with all its parts."""
+    return SgmnConfig(**_of_rice(config))
+
+
+def as_rice(config: SgmnConfig) -> RiceConfig:
+    """RICE of the same sizes."""
+    return RiceConfig(**_of_rice(config))
+
+
+def _of_rice(config: RiceConfig) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(RiceConfig)}
 
 
 class Sgmn(Rice):
