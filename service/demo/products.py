@@ -12,18 +12,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from service.demo.bodies import ARTICLES, Article
-from service.demo.faces import (
-    COLOUR_NAMES,
-    LAYOUTS,
-    MOTIFS,
-    PATTERNS,
-    Design,
-    distance,
-    luminance,
-    made_up_word,
-    named_colour,
-)
+from service.demo.articles import ARTICLES, Article
+from service.demo.colours import COLOUR_NAMES, distance, luminance, named_colour
+from service.demo.faces import LAYOUTS, Design, made_up_word
+from service.demo.motifs import MOTIFS
+from service.demo.patterns import PATTERNS
 
 TURNS = (-0.8, -0.3, 0.3, 0.8)
 SPRITE = 448

@@ -17,16 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from service.demo.bodies import Points, warp
-from service.demo.faces import (
-    COLOUR_NAMES,
-    MOTIFS,
-    PATTERNS,
-    WHITE,
-    Colour,
-    mix,
-    named_colour,
-)
+from service.demo.canvas import Points, warp
+from service.demo.colours import COLOUR_NAMES, WHITE, Colour, mix, named_colour
+from service.demo.motifs import MOTIFS
+from service.demo.patterns import PATTERNS
 from service.demo.products import TURNS, Product, sprite
 
 SKIN_TONES: tuple[Colour, ...] = (

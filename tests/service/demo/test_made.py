@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.demo.bodies import ARTICLES, homography
+from service.demo.articles import ARTICLES
+from service.demo.canvas import homography
 from service.demo.layout import read_shop, read_takes
 from service.demo.made import make_dataset
 from service.demo.products import Product, make_products, sprite
