@@ -33,6 +33,7 @@ test-image:  ## build the image from nothing and recognise a clip in it (root, D
 
 fuzz: $(VENV)/.testing  ## send every parser RUNS bad inputs and the API CASES requests
 	FUZZ_RUNS=$(or $(RUNS),20000) FUZZ_CASES=$(or $(CASES),1000) $(BIN)/python -m pytest tests/fuzz
+	FUZZ_RUNS=1 $(BIN)/python -m pytest -m hypothesis tests/service  # with other examples each time
 
 check: $(VENV)/.testing  ## lint, types and the direction of imports
 	$(BIN)/ruff check .
