@@ -35,7 +35,8 @@ def patches(stage: Stage, kept: list[int], candidates: int, rounds: int) -> Repo
     kept = kept or sorted({max(1, dims.patches // parts) for parts in (8, 4, 2)})
     if max(kept) > dims.patches:
         raise BenchError(f"a frame has {dims.patches} patches, so {max(kept)} cannot be kept")
-    *points, whole = _measured(stage, [*kept, dims.patches], candidates, rounds)
+    detecting, points = _measured(stage, [*kept, dims.patches], candidates, rounds)
+    whole = points[-1]
     return Report(
         bench="patches",
         what=f"encoding and matching {kept[0]} of {dims.patches} patches a frame",
@@ -50,13 +51,15 @@ def patches(stage: Stage, kept: list[int], candidates: int, rounds: int) -> Repo
             "rounds": rounds,
         },
         machine=stage.machine,
-        others_ms={"detecting": whole["detect_ms"]},
-        figures={"kept": [_compared(point, whole) for point in [*points, whole]]},
+        others_ms={"detecting": detecting},
+        figures={"kept": [_compared(point, whole, detecting) for point in points]},
     )
 
 
-def _measured(stage: Stage, counts: list[int], candidates: int, rounds: int) -> list[Point]:
-    """Milliseconds by how many patches are kept, all of them in turns."""
+def _measured(
+    stage: Stage, counts: list[int], candidates: int, rounds: int
+) -> tuple[float, list[Point]]:
+    """Milliseconds of detecting, and by how many patches are kept; all of them in turns."""
     model, dims = stage.model, stage.model.manifest.dims
     frames = material.pixels(dims.frames, dims.image_size)
     states = model.encode_pictures(material.pixels(_PICTURES, dims.image_size)).match_state
@@ -70,13 +73,12 @@ def _measured(stage: Stage, counts: list[int], candidates: int, rounds: int) -> 
         runs[f"encode {count}"] = timed(partial(model.encode_clip, frames, patch_mask=mask))
         runs[f"match {count}"] = timed(partial(model.match, states, clip))
     medians = take_turns(runs, rounds)
-    return [
+    return medians["detect"], [
         {
             "patches": count,
             "tokens": left,
             "encode_ms": medians[f"encode {count}"],
             "match_ms": medians[f"match {count}"],
-            "detect_ms": medians["detect"],
         }
         for count, left in zip(counts, tokens, strict=True)
     ]
@@ -86,11 +88,11 @@ def _both(point: Point) -> float:
     return point["encode_ms"] + point["match_ms"]
 
 
-def _compared(point: Point, whole: Point) -> Point:
+def _compared(point: Point, whole: Point, detecting: float) -> Point:
     """How many times as fast as whole frames: part by part, together, and with detecting."""
     return point | {
         "encode_ratio": whole["encode_ms"] / point["encode_ms"],
         "match_ratio": whole["match_ms"] / point["match_ms"],
         "ratio": _both(whole) / _both(point),
-        "ratio_with_detecting": _both(whole) / (_both(point) + point["detect_ms"]),
+        "ratio_with_detecting": _both(whole) / (_both(point) + detecting),
     }

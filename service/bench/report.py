@@ -59,7 +59,9 @@ class Report:
 def _shown(name: str, value: Any) -> Iterator[RenderableType]:
     """A figure as a line, a list of points as a table."""
     if isinstance(value, list) and value:
-        table = Table(*value[0], title=name)
+        table = Table(title=name)
+        for column in value[0]:
+            table.add_column(column, overflow="fold")  # a figure cut short would be another one
         for point in value:
             table.add_row(*(_in_words(point.get(column)) for column in value[0]))
         yield table
