@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -33,35 +33,11 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     KeysError.
     """
     service = Service(settings)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            service.open_store()
-        except StartupError as error:
-            service.close()
-            on_failure(error)
-            raise
-        opening = asyncio.create_task(asyncio.to_thread(service.open))
-
-        def opened(task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not service.draining.is_set():
-                on_failure(error)
-
-        opening.add_done_callback(opened)
-        try:
-            yield
-        finally:
-            service.drain()
-            await asyncio.wait([opening])
-            await asyncio.to_thread(service.close)
-
     app = FastAPI(
         title="LPR: livestreaming product recognition",
         version=version("lpr"),
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_life(service, on_failure),
         redoc_url=None,
         # Its span of each request is ours too; the rest is told by `service.telemetry`.
         telemetry={"operation_spans": False, "metrics": False, "logs": False},
@@ -76,3 +52,33 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     for resource in (recognize, gallery, batches, jobs, bundles, health):
         app.include_router(resource.router)
     return app
+
+
+def _life(
+    service: Service, on_failure: Callable[[BaseException], None]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The parts are opened on a thread while requests are answered already, and closed at last."""
+
+    def opened(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not service.draining.is_set():
+            on_failure(error)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            service.open_store()
+        except StartupError as error:
+            service.close()
+            on_failure(error)
+            raise
+        opening = asyncio.create_task(asyncio.to_thread(service.open))
+        opening.add_done_callback(opened)
+        try:
+            yield
+        finally:
+            service.drain()
+            await asyncio.wait([opening])
+            await asyncio.to_thread(service.close)
+
+    return life
