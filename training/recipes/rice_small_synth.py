@@ -4,8 +4,8 @@
     lpr-train fit rice_small_synth --data synth=DIR --out RUN
 
 Clips are drawn and scored as LPR4M's are: several frames, distractors in most of them, queries
-against the several hundred pictures of their own livestream's shop. A convolutional stem and
-`own_direction` let it begin without CLIP's weights.
+against the several hundred pictures of their own livestream's shop. The model is that of
+`grocery_small`: a convolutional stem and `own_direction` let it begin without CLIP's weights.
 """
 
 from __future__ import annotations
@@ -13,27 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from training.configs import Recipe, Schedule, Source, View
-from training.models.encoder import EncoderConfig
-from training.models.rice import RiceConfig
+from training.recipes.grocery_small import GROCERY_SMALL
 
 RICE_SMALL_SYNTH = Recipe(
     name="rice_small_synth",
-    model=RiceConfig(
-        encoder=EncoderConfig(
-            image_size=112,
-            patch_size=16,
-            width=192,
-            layers=6,
-            heads=3,
-            embedding=256,
-            stem="conv",
-            stem_depth=2,
-            drop_path=0.05,
-        ),
-        matching_heads=6,
-        own_direction=True,
-        attention_dropout=0.0,
-        reconstruction=None,
+    model=replace(
+        GROCERY_SMALL.model, encoder=replace(GROCERY_SMALL.model.encoder, drop_path=0.05)
     ),
     sources=(Source("synth", "lpr4m", products=48, frames=4),),
     validate_on="synth",
