@@ -30,7 +30,7 @@ from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.metrics import Accuracy, accuracy
-from training.evaluation.scorers import Scorer, Shop, TorchScorer
+from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
 from training.models.rice import Rice
 
 CLIP_SEED = 20_231
@@ -153,13 +153,11 @@ def score_queries(
     are all missing is a miss: it ranks last. Raises DataError where a file is broken.
     """
     scorer = _scorer(model)
-    largest = max(len(data.galleries[live]) for live in data.by_shop())
-    count = len(data.queries)
-    coarse = torch.full((count, largest + 1), OUT_OF_SHOP)  # the last column is never filled
-    match = torch.full((count, largest + 1), OUT_OF_SHOP)
-    text = torch.full((count, largest + 1), OUT_OF_SHOP)
+    count, largest = len(data.queries), max(len(data.galleries[live]) for live in data.by_shop())
+    shape = (count, largest + 1)  # the last column is never filled
+    compared = Comparison(*(torch.full(shape, OUT_OF_SHOP) for _ in Comparison._fields))
     truth = torch.full((count,), largest)
-    also = torch.zeros(count, largest + 1, dtype=torch.bool)
+    also = torch.zeros(shape, dtype=torch.bool)
     speech = _speech(data.queries, hearing)
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
@@ -174,10 +172,11 @@ def score_queries(
             if frames:
                 pixels = _stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
-                scores = scorer.compare(shop, pixels, speech[position], shown)
-                for part, found in zip((coarse, match, text), scores, strict=True):
-                    part[position, : len(images)] = found
+                found = scorer.compare(shop, pixels, speech[position], shown)
+                for part, scores in zip(compared, found, strict=True):
+                    part[position, : len(images)] = scores
             done()
+    coarse, match, text = compared
     return Scores(coarse, match, truth, also, _groups(data.queries), _any(text))
 
 
@@ -209,7 +208,7 @@ def _of_another(query: Query, shop: list[Query]) -> str:
     return next(others, "")
 
 
-def examples(data: JudgedSet, count: int, size: int) -> Tensor:
+def sample_pictures(data: JudgedSet, count: int, size: int) -> Tensor:
     """Photographs or frames, at most `count` and spread over the data, uint8 [?,size,size,3].
 
     Raises DataError.

@@ -37,7 +37,7 @@ class Shop(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Of one clip with P pictures, on the CPU."""
+    """Of one clip with P pictures, or of N clips, then [N,P]; on the CPU."""
 
     coarse: Tensor  # [P], cosines
     match: Tensor  # [P], logits of the matcher

@@ -63,7 +63,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
             judge = Judge(kept.recipe, folders, bars, found)
             if precision == "int8":
                 size = kept.recipe.image_size
-                shown = protocol.examples(judge.data("val"), RANGED_PICTURES, size)
+                shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
                 write = partial(write, pictures=shown.numpy())
             if precision == "fp32":
                 told = measured(kept.recipe, scorer_of(kept), judge)

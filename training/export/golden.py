@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -69,26 +70,40 @@ def write_golden(
         for name, expected in exact.items():
             scale = LOGIT_SCALE[config.matching_head] if name == "logits" else 0.0
             require_near(f"golden {name}", answers[name], expected, LOSS[precision], scale)
-    golden = {
+    golden = _told(answers, pictures, frames, precision, reads=tokenizer is not None)
+    (folder / GOLDEN_FILE).write_text(json.dumps(golden, allow_nan=False) + "\n")
+
+
+def _told(
+    answers: Mapping[str, Array],
+    pictures: list[str],
+    frames: list[str],
+    precision: Precision,
+    *,
+    reads: bool,
+) -> dict[str, Any]:
+    """What `golden.json` has."""
+    clip = {
+        "frames": frames,
+        "embedding": answers["clip_embedding"].tolist(),
+        "logits": answers["logits"].tolist(),
+    }
+    if reads:
+        clip |= {"speech": SPEECH, "text": answers["text"].tolist()}
+    clip |= {name: answers[name].tolist() for name in DETECTED if name in answers}
+    return {
         "tolerance": TOLERANCE[precision],
         "pictures": [
             {
                 "file": name,
                 "embedding": answers["embedding"][index].tolist(),
                 "match_state": answers["match_state"][index].tolist(),
-                **({} if tokenizer is None else {"title": TITLES[index]}),
+                **({"title": TITLES[index]} if reads else {}),
             }
             for index, name in enumerate(pictures)
         ],
-        "clip": {
-            "frames": frames,
-            "embedding": answers["clip_embedding"].tolist(),
-            "logits": answers["logits"].tolist(),
-            **({} if tokenizer is None else {"speech": SPEECH, "text": answers["text"].tolist()}),
-            **{name: answers[name].tolist() for name in DETECTED if name in answers},
-        },
+        "clip": clip,
     }
-    (folder / GOLDEN_FILE).write_text(json.dumps(golden, allow_nan=False) + "\n")
 
 
 def check_golden(
