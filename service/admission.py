@@ -5,7 +5,9 @@ that cannot grow beyond the house. The queue takes up bursts. Where it was too s
 would only make everybody wait, so then nobody may wait until there was a while that took more than
 it refused.
 Kinds that need the same cores share a house: its threads are one budget, and a kind that may not
-have all of them cannot keep the others out where it hangs.
+have all of them cannot keep the others out where it hangs. Some threads may be spare, in the place
+of those that are held up by something else than cores; while nobody may wait, none is taken in for
+them, for more at once would only make each slower.
 Work that nobody waits for any more is dropped before it begins; what has begun finds out by
 `deadlines.check`.
 """
@@ -35,8 +37,9 @@ T = TypeVar("T")
 class House:
     """The threads that some kinds of work have together; counted on the event loop only."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, spare: int = 0) -> None:
         self.threads = threads
+        self.spare = spare  # of them
         self.free = asyncio.Semaphore(threads)
         self.working = 0  # on a thread, or waiting for one
         self._pressed_until = 0.0
@@ -193,8 +196,11 @@ class Admission:
 
     def _check_queue(self) -> None:
         house = self._house
-        waiting = self._waiting if house.lets_wait() else 0
-        if self._working >= self._threads + waiting or house.working >= house.threads + waiting:
+        beyond = self._waiting if house.lets_wait() else -house.spare
+        most = house.threads + beyond
+        # What is left has to do for all kinds: who may not have all threads may not have these all.
+        here = min(self._threads + max(0, beyond), most - (self._threads < house.threads))
+        if self._working >= here or house.working >= most:
             raise self._overloaded(house.working)
 
     def _overloaded(self, ahead: int) -> OverloadedError:

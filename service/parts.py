@@ -88,7 +88,7 @@ class Service:
         # As many clips at once as their decoders keep the cores busy: more would only make each
         # slower. Posts go beside them, of which Milvus or a picture's host may hold one up.
         clips = max(1, cores() // settings.media.decode_threads)
-        house = House(clips + 2)
+        house = House(clips + 2, spare=1)
         self.recognitions = Admission(
             "recognize",
             self.telemetry,

@@ -100,9 +100,10 @@ class Acceptance:
             self.check_backlog(check_batch(batch, shop_id))
             job = self._jobs.begin()
             try:
-                for few in _few(items(batch, shop_id), check_shop):
+                for place, few in enumerate(_few(items(batch, shop_id), check_shop)):
+                    if place:  # so that a small batch is one step, and waits for one turn only
+                        yield None
                     self._hand_out(job.job_id, job.add(self._writers.map(self._accepted, few)))
-                    yield None
                 done = self._complete(job)
             except BaseException:
                 with suppress(StorageFullError, UnavailableError):  # then it is removed later

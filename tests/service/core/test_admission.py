@@ -120,6 +120,34 @@ def test_kinds_share_the_threads_of_their_house() -> None:
     asyncio.run(story())
 
 
+def test_spare_threads_take_nobody_in_while_nobody_may_wait() -> None:
+    async def story() -> None:
+        house, telemetry = House(3, spare=1), Telemetry()
+        bounds = {"most": 8, "waiting": 0}
+        recognitions = Admission("recognize", telemetry, house, threads=1, **bounds)
+        posts = Admission("gallery", telemetry, house, threads=2, **bounds)
+        works = [Work() for _ in range(4)]
+        calm = [asyncio.create_task(Client().asks(posts, work)) for work in works[:2]]
+        for work in works[:2]:
+            await begun(work)
+        with pytest.raises(OverloadedError):
+            await Client().asks(posts, works[2])
+        for work in works[:2]:
+            work.end.set()
+        assert await asyncio.gather(*calm) == ["done", "done"]
+        post = asyncio.create_task(Client().asks(posts, works[2]))
+        await begun(works[2])
+        with pytest.raises(OverloadedError):
+            await Client().asks(posts, lambda: "it would only be slower")
+        recognition = asyncio.create_task(Client().asks(recognitions, works[3]))
+        await begun(works[3])
+        for work in works[2:]:
+            work.end.set()
+        assert await asyncio.gather(post, recognition) == ["done", "done"]
+
+    asyncio.run(story())
+
+
 def test_a_refusal_of_one_kind_lets_nobody_of_the_house_wait() -> None:
     async def story() -> None:
         house, telemetry, work = House(1), Telemetry(), Work()

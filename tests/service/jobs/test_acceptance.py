@@ -105,6 +105,12 @@ def test_a_batch_lets_others_have_their_turn(world: World) -> None:
     assert 0 < len(world.indexer.accepted) < 40
 
 
+def test_a_small_batch_is_one_step(world: World) -> None:
+    [job] = world.acceptance.batch(batch("p", "q"), "shop", lambda _: None)
+    assert job is not None
+    assert job.counts.queued == 2
+
+
 def test_what_is_stored_is_worked_on_while_the_rest_comes_in(
     world: World, storage: Storage
 ) -> None:
