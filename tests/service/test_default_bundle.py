@@ -29,8 +29,8 @@ def test_it_says_how_good_it_is(model: Model) -> None:
 
 def test_a_picture_matches_a_clip_of_itself_better_than_another(model: Model) -> None:
     size = model.manifest.dims.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), dtype=np.uint8)
-    pictures = noise.repeat(size // 7, axis=1).repeat(size // 7, axis=2)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    pictures = noise.repeat(size // 8, axis=1).repeat(size // 8, axis=2)
     features = model.encode_pictures(pictures)
     clip = model.encode_clip(np.stack([pictures[0]] * 3))
     assert clip.embedding @ features.embedding[0] > clip.embedding @ features.embedding[1]
