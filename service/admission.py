@@ -103,12 +103,16 @@ class Admission:
         """Whether some work is on a thread, or waits for one; any thread may ask."""
         return self._working > 0
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
+    def check(self) -> None:
         """Raises OverloadedError when the house is full."""
         if self._inside >= self._most:
             raise self._overloaded(self._inside)
         self._check_queue()
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Raises OverloadedError when the house is full."""
+        self.check()
         self._inside += 1
         self._in_flight.inc()
         try:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from service.api import batches, bundles, gallery, health, jobs, problems, recognize
 from service.api.access import Authenticate
-from service.api.middleware import Attend, LimitBody, Observe
+from service.api.middleware import Attend, LimitBody, Observe, TurnAway
 from service.errors import StartupError
 from service.parts import Service
 from service.settings import Settings
@@ -47,6 +47,12 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     app.add_middleware(Attend, within_s=settings.deadline_s)
     larger = {"/gallery/batch": settings.jobs.max_batch_bytes}
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes, larger=larger)
+    doors = {
+        "/recognize": service.recognitions,
+        "/gallery": service.posts,
+        "/gallery/batch": service.posts,
+    }
+    app.add_middleware(TurnAway, doors=doors)
     app.add_middleware(Authenticate, keys=service.keys)
     app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
     for resource in (recognize, gallery, batches, jobs, bundles, health):

@@ -14,9 +14,15 @@ from http import HTTPMethod
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.admission import Admission
 from service.api.problems import problem_response
 from service.deadlines import Deadline, working_under
-from service.errors import BodyTooLargeError, EncodingUnsupportedError, LPRError
+from service.errors import (
+    BodyTooLargeError,
+    EncodingUnsupportedError,
+    LPRError,
+    OverloadedError,
+)
 from service.telemetry import Telemetry
 from service.tracing import callers_trace, traceparent
 
@@ -58,9 +64,9 @@ class Observe:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The route's pattern, not the path, and known methods only: a client may write anything
         # there, and each new word would be a series of its own.
-        route = getattr(scope.get("route"), "path", "unknown")
-        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
         state, telemetry = scope["state"], self._telemetry
+        route = state.get("route") or getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
         problem = state.get("problem")
         if status >= 400:
             telemetry.failures.labels(problem or "internal").inc()
@@ -76,6 +82,27 @@ class Observe:
         if "grant" in state:
             fields["key_id"] = state["grant"].key_id
         logger.info("request", extra=fields if problem is None else fields | {"problem": problem})
+
+
+class TurnAway:
+    """Refuses by its head what there is no room for: of ten times the load nine tenths are
+    refused, and on the way to a route each would take cores from those who were let in.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Mapping[str, Admission]) -> None:
+        """`doors`: who lets in the posts to each of these paths."""
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._doors:
+            try:
+                self._doors[scope["path"]].check()
+            except OverloadedError as error:
+                scope["state"]["route"] = scope["path"]  # for the metrics
+                await problem_response(error, scope)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class Attend:

@@ -248,6 +248,7 @@ def test_a_full_house_refuses_at_once_and_its_health_still_answers(
             for told in ('failures_total{reason="client-left"} 1', 'in_flight{kind="recognize"} 0'):
                 while f"lpr_{told}.0" not in (metrics := http.get("/metrics").text):
                     assert time.monotonic() < deadline, "a client that left makes room"
+            assert 'requests_total{method="POST",route="/recognize",status="429"} 1.0' in metrics
             assert not re.search(r'route="/recognize",status="5', metrics)
         assert found(client, "shop") == {"p"}
 
