@@ -3,9 +3,10 @@
     python deploy/bench/against_diy.py --weights CKPT --bundle BUNDLE [--data FOLDER] [--clips N]
 
 Clips/s: both with one model of full size (CKPT in torch, and BUNDLE, exported from it), both warm,
-by turns, each from clients that send one clip after the other. Accuracy: both with the encoder of
-the default bundle, so that what differs is what is done with it; clips filmed from photographs as
-`lpr demo` does. One JSON object on standard output.
+by turns, each from clients that send one clip after the other, of a short clip and of a longer
+one: how much of a clip need not be decoded grows with its length. Accuracy: both with the encoder
+of the default bundle, so that what differs is what is done with it; clips filmed from photographs
+as `lpr demo` does. One JSON object on standard output.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ MADE_PRODUCTS = 60
 SHOP_PICTURES = 60
 CLIENTS = 4
 ROUNDS = 2
+CLIPS_S = (10, 30)  # 720p
 START_S = 120.0
 
 
@@ -73,13 +75,8 @@ def _wait(client: httpx.Client, child: subprocess.Popen[bytes]) -> None:
 
 
 def clips_per_s(weights: Path, bundle: Path, seconds: float) -> dict[str, Any]:
-    """Of both services, by turns; and how many requests of each were not answered."""
+    """Of both services, by the length of the clip, in seconds."""
     pictures = material.jpegs()
-    with tempfile.TemporaryDirectory() as folder:
-        clip = bench_clip(Path(folder)).read_bytes()
-    request = Prepared.post(
-        "/recognize", data={"shop_id": "bench"}, files={"clip": ("clip.mp4", clip)}
-    )
     with (
         tempfile.TemporaryDirectory() as folder,
         running_diy(weights) as diy,
@@ -90,10 +87,23 @@ def clips_per_s(weights: Path, bundle: Path, seconds: float) -> dict[str, Any]:
             ours.put_product("bench", f"{place}", [picture])
             _put_diy(diy, "bench", f"{place}", picture)
         urls = {"ours": ours.base_url, "diy": str(diy.base_url).rstrip("/")}
-        turns = [
-            {name: _reached(url, request, seconds) for name, url in urls.items()}
-            for _ in range(1 + ROUNDS)
-        ][1:]  # the first warms up
+        return {f"{clip_s}": _by_turns(urls, _recognition(clip_s), seconds) for clip_s in CLIPS_S}
+
+
+def _recognition(clip_s: float) -> Prepared:
+    with tempfile.TemporaryDirectory() as folder:
+        clip = bench_clip(Path(folder), clip_s).read_bytes()
+    return Prepared.post(
+        "/recognize", data={"shop_id": "bench"}, files={"clip": ("clip.mp4", clip)}
+    )
+
+
+def _by_turns(urls: Mapping[str, str], request: Prepared, seconds: float) -> dict[str, Any]:
+    """Clips/s of each service, and how many requests of each were not answered."""
+    turns = [
+        {name: _reached(url, request, seconds) for name, url in urls.items()}
+        for _ in range(1 + ROUNDS)
+    ][1:]  # the first warms up
     return {
         **{name: statistics.median(turn[name][0] for turn in turns) for name in urls},
         "failed": {name: sum(turn[name][1] for turn in turns) for name in urls},

@@ -148,10 +148,11 @@ def _diy(results: Results) -> list[str]:
         "and OpenCV. Clips/s with the same ViT-B/32; accuracy with the default bundle's encoder in "
         "both, as no CLIP weights are downloaded here.",
         "",
-        "| | clips/s | R@1 | R@5 |",
-        "|---|---|---|---|",
+        f"| | {' | '.join(f'clips/s, of {clip_s} s' for clip_s in rates)} | R@1 | R@5 |",
+        f"|---|{'---|' * len(rates)}---|---|",
         *(
-            f"| {name} | {rates[key]:.2f} | {found[key]['r1']:.1%} | {found[key]['r5']:.1%} |"
+            f"| {name} | {' | '.join(f'{rate[key]:.2f}' for rate in rates.values())} | "
+            f"{found[key]['r1']:.1%} | {found[key]['r5']:.1%} |"
             for key, name in (("ours", "this service"), ("diy", "do it yourself"))
         ),
         "",

@@ -60,10 +60,10 @@ def recognize(stage: Stage, pictures: int, rounds: int) -> Report:
     )
 
 
-def bench_clip(folder: Path) -> Path:
-    """10 s of 720p, as it is sent."""
+def bench_clip(folder: Path, seconds: float = SECONDS) -> Path:
+    """A clip of 720p, as it is sent."""
     return material.clip(
-        folder / "clip.mp4", seconds=SECONDS, width=WIDTH, height=HEIGHT, rate=RATE, gop=GOP
+        folder / "clip.mp4", seconds=seconds, width=WIDTH, height=HEIGHT, rate=RATE, gop=GOP
     )
 
 
