@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from service.api import batches, bundles, gallery, health, jobs, problems, recognize
 from service.api.access import Authenticate
 from service.api.middleware import Attend, LimitBody, Observe, TurnAway
-from service.errors import StartupError
 from service.parts import Service
 from service.settings import Settings
 
@@ -29,8 +28,8 @@ Every error is `application/problem+json`: a stable `type`, a `detail` that says
 def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) -> FastAPI:
     """The ASGI application; `app.state.service` is its `Service`.
 
-    It answers from the start and is ready later; `on_failure` is told if it never will be. Raises
-    KeysError.
+    It answers from the start, its store open by then, and is ready later; `on_failure` is told if
+    it never will be. Raises KeysError.
     """
     service = Service(settings)
     app = FastAPI(
@@ -72,12 +71,6 @@ def _life(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            service.open_store()
-        except StartupError as error:
-            service.close()
-            on_failure(error)
-            raise
         opening = asyncio.create_task(asyncio.to_thread(service.open))
         opening.add_done_callback(opened)
         try:

@@ -52,7 +52,8 @@ def serve(settings: Settings) -> None:
         server.should_exit = True
 
     app = create_app(settings, fail)
-    guarded = app.state.service.keys.required or settings.allow_anonymous
+    service: Service = app.state.service
+    guarded = service.keys.required or settings.allow_anonymous
     listener = _listen(settings.host, settings.port, beyond_this_machine=guarded)
     config = Config(
         app,
@@ -65,10 +66,14 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FINISH_S,
     )
-    server = _Server(config, app.state.service, address(*listener.getsockname()[:2]))
+    server = _Server(config, service, address(*listener.getsockname()[:2]))
     end_traces = export_spans(settings.tracing)
     try:
+        service.open_store()
         server.run([listener])
+    except StartupError:  # of the store
+        service.close()
+        raise
     except SystemExit:  # uvicorn's way to say that the application did not start
         if not failures:
             raise

@@ -10,6 +10,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -344,3 +346,17 @@ def test_a_port_in_use_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
         process = ServiceProcess(tmp_path, taken.getsockname()[1], LPR_BUNDLE=tiny_bundle)
         assert process.process.wait(60) == 1
     assert "cannot listen on 127.0.0.1" in process.log.read_text()
+
+
+def test_a_data_directory_that_cannot_be_used_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "spool").touch()  # where a folder has to be
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "serve", "--data-dir", tmp_path, "--port", "0"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"the data directory {tmp_path} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
