@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from service import deadlines
 from service.confidence import confidences, decides
 from service.errors import BadInputError, InferenceError
+from service.evidence import evidence
 from service.gallery.catalogue import Catalogue
 from service.gallery.entries import Candidates, Picture, Vectors
 from service.inference.features import ClipFeatures, Detections
@@ -259,8 +260,9 @@ def rank(
     cosines of speech and titles where something is said."""
     fusion = manifest.fusion
     scores = fusion.coarse * candidates.cosines.astype(np.float64) + fusion.match * logits
-    if text is not None:
-        scores += (fusion.text or 0.0) * text
+    if text is not None and fusion.text is not None:
+        said = evidence(text.astype(np.float64), fusion.text.scale, fusion.text.doubt)
+        scores += fusion.text.weight * said
     if not np.isfinite(scores).all():
         raise InferenceError("the model gave scores that are not finite numbers")
     best = _best_pictures(candidates.pictures, scores)

@@ -90,6 +90,8 @@ class Schedule:
     text_rate: float = 0.0
     """Of the text tower but its projection; 0 freezes it, as the paper does."""
     matching_rate: float = 1e-4
+    decoder_rate: float | None = None
+    """Of the matching decoder, where it is not `matching_rate`; 0 freezes it."""
     weight_decay: float = 0.2
     eps: float = 1e-6
     clip_norm: float = 1.0
@@ -175,6 +177,13 @@ class Recipe:
     """Probability that a title, or a clip's speech, is missing in training."""
     wrong_speech: float = 0.1
     """Probability that a training clip has the speech of another product."""
+    talk: int = 0
+    """Pairs of a title and speech that a batch has beside its clips', without pictures, where the
+    model reads text: so many of a made-up shop, and of each source's own titles. They have a
+    contrast of their own (training.data.talk)."""
+    cycle: int | None = None
+    """Different batches of pictures; then they come again, with other speech. A frozen encoder
+    sees each once (training.models.locked_encoder). None: every batch is a new one."""
     sgmn: SgmnLosses | None = None
     """Of a model that is an SGMN, and of no other."""
     intended_boxes: bool = False
@@ -191,6 +200,9 @@ class Recipe:
             raise ValueError("matching, reconstruction and text_weight are not negative")
         if not (0 <= self.text_dropout <= 1 and 0 <= self.wrong_speech <= 1):
             raise ValueError("text_dropout and wrong_speech are probabilities")
+        _check_cycle(self)
+        if self.talk < 0:
+            raise ValueError("talk is a number of pairs")
         if self.model.text and self.model.text.family == "own" and not self.schedule.text_rate:
             raise ValueError("a text tower of our own is trained: text_rate is above 0")
         if self.reconstruction_weight and self.model.reconstruction is None:
@@ -207,6 +219,7 @@ class Recipe:
             "pmd": self.matching_weight,
             "pfr": self.reconstruction_weight,
             "text": self.text_weight,
+            "talk": self.text_weight,
         }
         return weights if self.sgmn is None else weights | asdict(self.sgmn)
 
@@ -279,6 +292,15 @@ def _check_sources(sources: tuple[Source, ...], validate_on: str) -> None:
         raise ValueError(f"validate_on {validate_on!r} is none of the sources {names}")
     if by_name[validate_on].layout == "pictures":
         raise ValueError(f"source {validate_on} has no val split")
+
+
+def _check_cycle(recipe: Recipe) -> None:
+    if recipe.cycle is None:
+        return
+    if recipe.cycle < 1 or recipe.schedule.encoder_rate:
+        raise ValueError("cycle is a number of batches for a frozen encoder: encoder_rate is 0")
+    if any(source.layout not in ("photographs", "pictures") for source in recipe.sources):
+        raise ValueError("cycle is of photographs: clips come once a pass")
 
 
 def recipe_from_dict(values: dict[str, Any]) -> AnyRecipe:

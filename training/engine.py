@@ -79,6 +79,8 @@ def fit(
     _check_tokenizer(recipe, tokenizer)
     run = Run.resume(recipe, out, device, compute) or Run(recipe, out, device, start, compute)
     run.tokenizer = tokenizer
+    for model in (run.model, run.averaged):
+        run.task.lock(model)
     drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
     with Board(out) as board:
         for progress in each_step(run, drawer, board):

@@ -25,6 +25,7 @@ from training.terminal import (
     CommandError,
     DeviceOption,
     EncoderOption,
+    StartOption,
     StepsOption,
     TextOption,
     console,
@@ -42,9 +43,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
     device: DeviceOption = "cpu",
-    start: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights the run begins with.")
-    ] = None,
+    start: StartOption = None,
     encoder: EncoderOption = None,
     text: TextOption = None,
     steps: StepsOption = None,
@@ -172,15 +171,16 @@ def run_tokenizer(
 ) -> TextTokenizer | None:
     """Of a model that reads text: the starting weights', or one that is trained on the sources'
     texts and kept in the run's folder."""
-    text = recipe.model.text if isinstance(recipe, Recipe) else None
-    if text is None:
+    if not isinstance(recipe, Recipe) or recipe.model.text is None:
         return None
+    text = recipe.model.text
     if isinstance(begin, checkpoint.Checkpoint) and begin.tokenizer is not None:
         return TextTokenizer(begin.tokenizer, text.max_tokens)
     kept = out / "tokenizer.json"
     with distributed.first_alone():
         if not kept.exists():
-            trained = train_tokenizer(corpus(sets, default_rng(recipe.seed)), text.vocabulary)
+            texts = corpus(sets, default_rng(recipe.seed), talk=recipe.talk > 0)
+            trained = train_tokenizer(texts, text.vocabulary)
             out.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as partial:
                 partial.write_text(trained, encoding="utf-8")

@@ -88,7 +88,7 @@ def rice_losses(
     of = encoded(model, batch, encode)
     with full_precision(of.product):
         losses = {"icl": icl_loss(of.visual, of.product, model.temperature)}
-        losses |= _text_loss(model, of)
+        losses |= _text_loss(model, of) | _talk_loss(model, batch)
     if recipe.matching_weight == recipe.reconstruction_weight == 0:
         return losses
     if model.reconstruction is not None and recipe.reconstruction_weight > 0:
@@ -112,7 +112,8 @@ def sgmn_losses(
     of = encoded(model, batch, encode)
     alike = None if model.instance_graph is None else _likeness(model, of)
     with full_precision(of.product):
-        losses = {"triplet": triplet_loss(of.nodes, of.product)} | _text_loss(model, of)
+        losses = {"triplet": triplet_loss(of.nodes, of.product)}
+        losses |= _text_loss(model, of) | _talk_loss(model, batch)
         if weights.icl > 0:
             losses["icl"] = icl_loss(of.visual, of.product, model.temperature)
         if model.instance_graph is not None and alike is not None:
@@ -141,6 +142,16 @@ def _text_loss(model: Rice, of: Encoded) -> dict[str, Tensor]:
     if model.text is None or of.text is None or of.heard is None or of.titled is None:
         return {}
     return {"text": text_loss(of.text, of.product, of.heard, of.titled, model.text.temperature)}
+
+
+def _talk_loss(model: Rice, batch: Batch) -> dict[str, Tensor]:
+    if model.text is None or batch.talk is None:
+        return {}
+    titles, speech = (model.text.tower(*texts) for texts in batch.talk)
+    heard, titled = (gather(words.there.long()).bool() for words in (speech, titles))
+    similarity = gather(speech.embedding) @ gather(titles.embedding).T
+    own = torch.arange(len(titled), device=similarity.device)
+    return {"talk": text_loss(similarity, own, heard, titled, model.text.temperature)}
 
 
 def _matched(model: Rice, of: Encoded, states: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ recipe. Knows nothing of optimizers, steps and files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from training.checkpoint import (
     Checkpoint,
     CheckpointError,
     DetectorCheckpoint,
-    resized,
 )
 from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
 from training.data.frames import annotated_boxes
@@ -22,13 +21,23 @@ from training.data.sets import JudgedSet
 from training.data.tokenizing import TextTokenizer
 from training.detection_loss import DetectionObjective
 from training.evaluation import detection
-from training.evaluation.protocol import VAL_TAKES, best_fusion, score, summary
+from training.evaluation.protocol import (
+    VAL_TAKES,
+    Hearing,
+    Scores,
+    best_fusion,
+    heard,
+    joined,
+    score,
+    summary,
+)
 from training.evaluation.scorers import TorchScorer
 from training.models.build import build_model
 from training.models.detector import ClipDetector
-from training.models.rice import Rice, RiceConfig
-from training.models.sgmn.model import SgmnConfig
+from training.models.locked_encoder import memory_of
+from training.models.rice import Rice
 from training.objective import Objective, has_unused, total_loss
+from training.starting import begin_with
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,9 @@ class Task(Protocol):
 
     def begin(self, model: Any, start: AnyCheckpoint) -> None:
         """Loads what training begins with. Raises CheckpointError where it does not fit."""
+
+    def lock(self, model: Any) -> None:
+        """What is frozen will not change any more, so what it gives may be kept."""
 
     def objective(self, model: Any, compute: Compute) -> nn.Module:
         """A batch -> losses by name, each a scalar and not yet weighted."""
@@ -93,10 +105,13 @@ class RecognitionTask:
         return rice_rate(name, schedule)
 
     def begin(self, model: Rice, start: AnyCheckpoint) -> None:
-        """Weights of another picture size fit too: positions are interpolated."""
-        if not isinstance(start, Checkpoint) or _shapes(start.recipe) != _shapes(self._recipe):
-            raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
-        model.load_state_dict(resized(start, self._recipe.image_size).group("model"))
+        if not isinstance(start, Checkpoint):
+            raise CheckpointError(f"the starting weights are of a detector: {start.recipe.name}")
+        begin_with(model, self._recipe, start)
+
+    def lock(self, model: Rice) -> None:
+        if self._recipe.schedule.encoder_rate == 0:
+            model.memory = memory_of(model.encoder)
 
     def objective(self, model: Rice, compute: Compute) -> nn.Module:
         model.encoder.checkpointing = compute.checkpointing
@@ -111,6 +126,7 @@ class RecognitionTask:
     def train_mode(self, model: Rice) -> None:
         model.train()
         model.encoder.train(self._recipe.schedule.encoder_rate > 0)
+        model.decoder.train(rice_rate("decoder.", self._recipe.schedule) > 0)
         if model.text is not None:
             model.text.tower.backbone.train(self._recipe.schedule.text_rate > 0)
 
@@ -121,27 +137,28 @@ class RecognitionTask:
         tokenizer: TextTokenizer | None,
     ) -> Judged:
         boxes = annotated_boxes if self._recipe.intended_boxes else None
-        scores = score(TorchScorer(model, tokenizer), validation, takes=VAL_TAKES, boxes=boxes)
-        results = summary(scores, best_fusion(scores))
+        scorer = TorchScorer(model, tokenizer)
+
+        def scores(hearing: Hearing) -> Scores:
+            return score(scorer, validation, takes=VAL_TAKES, boxes=boxes, hearing=hearing)
+
+        found = heard(scores)
+        fusion = best_fusion(found)
+        results = summary(joined(found), fusion)
         figures = {f"{name}_r1": result.r1 for name, result in results.items()}
         figures |= {f"{name}_mrr": result.mrr for name, result in results.items()}
         chosen_by = results["fused" if self._recipe.matching_weight else "coarse"].mrr
         told = "  ".join(f"{name}: {result}" for name, result in results.items())
-        return Judged(figures, chosen_by, told)
-
-
-def _shapes(recipe: Recipe) -> RiceConfig | SgmnConfig:
-    """The recipe's model, but for what its weights, positions aside, do not depend on."""
-    encoder = replace(
-        recipe.model.encoder, image_size=recipe.model.encoder.patch_size, drop_path=0.0
-    )
-    return replace(recipe.model, encoder=encoder, attention_dropout=0.0)
+        chosen = {f"fusion_{name}": value for name, value in fusion._asdict().items()}
+        return Judged(figures, chosen_by, told, chosen)
 
 
 def rice_rate(name: str, schedule: Schedule) -> float:
     """The highest learning rate of RICE's parameter of that name."""
     if name.startswith("encoder."):
         return schedule.encoder_rate
+    if name.startswith("decoder.") and schedule.decoder_rate is not None:
+        return schedule.decoder_rate
     return schedule.text_rate if name.startswith("text.tower.backbone.") else schedule.matching_rate
 
 
@@ -170,6 +187,9 @@ class DetectionTask:
             raise CheckpointError(f"the starting weights do not fit: {error}") from error
         if surplus or any(not name.startswith("temporal.") for name in missing):
             raise CheckpointError(f"the starting weights are of another model: {start.recipe.name}")
+
+    def lock(self, model: ClipDetector) -> None:
+        pass  # nothing of a detector is kept
 
     def objective(self, model: ClipDetector, compute: Compute) -> nn.Module:
         return DetectionObjective(model)

@@ -28,6 +28,10 @@ EncoderOption = Annotated[
     Path | None,
     typer.Option(help="CLIP's weights that encoder and decoder begin with: a file or a folder."),
 ]
+StartOption = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint whose weights training begins with; parts it lacks are random."),
+]
 TextOption = Annotated[
     Path | None, typer.Option(help="Folder of the text tower that reads titles and speech.")
 ]

@@ -113,12 +113,20 @@ class Text(Document):
     embedding: PositiveInt
 
 
+class TextFusion(Document):
+    """What the evidence of speech weighs, and how it is made of cosines (service.evidence)."""
+
+    weight: Annotated[float, Field(ge=0)]
+    scale: Annotated[float, Field(gt=0)]
+    doubt: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Fusion(Document):
     """Weights of the parts of a picture's score; `text` where the model reads."""
 
     coarse: Annotated[float, Field(ge=0)]
     match: Annotated[float, Field(ge=0)]
-    text: Annotated[float, Field(ge=0)] | None = None
+    text: TextFusion | None = None
 
 
 class Calibration(Document):

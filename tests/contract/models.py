@@ -37,6 +37,7 @@ TINY = RiceConfig(
     matching_heads=4,
 )
 TEXT = TextConfig(vocabulary=512, width=32, layers=2, heads=2, max_tokens=12, embedding=20)
+TEXT_FUSION = {"weight": 2.0, "scale": 16.0, "doubt": 0.2}
 TITLES = ["red apple juice", "", "Красное 香蕉", "blue milk " * 100]
 
 
@@ -123,7 +124,7 @@ def export_reading(out: Path) -> Path:
         out,
         name="rice-tiny-reading",
         recipe="tiny_reading",
-        fusion={"coarse": 1.0, "match": 0.1, "text": 2.0},
+        fusion={"coarse": 1.0, "match": 0.1, "text": TEXT_FUSION},
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
         tokenizer=tokenizer(),

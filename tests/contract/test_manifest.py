@@ -51,6 +51,7 @@ TEXT = {
     "width": 32,
     "embedding": 24,
 }
+TEXT_FUSION = {"weight": 0.5, "scale": 16.0, "doubt": 0.2}
 GONE = object()
 
 ACCEPTED: list[tuple[str, Any]] = [
@@ -68,7 +69,8 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("graphs/matcher/inputs/0/shape", []),
     ("bundle_id", "r-0123456789ab"),
     ("text", TEXT),
-    ("fusion/text", 0.5),
+    ("fusion/text", TEXT_FUSION),
+    ("fusion/text", TEXT_FUSION | {"weight": 0}),
     ("graphs/text_encoder", GRAPH),
     ("graphs/detector", GRAPH),
     ("graphs/matcher/inputs/0/dtype", "int64"),
@@ -85,7 +87,13 @@ REFUSED: list[tuple[str, Any]] = [
     ("text", TEXT | {"max_tokens": 0}),
     ("text", TEXT | {"tokenizer": "../tokenizer.json"}),
     ("text", TEXT | {"surplus": 1}),
-    ("fusion/text", -1),
+    *(("fusion/text", {k: v for k, v in TEXT_FUSION.items() if k != name}) for name in TEXT_FUSION),
+    ("fusion/text", TEXT_FUSION | {"surplus": 1}),
+    ("fusion/text", TEXT_FUSION | {"weight": -1}),
+    ("fusion/text", TEXT_FUSION | {"scale": 0}),
+    ("fusion/text", TEXT_FUSION | {"doubt": 0}),
+    ("fusion/text", TEXT_FUSION | {"doubt": 1}),
+    ("fusion/text", 0.5),
     ("fusion/text", None),
     ("graphs/text_encoder", None),
     ("surplus", 1),

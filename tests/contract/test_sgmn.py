@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="exports with torch: the training ex
 from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.model import Model  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
-from tests.contract.models import TINY, export_tiny, widened  # noqa: E402
+from tests.contract.models import TEXT_FUSION, TINY, export_tiny, widened  # noqa: E402
 from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
 from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
 from training.export.bundle import export_bundle  # noqa: E402
@@ -44,7 +44,7 @@ def test_a_bundle_that_listens_scores_as_training_does(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
     out = export_bundle(
         sgmn, tmp_path / "bundle", name="sgmn-tiny", recipe="tiny_sgmn", tokenizer=tokenizer,
-        fusion={"coarse": 1.0, "match": 0.1, "text": 0.5},
+        fusion={"coarse": 1.0, "match": 0.1, "text": TEXT_FUSION},
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from service.recognition import rank  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.models import (  # noqa: E402
     TEXT,
+    TEXT_FUSION,
     TINY,
     TITLES,
     random_rice,
@@ -205,3 +207,31 @@ def test_a_model_that_reads_is_exported_with_its_tokenizer_alone(tmp_path: Path)
             tokenizer=tokenizer(),
             **FIGURES,
         )
+
+
+def test_text_that_is_in_the_score_alone_is_served_as_it_was_trained(tmp_path: Path) -> None:
+    """Matching is by sight then: what is said and titles move no logit."""
+    sees = random_rice(replace(TINY, text=TEXT, text_tokens=False))
+    fusion = FIGURES["fusion"] | {"text": TEXT_FUSION}
+    out = export_bundle(
+        sees, tmp_path / "sees", name="rice-sees", recipe="sees",
+        tokenizer=tokenizer(), **FIGURES | {"fusion": fusion},
+    )  # fmt: skip
+    served = Model.open(Bundle.load(out), SETTINGS)
+    pictures, frames = drawn(4, seed=0), drawn(3, seed=1)
+    states = served.encode_pictures(pictures, TITLES)
+    clip = served.encode_clip(frames, "the red apple juice")
+    assert len(clip.keys) == 3 * (1 + 16), "no token is of speech"
+    unread = served.encode_clip(frames)
+    plain = served.encode_pictures(pictures)
+    assert np.array_equal(
+        served.match(states.match_state, clip), served.match(plain.match_state, unread)
+    )
+    expected = TorchScorer(sees, tokenizer())
+    with torch.inference_mode():
+        shop = expected.products(torch.from_numpy(pictures), TITLES)
+        compared = expected.compare(shop, torch.from_numpy(frames), "the red apple juice")
+    for ours, theirs in zip(scores(served, states, clip), compared, strict=True):
+        assert np.abs(ours - theirs.numpy()).max() < TOLERANCE
+    attention = served.explain(pictures[0], clip, TITLES[0])
+    assert attention.shape == (1 + 16, 3 * (1 + 16))

@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.training.test_cli import folder as folder  # noqa: PLC0414  a fixture
 from tests.training.tiny import RECIPE
 from tests.training.tiny_sgmn import SGMN_RECIPE, with_descriptions
 from training import cli, engine
+from training.checkpoint import load, of_model, save
 from training.configs import Recipe
 from training.evaluation.ablation import AblationError, ablate, table, variants, write_report
 from training.evaluation.metrics import Accuracy
 from training.models.build import build_model
 from training.models.rice import Rice
+from training.models.sgmn.model import as_rice
 from training.recipes import RECIPES
 
 runner = CliRunner()
@@ -128,6 +131,29 @@ def test_the_command_trains_and_resumes(
     assert (report / "RESULTS.md").read_text() == first
     refused = runner.invoke(cli.app, [*command, "--seeds", "2"])
     assert refused.exit_code == 2
+
+
+def test_every_variant_begins_with_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but further parts is trained, so of what RICE began with all is left."""
+    sees = replace(SGMN_RECIPE, model=replace(as_rice(SGMN_RECIPE.model), text=None), sgmn=None)
+    schedule = replace(SGMN_RECIPE.schedule, encoder_rate=0.0, decoder_rate=0.0)
+    monkeypatch.setitem(RECIPES, "tiny_sgmn", replace(SGMN_RECIPE, schedule=schedule, cycle=1))
+    start = tmp_path / "start.safetensors"
+    begun = build_model(sees.model)
+    save(start, of_model(replace(sees, name="tiny_sees"), begun))
+    out = tmp_path / "runs"
+    command = ["ablate", "tiny_sgmn", "--data", f"made={with_descriptions(folder)}",
+               "--out", str(out), "--steps", "2", "--start", str(start)]  # fmt: skip
+    result = runner.invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    for variant in ("rice-0", "rice-text-1", "sgmn-2"):
+        kept = load(out / variant / "best.safetensors").group("model")
+        for name, value in begun.encoder.state_dict(prefix="encoder.").items():
+            assert torch.equal(kept[name], value), (variant, name)
+    report = (out / "RESULTS.md").read_text()
+    assert "2 steps after those of `tiny_sees`" in report and "--start CHECKPOINT`" in report
 
 
 def test_the_command_tells_of_sgmn_and_its_parts(

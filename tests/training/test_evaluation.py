@@ -17,7 +17,17 @@ from training.evaluation.calibration import (
     fit_calibration,
 )
 from training.evaluation.metrics import accuracy, by_group, interval, ranks
-from training.evaluation.protocol import Scores, best_match_weight, score_clips
+from training.evaluation.protocol import (
+    TEXT_COST,
+    Fusion,
+    Hearing,
+    Scores,
+    best_fusion,
+    best_match_weight,
+    heard,
+    joined,
+    score_clips,
+)
 from training.models.rice import Clips, Rice
 
 
@@ -47,6 +57,48 @@ def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
     perfect = Scores(coarse, 3 * own, truth)
     assert accuracy(useless.fused(best_match_weight(useless)), truth).r1 == 1
     assert accuracy(perfect.fused(best_match_weight(perfect)), truth).r1 == 1
+
+
+def spoken_scores(noise: float) -> dict[Hearing, Scores]:
+    """Of clips that eyes mostly recognise and words always name: their own product, or another."""
+    torch.manual_seed(0)
+    truth = torch.arange(300) % 10
+    own = torch.nn.functional.one_hot(truth, 10).float()
+    coarse, match = own + noise * torch.randn(300, 10), torch.zeros(300, 10)
+    said = 0.1 + 0.8 * own
+    named = {"right": said, "wrong": said.roll(1, 1), "missing": torch.zeros_like(said)}
+    return {of: Scores(coarse, match, truth, text=text) for of, text in named.items()}
+
+
+def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
+    of = spoken_scores(noise=0.45)
+    fusion = best_fusion(of)
+
+    def mrr(hearing: Hearing, weights: Fusion) -> float:
+        return accuracy(of[hearing].fused(*weights), of[hearing].truth).mrr
+
+    unheard = Fusion(fusion.match, 0.0)
+    assert mrr("missing", fusion) == mrr("missing", unheard)
+    assert mrr("wrong", unheard) - mrr("wrong", fusion) <= TEXT_COST
+    assert mrr("right", fusion) > mrr("right", unheard)
+    heavier = Fusion(fusion.match, 2 * fusion.text)
+    assert mrr("wrong", unheard) - mrr("wrong", heavier) > TEXT_COST
+    assert best_fusion({"missing": of["missing"]}) == unheard
+
+
+def test_what_reads_is_scored_by_all_that_it_may_hear() -> None:
+    of = spoken_scores(noise=0.1)
+    asked: list[Hearing] = []
+
+    def score(hearing: Hearing) -> Scores:
+        asked.append(hearing)
+        return of[hearing]
+
+    every = joined(heard(score))
+    assert asked == ["right", "wrong", "missing"] and len(every.truth) == 900
+    assert every.text is not None and every.text[600:].count_nonzero() == 0
+    silent = heard(lambda _: replace(of["missing"], text=None))
+    assert list(silent) == ["missing"] and joined(silent).text is None
 
 
 def test_scoring_is_the_same_every_time_and_counts_every_clip() -> None:

@@ -225,7 +225,9 @@ def test_a_recipe_that_reads_with_a_pretrained_tower_asks_for_it(tmp_path: Path)
 
 
 def test_exported_without_data_it_ranks_as_in_the_paper() -> None:
-    assert unmeasured(tiny_sgmn())["fusion"] == {"coarse": 1.0, "match": 0.0, "text": 0.5}
+    fusion = unmeasured(tiny_sgmn())["fusion"]
+    assert (fusion["coarse"], fusion["match"]) == (1.0, 0.0)
+    assert 0 < fusion["text"]["weight"] < 1 and fusion["text"]["scale"] > 0
 
 
 @pytest.mark.parametrize(

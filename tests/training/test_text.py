@@ -20,6 +20,7 @@ from training.data.drawn import Drawn
 from training.data.errors import DataError
 from training.data.records import Query
 from training.data.spoken import spoken
+from training.data.talk import made_up_talk
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
@@ -108,6 +109,18 @@ def test_a_text_that_is_missing_changes_nothing_and_one_that_is_there_does() -> 
     said = logits(model, *encoded(model, ["", "", ""], ["bread", ""]))
     assert torch.allclose(unread[1], said[1], atol=1e-5)
     assert (unread[0] - said[0]).abs().min() > 1e-4
+
+
+@torch.inference_mode()
+def test_text_that_is_in_the_score_alone_moves_no_match() -> None:
+    torch.manual_seed(0)
+    model = Rice(replace(READING, text_tokens=False)).eval()
+    pixels, *clip = seen()
+    unread = logits(model, model.encode_pictures(pixels), model.encode_clips(*clip))
+    read = logits(model, *encoded(model, ["bread", "salt", ""], ["bread", ""]))
+    assert torch.equal(unread, read)
+    assert model.text is not None
+    assert not any("token" in name.split(".")[0] for name, _ in model.text.named_parameters())
 
 
 @torch.inference_mode()
@@ -350,6 +363,20 @@ def test_training_reaches_every_part_that_reads() -> None:
     assert unreached == []
 
 
+def test_talk_is_of_its_title_and_of_other_shops_each_time() -> None:
+    titles, said = made_up_talk(40, default_rng(0))
+    assert len(titles) == len(set(titles)) == len(said) > 20
+    words = [set(text.lower().split()) for text in (*titles, *said)]
+    named, spoken_of = words[: len(titles)], words[len(titles) :]
+    own = sum(len(a & b) for a, b in zip(named, spoken_of, strict=True))
+    others = sum(len(a & b) for a, b in zip(named, [*spoken_of[9:], *spoken_of[:9]], strict=True))
+    assert own > 2 * others
+    assert made_up_talk(40, default_rng(0)) == (titles, said)
+    assert not set(titles) & set(made_up_talk(40, default_rng(1))[0])
+    texts = set(corpus({}, default_rng(0), talk=True))
+    assert len(texts) > 1000
+
+
 def test_a_corpus_holds_titles_and_what_is_said() -> None:
     texts = list(corpus({"made": replace(photographs(), titles=TITLES)}, default_rng(0)))
     assert set(TITLES) < set(texts) and len(texts) > 50
@@ -369,9 +396,8 @@ def test_batches_without_any_text_still_train() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", ["rice_text_small_synth", "grocery_text_small"])
-def test_the_small_recipes_differ_from_those_that_see_alone_in_text_alone(name: str) -> None:
-    recipe, sees = RECIPES[name], RECIPES[name.replace("_text", "")]
+def test_a_small_recipe_differs_from_the_one_that_sees_alone_in_text_alone() -> None:
+    recipe, sees = RECIPES["rice_text_small_synth"], RECIPES["rice_small_synth"]
     model = replace(recipe.model, text=None)
     assert (
         replace(
@@ -382,6 +408,13 @@ def test_the_small_recipes_differ_from_those_that_see_alone_in_text_alone(name: 
     tower = build_model(recipe.model).get_submodule("text.tower")
     assert sum(parameter.numel() for parameter in tower.parameters()) < 3_000_000
     assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+def test_the_grocery_recipe_adds_text_to_the_model_that_it_begins_with() -> None:
+    recipe, sees = RECIPES["grocery_text_small"], RECIPES["grocery_small_128"]
+    assert replace(recipe.model, text=None, text_tokens=True) == sees.model
+    assert recipe.model.text == RECIPES["rice_text_small_synth"].model.text
+    assert recipe.schedule.encoder_rate == recipe.schedule.decoder_rate == 0
 
 
 def test_other_speech_is_heard_where_that_is_asked_for() -> None:

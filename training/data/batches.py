@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Protocol, TypedDict
 
 import torch
@@ -24,6 +25,7 @@ from training.data.errors import DataError
 from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
 from training.data.sets import TrainingSet
+from training.data.talk import made_up_talk, talk_of
 from training.data.texts import heard
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import draw_views, draw_views_and_boxes
@@ -50,12 +52,14 @@ class Batch:
     titles: Texts | None = None  # of P products; None: the recipe's model reads no text
     speech: Texts | None = None  # of N clips
     wrong_speech: Tensor | None = None  # bool [N], where a clip has another product's speech
+    talk: tuple[Texts, Texts] | None = None  # titles and speech without pictures, pair by pair
 
 
 class _OfTexts(TypedDict, total=False):
     titles: Texts
     speech: Texts
     wrong_speech: Tensor
+    talk: tuple[Texts, Texts]
 
 
 class Drawer(Protocol):
@@ -86,6 +90,12 @@ class BatchDrawer:
             for source in recipe.sources
         ]
         self._frames = max(source.frames for source in recipe.sources)
+        self._titles = [
+            source.titles
+            for source in data.values()
+            if isinstance(source, PhotographSet) and source.titles
+        ]
+        self._kept: dict[int, Batch] = {}  # of a cycle, without texts
 
     def draw(self, step: int) -> Batch:
         """Raises DataError."""
@@ -102,21 +112,33 @@ class BatchDrawer:
                 yield self._varied(step, *read)
 
     def _read(self, step: int) -> tuple[list[Drawn], Generator]:
-        generator, tail_cut = torch.Generator(), self._recipe.tail_cut
+        generator, tail_cut, shown = torch.Generator(), self._recipe.tail_cut, self._shown(step)
         if self._share.ranks == 1:
-            generator.manual_seed(self._seed(step))
+            generator.manual_seed(self._seed(shown))
             return [drawer.draw(step, generator, tail_cut) for drawer in self._drawers], generator
         shares = [
-            drawer.draw(step, generator.manual_seed(self._seed(step, source)), tail_cut)
+            drawer.draw(step, generator.manual_seed(self._seed(shown, source)), tail_cut)
             for source, drawer in enumerate(self._drawers)  # alike on all processes
         ]
         views = len(self._drawers) + self._share.rank
-        return shares, generator.manual_seed(self._seed(step, views))
+        return shares, generator.manual_seed(self._seed(shown, views))
+
+    def _shown(self, step: int) -> int:
+        """The step whose pictures are shown."""
+        cycle = None if isinstance(self._recipe, DetectorRecipe) else self._recipe.cycle
+        return step if cycle is None else step % cycle
 
     def _seed(self, step: int, stream: int = 0) -> int:
         return self._recipe.seed * 1_000_003 + step + (stream << 40)
 
     def _varied(self, step: int, shares: list[Drawn], generator: Generator) -> Batch:
+        shown = self._shown(step)
+        batch = self._kept.get(shown) or self._pictured(shares, generator)
+        if not isinstance(self._recipe, DetectorRecipe) and self._recipe.cycle is not None:
+            self._kept[shown] = batch
+        return replace(batch, **self._texts(step, shares))
+
+    def _pictured(self, shares: list[Drawn], generator: Generator) -> Batch:
         recipe, size = self._recipe, self._recipe.image_size
         product, offset = [], 0
         for share in shares:
@@ -140,7 +162,6 @@ class BatchDrawer:
             boxes,
             padded(annotated, frame_mask),
             _kept_patches(boxes, recipe),
-            **self._texts(step, shares),
         )
 
     def _texts(self, step: int, shares: list[Drawn]) -> _OfTexts:
@@ -148,11 +169,19 @@ class BatchDrawer:
             return {}
         rng = default_rng([self._recipe.seed, step, 3, self._share.rank])
         found = heard(shares, self._recipe, rng)
-        return {
+        texts: _OfTexts = {
             "titles": self._tokenized(self._tokenizer, found.titles),
             "speech": self._tokenized(self._tokenizer, found.speech),
             "wrong_speech": torch.tensor(found.wrong, device=self._device),
         }
+        if self._recipe.talk:
+            count = self._recipe.talk
+            shops = [made_up_talk(count, rng), *(talk_of(t, count, rng) for t in self._titles)]
+            titles, said = (list(chain.from_iterable(part)) for part in zip(*shops, strict=True))
+            texts["talk"] = (
+                self._tokenized(self._tokenizer, titles), self._tokenized(self._tokenizer, said)
+            )  # fmt: skip
+        return texts
 
     def _tokenized(self, tokenizer: TextTokenizer, texts: list[str]) -> Texts:
         ids, mask = tokenizer(texts)

@@ -17,8 +17,10 @@ from training.data.drawn import Drawn
 from training.data.photographs import PhotographSet
 from training.data.sets import TrainingSet
 from training.data.spoken import spoken
+from training.data.talk import made_up_talk
 
 CORPUS = 50_000  # clips of a set, at most, whose texts a tokenizer is trained on
+CORPUS_TALK = 2_000  # made-up pairs that it is trained on, where a recipe has any
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ def heard(shares: list[Drawn], recipe: Recipe, rng: Generator) -> Heard:
     return Heard([dropped(title) for title in titles], [dropped(said) for said in speech], wrong)
 
 
-def corpus(data: Mapping[str, TrainingSet], rng: Generator) -> Iterator[str]:
-    """Titles and speech of the sources, for training a tokenizer."""
+def corpus(data: Mapping[str, TrainingSet], rng: Generator, *, talk: bool = False) -> Iterator[str]:
+    """Titles and speech of the sources, and made-up ones with `talk`, for training a tokenizer."""
+    if talk:
+        for texts in made_up_talk(CORPUS_TALK, rng):
+            yield from texts
     for source in data.values():
         if isinstance(source, PhotographSet):
             yield from source.titles

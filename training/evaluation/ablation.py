@@ -144,22 +144,28 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def write_report(recipe: Recipe, protocol: str, outcomes: list[Outcome], folder: Path) -> Path:
-    """Table and plot into `RESULTS.md`, in place of what it had of this recipe."""
+def write_report(
+    recipe: Recipe, protocol: str, outcomes: list[Outcome], folder: Path, start: str | None = None
+) -> Path:
+    """Table and plot into `RESULTS.md`, in place of what it had of this recipe; all runs began
+    with weights of the recipe `start`, or with random ones."""
     folder.mkdir(parents=True, exist_ok=True)
     plot = PLOT.format(recipe.name)
     draw(outcomes, folder / plot)
     seeds = len({outcome.seed for outcome in outcomes})
     steps = recipe.schedule.steps
+    begun = f" after those of `{start}`" if start else ""
+    option = " --start CHECKPOINT" if start else ""
     section = "\n".join(
         [
             f"## Ablation: {recipe.name}\n",
-            f"{steps} steps, {seeds} seeds; mean ± standard deviation, in percent, of "
+            f"{steps} steps{begun}, {seeds} seeds; mean ± standard deviation, in percent, of "
             f"{outcomes[0].clips} clips of the test: {protocol}. Ranked by the fused score, its "
-            "weights chosen on val; ICL alone, where it stands, by the embeddings' cosine.\n",
+            "weights chosen on val so that speech costs nearly nothing where it is wrong; ICL "
+            "alone, where it stands, by the embeddings' cosine.\n",
             f"{table(outcomes)}\n",
             f"![R@1 by variant]({plot})\n",
-            f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}`.\n",
+            f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}{option}`.\n",
         ]
     )
     path = folder / REPORT

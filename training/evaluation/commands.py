@@ -38,11 +38,13 @@ from training.evaluation.scorers import BundleScorer
 from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
 from training.models.sgmn.model import Sgmn
 from training.recipes import RECIPES, recipe_named
+from training.starting import reduced
 from training.terminal import (
     CommandError,
     DeviceOption,
     EncoderOption,
     SplitOption,
+    StartOption,
     StepsOption,
     TextOption,
     console,
@@ -62,6 +64,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     report: Annotated[
         Path | None, typer.Option(help="Folder of RESULTS.md and its plot, such as docs.")
     ] = None,
+    start: StartOption = None,
     encoder: EncoderOption = None,
     text: TextOption = None,
     device: DeviceOption = "cpu",
@@ -81,21 +84,26 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
 
         def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
-            begun, begin = beginning(variant, None, encoder, text if variant.model.text else None)
+            tower = text if variant.model.text else None
+            begun, begin = beginning(variant, start, encoder, tower)
+            if isinstance(begin, checkpoint.Checkpoint):
+                begin = reduced(begin, variant)
             best = fitted(
                 begun, opened, folder, bars,
                 device=torch.device(device), compute=Compute(precision), begin=begin,
             )  # fmt: skip
-            scorer = scorer_of(checkpoint.load(best), device)
-            fusion = protocol.best_fusion(judge.val_scores(scorer))
-            scores = judge.scores(scorer, "test")
+            kept = checkpoint.load(best)
+            fusion = protocol.Fusion(*(kept.state[f"fusion_{n}"] for n in protocol.Fusion._fields))
+            scores = judge.scores(scorer_of(kept, device), "test")
             judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
 
         outcomes = ablation.ablate(recipe, seeds, out, measure)
     console.print(ablation.table(outcomes))
     told = protocol.TOLD[judged_layout(recipe)]
-    console.print(f"{ablation.write_report(recipe, told, outcomes, report or out)}")
+    begun_with = None if start is None else checkpoint.load(start).recipe.name
+    written = ablation.write_report(recipe, told, outcomes, report or out, begun_with)
+    console.print(f"{written}")
 
 
 @app.command()
@@ -129,7 +137,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
             bundle = BundleScorer(path)
             recipe = recipe_named(bundle.recipe).at_size(bundle.size)
             judge = Judge(recipe, folders, bars, found)
-            fusion = protocol.Fusion(bundle.match_weight, bundle.text_weight)
+            fusion = protocol.fusion_of(bundle.fusion)
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:
             kept = checkpoint.load(path)
@@ -145,7 +153,7 @@ def _tell(scores: protocol.Scores, fusion: protocol.Fusion, *, groups: bool) -> 
     clips = len(scores.truth)
     report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
     if scores.text is not None:
-        report["text_weight"] = fusion.text
+        report |= {"text_weight": fusion.text, "text_scale": fusion.scale}
     for name, result in protocol.summary(scores, fusion).items():
         report[name] = _figures(result, clips)
         low, high = report[name]["intervals"]["r1"]

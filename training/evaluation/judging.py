@@ -14,6 +14,7 @@ from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
 from training.evaluation import detection, protocol
 from training.evaluation.scorers import Scorer, TorchScorer
+from training.tasks import task_of
 
 
 class Judge:
@@ -51,14 +52,20 @@ class Judge:
             done=lambda: self._bars.advance(task),
         )  # fmt: skip
 
-    def val_scores(self, scorer: Scorer) -> protocol.Scores:
+    def val_scores(self, scorer: Scorer) -> dict[protocol.Hearing, protocol.Scores]:
         """What fusion and calibration are chosen on. Raises DataError."""
-        return self.scores(scorer, "val", takes=protocol.VAL_TAKES)
+
+        def scores(hearing: protocol.Hearing) -> protocol.Scores:
+            return self.scores(scorer, "val", takes=protocol.VAL_TAKES, hearing=hearing)
+
+        return protocol.heard(scores)
 
 
 def scorer_of(kept: Checkpoint, device: str = "cpu") -> Scorer:
     """The checkpoint's model, reading with its own tokenizer."""
-    return TorchScorer(kept.model().to(device), kept.text_tokenizer())
+    model = kept.model().to(device)
+    task_of(kept.recipe).lock(model)
+    return TorchScorer(model, kept.text_tokenizer())
 
 
 def detected_boxes(kept: DetectorCheckpoint) -> protocol.Boxes:

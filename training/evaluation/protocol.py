@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import takewhile
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
+from training.evaluation.evidence import SCALES, evidence
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
 from training.models.rice import Rice
@@ -36,6 +38,8 @@ from training.models.rice import Rice
 CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
 GROUPS = ("scale", "duration", "products", "category")  # of clips: training.data.records
+WEIGHTS = (0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5)))  # that fusion may have
+TEXT_COST = 0.003  # of mean reciprocal rank on val, at most, where what is heard is wrong
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 TOLD: dict[Layout, str] = {
     "photographs": "photographs of each clip, moved as if filmed, against all products",
@@ -57,6 +61,13 @@ class Fusion(NamedTuple):
 
     match: float
     text: float = 0.0
+    scale: float = SCALES[0]  # of cosines in text's evidence
+
+
+def fusion_of(told: Mapping[str, Any]) -> Fusion:
+    """As a manifest tells it. Raises KeyError and ValueError."""
+    match, text = float(told["match"]), told.get("text")
+    return Fusion(match) if text is None else Fusion(match, text["weight"], text["scale"])
 
 
 @dataclass(frozen=True)
@@ -75,9 +86,13 @@ class Scores:
     text: Tensor | None = None
     """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
 
-    def fused(self, match_weight: float, text_weight: float = 0.0) -> Tensor:
+    def fused(
+        self, match_weight: float, text_weight: float = 0.0, text_scale: float = SCALES[0]
+    ) -> Tensor:
         scores = self.coarse + match_weight * self.match
-        return self.judged(scores if self.text is None else scores + text_weight * self.text)
+        if self.text is not None:
+            scores = scores + text_weight * evidence(self.text, text_scale)
+        return self.judged(scores)
 
     def largest_shop(self) -> int:
         """Products, or pictures, of the largest shop."""
@@ -283,23 +298,60 @@ def _spread(clip: list[int], frames: int) -> list[int]:
     return [clip[i * len(clip) // frames] for i in range(frames)]
 
 
-def best_match_weight(scores: Scores, text_weight: float = 0.0) -> float:
-    """The weight of the match logit that ranks these clips best by mean reciprocal rank."""
-    return _best_weight(scores, lambda weight: scores.fused(weight, text_weight))
+def heard(score: Callable[[Hearing], Scores]) -> dict[Hearing, Scores]:
+    """Scores of the same clips, by what is heard of them; one that reads no text hears nothing."""
+    right = score("right")
+    if right.text is None:
+        return {"missing": right}
+    return {"right": right, "wrong": score("wrong"), "missing": score("missing")}
 
 
-def best_fusion(scores: Scores) -> Fusion:
-    """The weights that rank these clips best: of the match, of text, and of the match again."""
-    match = best_match_weight(scores)
-    if scores.text is None:
+def joined(of: Mapping[Hearing, Scores]) -> Scores:
+    """All as if they were of different clips: what is ranked is neither always told nor never."""
+    every = list(of.values())
+    also = [one.also for one in every if one.also is not None]
+    text = [torch.zeros_like(one.match) if one.text is None else one.text for one in every]
+    return Scores(
+        torch.cat([one.coarse for one in every]),
+        torch.cat([one.match for one in every]),
+        torch.cat([one.truth for one in every]),
+        torch.cat(also) if also else None,
+        text=torch.cat(text) if "right" in of else None,
+    )
+
+
+def best_fusion(of: Mapping[Hearing, Scores]) -> Fusion:
+    """The weights that rank these clips best by mean reciprocal rank: of the match without any
+    text; then of text's evidence, and its scale, where what is heard is right, no heavier than what
+    costs TEXT_COST where it is wrong."""
+    match = best_match_weight(of["missing"])
+    if "right" not in of:
         return Fusion(match)
-    text = _best_weight(scores, lambda weight: scores.fused(match, weight))
-    return Fusion(best_match_weight(scores, text), text)
+
+    def ranked(hearing: Hearing, fusion: Fusion) -> float:
+        return accuracy(of[hearing].fused(*fusion), of[hearing].truth).mrr
+
+    least = ranked("wrong", Fusion(match)) - TEXT_COST
+    borne = [
+        fusion
+        for scale in SCALES
+        for fusion in takewhile(
+            lambda fusion: ranked("wrong", fusion) >= least,
+            (Fusion(match, weight, scale) for weight in WEIGHTS),
+        )
+    ]
+    return max(borne, key=lambda fusion: ranked("right", fusion))
 
 
-def _best_weight(scores: Scores, fused: Callable[[float], Tensor]) -> float:
+def best_match_weight(scores: Scores) -> float:
+    """The weight of the match logit that ranks these clips best by mean reciprocal rank."""
+    return _best_weight(scores, scores.fused, WEIGHTS)
+
+
+def _best_weight(
+    scores: Scores, fused: Callable[[float], Tensor], weights: Sequence[float]
+) -> float:
     """The middle of those that are as good as the best."""
-    weights = [0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5))]
     reciprocal = [accuracy(fused(weight), scores.truth).mrr for weight in weights]
     best = max(reciprocal)
     plateau = [w for w, r in zip(weights, reciprocal, strict=True) if r >= best - 1e-4]

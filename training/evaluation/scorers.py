@@ -111,8 +111,7 @@ class BundleScorer:
             dims, graphs = manifest["dims"], manifest["graphs"]
             self.size, self.frames = int(dims["image_size"]), int(dims["frames"])
             self.recipe = str(manifest["model"]["recipe"])
-            self.match_weight = float(manifest["fusion"]["match"])
-            self.text_weight = float(manifest["fusion"].get("text", 0.0))
+            self.fusion: dict[str, Any] = manifest["fusion"]
             self._patches = int(dims["patches"])
             self._reader = _Reader(folder, manifest) if "text" in manifest else None
             self._image, self._clip, self._match = (

@@ -29,7 +29,7 @@ from training.export.specs import GraphSpec, graph_specs
 from training.export.wrappers import Detector
 from training.models.rice import Rice, RiceConfig
 
-FUSION = ("coarse", "match")
+FUSION, TEXT_FUSION = ("coarse", "match"), ("weight", "scale", "doubt")
 CALIBRATION = ("temperature", "none_logit", "threshold")
 DRAWN = 40  # pictures that stand in where none are given
 
@@ -42,7 +42,7 @@ def export_bundle(
     *,
     name: str,
     recipe: str,
-    fusion: Mapping[str, float],
+    fusion: Mapping[str, Any],
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
     tokenizer: TextTokenizer | None = None,
@@ -53,7 +53,8 @@ def export_bundle(
     """Writes the bundle of `model` to the folder `out`, which it replaces; returns `out`.
 
     - `name` begins the bundle's id: lower case, digits, hyphens.
-    - `fusion` has coarse and match, and text where the model reads; `calibration` temperature,
+    - `fusion` has coarse and match, and where the model reads text, with its weight, scale and
+      doubt; `calibration` temperature,
       none_logit and threshold; `metrics` is any JSON object.
     - `tokenizer` is what a model that reads was trained with.
     - `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
@@ -147,7 +148,7 @@ def _check_detector(detector: Detector, model: RiceConfig) -> None:
 def _check_arguments(
     name: str,
     recipe: str,
-    fusion: Mapping[str, float],
+    fusion: Mapping[str, Any],
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
     *,
@@ -157,16 +158,26 @@ def _check_arguments(
         raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", recipe):
         raise ExportError(f"a recipe's name is lower case, digits and underscores, not {recipe!r}")
-    _check_numbers("fusion", fusion, (*FUSION, "text") if reads else FUSION)
+    _check_fusion(fusion, reads=reads)
     _check_numbers("calibration", calibration, CALIBRATION)
-    if min(fusion.values()) < 0:
-        raise ExportError("fusion's weights are not negative")
     if calibration["temperature"] <= 0 or not 0 <= calibration["threshold"] <= 1:
         raise ExportError("calibration: temperature is above 0, threshold between 0 and 1")
     try:
         json.dumps(metrics, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ExportError(f"metrics cannot be written as JSON: {error}") from error
+
+
+def _check_fusion(fusion: Mapping[str, Any], *, reads: bool) -> None:
+    text = fusion.get("text") if reads else None
+    weights = {name: value for name, value in fusion.items() if text is None or name != "text"}
+    _check_numbers("fusion", weights, FUSION)
+    if reads:
+        _check_numbers("fusion's text", text or {}, TEXT_FUSION)
+    if min(*weights.values(), text["weight"] if text else 0) < 0:
+        raise ExportError("fusion's weights are not negative")
+    if text and not (text["scale"] > 0 and 0 < text["doubt"] < 1):
+        raise ExportError("fusion's text: scale is above 0, doubt between 0 and 1")
 
 
 def _check_numbers(what: str, values: Mapping[str, float], names: tuple[str, ...]) -> None:

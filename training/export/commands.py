@@ -16,6 +16,7 @@ from training.configs import Recipe, judged_layout
 from training.data.given import DataOption, given_folders
 from training.evaluation import protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
+from training.evaluation.evidence import DOUBT
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.export.bundle import export_bundle
@@ -26,6 +27,7 @@ from training.models.rice import Rice, RiceConfig
 from training.models.sgmn.model import Sgmn
 from training.terminal import console, progress_bars
 
+TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is worth
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
 
 app = typer.Typer()
@@ -85,8 +87,9 @@ def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
     val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
     fusion = protocol.best_fusion(val)
     results = protocol.summary(test, fusion)
-    fused = val.fused(*fusion)
-    calibration = fit_calibration(fused, val.truth)
+    every = protocol.joined(val)
+    fused = every.fused(*fusion)
+    calibration = fit_calibration(fused, every.truth)
     return {
         "fusion": _weights(fusion, recipe.model),
         "calibration": asdict(calibration),
@@ -96,17 +99,28 @@ def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
             "products": test.largest_shop(),
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
+            **(_unaided(scorer, judge, fusion) if "right" in val else {}),
             "confidence": confidence_shares(fused, calibration),
         },
     }
 
 
+def _unaided(scorer: Scorer, judge: Judge, fusion: protocol.Fusion) -> dict[str, float]:
+    """R@1 of the test where what is heard is wrong, and where nothing is."""
+    hearings: tuple[protocol.Hearing, ...] = ("wrong", "missing")
+    found = {}
+    for hearing in hearings:
+        scores = judge.scores(scorer, "test", hearing=hearing)
+        found[f"{hearing}_speech_r1"] = round(protocol.summary(scores, fusion)["fused"].r1, 4)
+    return found
+
+
 def unmeasured(model: Rice) -> dict[str, Any]:
-    """The same where there is no data: RICE's cosines weigh as much as each other, SGMN's are
-    fused as in its paper, which ranks without the decoder."""
-    fusion = protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], 1.0)
+    """The same where there is no data: RICE's cosines weigh as much as each other, SGMN ranks as in
+    its paper without the decoder; text is left to break ties."""
+    fusion = protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], TEXT_UNMEASURED)
     if isinstance(model, Sgmn):
-        fusion = protocol.Fusion(match=0.0, text=0.5)
+        fusion = protocol.Fusion(0.0, TEXT_UNMEASURED)
     return {
         "fusion": _weights(fusion, model.config),
         "calibration": asdict(UNFITTED),
@@ -114,7 +128,9 @@ def unmeasured(model: Rice) -> dict[str, Any]:
     }
 
 
-def _weights(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, float]:
+def _weights(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, Any]:
     """As a manifest has it: with a weight of text where the model reads."""
-    weights = {"coarse": 1.0, "match": fusion.match}
-    return weights if model.text is None else weights | {"text": fusion.text}
+    weights: dict[str, Any] = {"coarse": 1.0, "match": fusion.match}
+    if model.text is None:
+        return weights
+    return weights | {"text": {"weight": fusion.text, "scale": fusion.scale, "doubt": DOUBT}}

@@ -33,7 +33,7 @@ def write_manifest(
     recipe: str,
     parameters: int,
     precision: Precision,
-    fusion: Mapping[str, float],
+    fusion: Mapping[str, Any],
     calibration: Mapping[str, float],
     metrics: Mapping[str, Any],
 ) -> None:
@@ -59,7 +59,7 @@ def write_manifest(
 
 
 def _settings(
-    model: Rice, fusion: Mapping[str, float], calibration: Mapping[str, float]
+    model: Rice, fusion: Mapping[str, Any], calibration: Mapping[str, float]
 ) -> dict[str, Any]:
     """What scores depend on beside the files."""
     return {
@@ -69,10 +69,15 @@ def _settings(
             "filter": "bicubic",
             "crop": "centre",
         },
-        "fusion": {part: float(weight) for part, weight in fusion.items()},
+        "fusion": {part: _floats(weight) for part, weight in fusion.items()},
         "calibration": {part: float(value) for part, value in calibration.items()},
         **_text(model),
     }
+
+
+def _floats(value: Any) -> Any:
+    """Numbers as floats, whose JSON the fingerprint is of."""
+    return {k: float(v) for k, v in value.items()} if isinstance(value, Mapping) else float(value)
 
 
 def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from training.models.encoder import (
     with_class_token,
 )
 from training.models.intended_product import kept_places
+from training.models.locked_encoder import EncoderMemory
 from training.models.matching_decoder import Head, PairwiseMatchingDecoder
 from training.models.padding import padded
 from training.models.patch_reconstruction import PatchReconstruction, Reconstruction
@@ -61,6 +62,9 @@ class RiceConfig:
     """PFR's variant; `plain` is paper-style, None leaves PFR out."""
     text: TextConfig | None = None
     """The tower of titles and speech; None: the model sees pictures alone."""
+    text_tokens: bool = True
+    """Whether titles and speech are further tokens of PMD. Else it matches by sight alone, as one
+    that reads nothing, and text is only a part of the score."""
 
     @property
     def token_width(self) -> int:
@@ -109,14 +113,15 @@ class Clips(NamedTuple):
 
 
 class Text(nn.Module):
-    """Speech and titles in RICE: each becomes one further token of PMD, and their cosine a part of
-    the coarse score."""
+    """Speech and titles in RICE: their cosine is a part of the score, and each may become one
+    further token of PMD."""
 
-    def __init__(self, config: TextConfig, token_width: int) -> None:
+    def __init__(self, config: TextConfig, token_width: int, *, tokens: bool) -> None:
         super().__init__()
         self.tower = TextTower(config)
-        self.title_token = nn.Linear(config.embedding, token_width)
-        self.speech_token = nn.Linear(config.embedding, token_width)
+        self.title_token, self.speech_token = (
+            nn.Linear(config.embedding, token_width) if tokens else None for _ in range(2)
+        )
         self.temperature = nn.Parameter(torch.tensor(TEXT_SCALE))
 
 
@@ -129,6 +134,7 @@ class Rice(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = ImageEncoder(config.encoder)
+        self.memory: EncoderMemory | None = None  # of an encoder that is locked
         self.decoder = PairwiseMatchingDecoder(
             config.token_width,
             config.matching_heads,
@@ -144,7 +150,11 @@ class Rice(nn.Module):
                 config.token_width, config.matching_heads, config.reconstruction
             )
         )
-        self.text = None if config.text is None else Text(config.text, config.token_width)
+        self.text = (
+            None
+            if config.text is None
+            else Text(config.text, config.token_width, tokens=config.text_tokens)
+        )
         self.temperature: Tensor  # ICL's s: logits are s^2 cos
         if config.icl_scale == "learned":
             self.temperature = nn.Parameter(torch.tensor(LEARNED_SCALE))
@@ -191,7 +201,7 @@ class Rice(nn.Module):
 
     def add_titles(self, pictures: Pictures, titles: Words | None) -> Pictures:
         """The pictures with one further, last token each; a picture without a title has none."""
-        if titles is None or self.text is None:
+        if titles is None or self.text is None or self.text.title_token is None:
             return pictures
         token = self.text.title_token(titles.embedding.to(pictures.tokens.dtype))
         mask = F.pad(titles.there[:, None], (pictures.tokens.shape[1], 0), value=True)
@@ -201,7 +211,7 @@ class Rice(nn.Module):
 
     def add_speech(self, clips: Clips, speech: Words | None) -> Clips:
         """The clips with one further, last token each; a clip without speech has none."""
-        if speech is None or self.text is None:
+        if speech is None or self.text is None or self.text.speech_token is None:
             return clips
         token = self.text.speech_token(speech.embedding.to(clips.tokens.dtype))
         return clips._replace(
@@ -248,7 +258,10 @@ class Rice(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Pixels [B,3,S,S], bool [B,P] -> embedding [B,E], tokens [B,1+P,W]; with `places`, as
         `ImageEncoder.forward` says."""
-        embedding, tokens = self.encoder(pixels, patch_mask, places)
+        if self.memory is None:
+            embedding, tokens = self.encoder(pixels, patch_mask, places)
+        else:
+            embedding, tokens = self.memory.encode(self.encoder, pixels, patch_mask, places)
         if self.config.tokens == "projected":
             tokens = self.encoder.project(tokens)
         return embedding, tokens

@@ -1,15 +1,16 @@
-r"""A small SGMN from nothing, with titles and what is said: on LPR-Synth, and on groceries.
+r"""A small SGMN, with titles and what is said: on LPR-Synth from nothing, and on groceries.
 
     lpr-train data synth --out DIR --clips 20000 --size 128
     lpr-train fit sgmn_small_synth --data synth=DIR --out RUN
-    lpr-train fit grocery_sgmn_small --data grocery=DIR --data made=DIR --data clothing=DIR \
-        --out RUN
-    lpr-train ablate sgmn_small_synth --data synth=DIR --out RUNS --report docs
+    lpr-train fit grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS --out RUN
+    lpr-train ablate grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS \
+        --out RUNS --report docs
 
-Data, encoder, text tower and schedule are those of `rice_text_small_synth` and
-`grocery_text_small`, so that they compare. Triplets alone are a weak start from random weights:
-RICE's contrast stands beside them (the paper starts from CLIP, which such a contrast has made).
-Only the hardest of a batch's negatives contest a match, for else there would be nothing to mine.
+Data, encoder and text tower are those of `rice_text_small_synth` and `grocery_text_small`, so that
+they compare; READS is a checkpoint of the latter, whose encoder stays locked and whose decoder and
+text are trained a little further. Triplets alone are a weak start from random weights: RICE's
+contrast stands beside them (the paper starts from CLIP, which such a contrast has made). Only the
+hardest of a batch's negatives contest a match, for else there would be nothing to mine.
 """
 
 from __future__ import annotations
@@ -34,4 +35,17 @@ def _sgmn(recipe: Recipe, name: str) -> Recipe:
 
 
 SGMN_SMALL_SYNTH = _sgmn(RICE_TEXT_SMALL_SYNTH, "sgmn_small_synth")
-GROCERY_SGMN_SMALL = _sgmn(GROCERY_TEXT_SMALL, "grocery_sgmn_small")
+GROCERY_SGMN_SMALL = replace(
+    _sgmn(GROCERY_TEXT_SMALL, "grocery_sgmn_small"),
+    talk=0,
+    schedule=replace(
+        GROCERY_TEXT_SMALL.schedule,
+        steps=80,
+        warmup=10,
+        decoder_rate=1e-4,
+        text_rate=1e-4,
+        matching_rate=5e-4,
+        ema=0.95,
+        evaluate_every=80,
+    ),
+)
