@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from service.api import batches, bundles, gallery, health, jobs, problems, recognize
-from service.api.access import Authenticate
+from service.api.access import OPEN_BELOW, Authenticate
 from service.api.middleware import Attend, LimitBody, Observe, TurnAway
 from service.parts import Service
 from service.settings import Settings
@@ -32,7 +33,8 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     it never will be. Raises KeysError.
     """
     service = Service(settings)
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs brings its script along: machines that serve reach no internet
+        static_url=OPEN_BELOW,
         title="LPR: livestreaming product recognition",
         version=version("lpr"),
         description=_DESCRIPTION,

@@ -28,6 +28,7 @@ audit_log = logging.getLogger("service.audit")
 
 # Probes and Prometheus have no key (no metric tells of a shop); the documentation is of the code.
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+OPEN_BELOW = "/docs/static"  # script and style of the documentation
 
 _scheme = HTTPBearer(
     scheme_name="key",
@@ -45,7 +46,7 @@ class Authenticate:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] == "http" and not _is_open(scope["path"]):
             try:
                 grant = self._keys.grant(_secret(Headers(scope=scope)))
             except UnauthorizedError as error:
@@ -53,6 +54,10 @@ class Authenticate:
                 return
             scope.setdefault("state", {})["grant"] = grant
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{OPEN_BELOW}/")
 
 
 def _secret(headers: Headers) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -338,7 +339,13 @@ def test_the_documentation_names_every_field_and_problem(http: httpx.Client) -> 
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert form.keys() == {"shop_id", "top_k", "detect", "explain", "speech", "clip", "frames"}
     assert "application/problem+json" in post["responses"]["422"]["content"]
-    assert http.get("/docs").status_code == 200
+    page = http.get("/docs")
+    assert page.status_code == 200
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(named) >= 2, "script and style"
+    for address in named:
+        assert address.startswith("/"), "nothing of the page comes from elsewhere"
+        assert http.get(address).status_code == 200
     references = json.dumps(document).split('"$ref": "#/components/schemas/')[1:]
     schemas = document["components"]["schemas"]
     assert {reference.split('"')[0] for reference in references} <= schemas.keys()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from service.api.access import OPEN
+from service.api.access import OPEN, OPEN_BELOW
 from service.cli import app
 from service.client import Client, ProblemError
 from service.errors import StartupError
@@ -80,6 +80,8 @@ def test_nothing_but_the_open_list_answers_without_a_key(guarded: Guarded) -> No
             assert response.headers["www-authenticate"] == 'Bearer realm="lpr"'
             assert operation["security"] == [{"key": []}], f"{method} {path} says no right"
         assert http.get("/nowhere").status_code == 401
+        assert http.get(f"{OPEN_BELOW}/swagger-ui.css").status_code == 200
+        assert http.get(f"{OPEN_BELOW}/../../info").status_code == 401
 
 
 @pytest.mark.parametrize(
