@@ -268,7 +268,7 @@ class DetectorRecipe:
 
     @property
     def picture_view(self) -> View:
-        """Pictures of products are drawn, as for any recipe, and not looked at."""
+        """Of no pictures: a detector looks at frames alone."""
         return self.frame_view
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,24 +1,30 @@
 """The loss of detectors: bipartite matching of queries with boxes, as RT-DETR does it.
 
-Matching and losses are those of `transformers` (RT-DETR: Zhao et al., 2024): L1, generalised IoU,
-and a varifocal classification whose target is the IoU, so that scores also tell how well a box
-fits. Every stage of the detector is matched and judged on its own.
+Costs and losses are those of RT-DETR (Zhao et al., 2024), with the constants of `transformers`: L1,
+generalised IoU, and a varifocal classification whose target is the IoU, so that scores also tell
+how well a box fits. Its code compares each query of a batch with each box of all other frames;
+here a frame's are compared with its own. Every stage of the detector is matched and judged alone.
+
+Tokens are many: a box is matched with several of them (H-DETR: Jia et al., 2023), from which
+convolutions learn in fewer steps; in the decoder with one, so that no box is given twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import RTDetrConfig
-from transformers.loss.loss_rt_detr import RTDetrLoss
 
 from training.data.batches import Batch
 from training.models.detector import ClipDetector, Detections, centred
 
-# Ours by the library's names; they come weighted by RT-DETR's 1, 5 and 2.
-LOSSES = {"score": "vfl", "box": "bbox", "giou": "giou"}
+TOKENS_A_BOX = 4
+CONSTANTS = RTDetrConfig()
 
 
 class DetectionObjective(nn.Module):
@@ -29,37 +35,106 @@ class DetectionObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        stages = self.model.stages(batch.frames, batch.frame_mask)
         told = batch.annotated[batch.frame_mask]
         boxes = batch.boxes[batch.frame_mask][told]
-        return detection_loss([Detections(*(v[told] for v in s)) for s in stages], boxes)
+        tokens, *decoded = (
+            Detections(*(value[told] for value in stage))
+            for stage in self.model.stages(batch.frames, batch.frame_mask)
+        )
+        losses = detection_loss([s for s in decoded if s.logits.requires_grad], boxes)
+        if not tokens.logits.requires_grad:  # what looks at single frames is frozen
+            return losses
+        dense = detection_loss([tokens], boxes, copies=TOKENS_A_BOX)
+        return {name: loss + dense[name] for name, loss in losses.items()}
 
 
-def detection_loss(stages: Sequence[Detections], boxes: Tensor) -> dict[str, Tensor]:
+def detection_loss(
+    stages: Sequence[Detections], boxes: Tensor, *, copies: int = 1
+) -> dict[str, Tensor]:
     """Stages of M frames, [M,Q] each, against the intended product's boxes, float [M,K,4] (left,
-    top, right, bottom, all zeros: none) -> `score`, `box` and `giou`, each the sum over stages."""
-    if not len(boxes):  # nobody has said what these frames show
-        nothing = torch.stack([s.logits.sum() + s.boxes.sum() for s in stages]).sum() * 0.0
-        return dict.fromkeys(LOSSES, nothing)
-    criterion = RTDetrLoss(RTDetrConfig(id2label={0: "intended product"})).to(boxes.device)
-    *before, last = [_told(stage) for stage in stages]
-    losses = criterion({**last, "auxiliary_outputs": before}, _targets(boxes))
-    return {
-        name: torch.stack([v for k, v in losses.items() if k.startswith(f"loss_{key}")]).sum()
-        for name, key in LOSSES.items()
-    }
+    top, right, bottom, all zeros: none) -> `score`, `box` and `giou`, each the sum over stages.
+
+    Each box is matched with `copies` queries.
+    """
+    boxes = boxes.repeat_interleave(copies, dim=1)
+    judged = [_stage_loss(Detections(*(v.float() for v in stage)), boxes) for stage in stages]
+    score, box, giou = (torch.stack(losses).sum() for losses in zip(*judged, strict=True))
+    return {"score": score, "box": box, "giou": giou}
 
 
-def _told(stage: Detections) -> dict[str, Tensor]:
-    return {"logits": stage.logits[..., None].float(), "pred_boxes": stage.boxes.float()}
+class _Matched(NamedTuple):
+    """Pairs of a query and a box, int64 [N]."""
+
+    frame: Tensor
+    query: Tensor
+    box: Tensor
 
 
-def _targets(boxes: Tensor) -> list[dict[str, Tensor]]:
-    there = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-    return [
-        {
-            "boxes": centred(boxes[frame][there[frame]]),
-            "class_labels": there.new_zeros(int(there[frame].sum()), dtype=torch.long),
-        }
-        for frame in range(len(boxes))
-    ]
+def _stage_loss(stage: Detections, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the score, the boxes by L1, and the boxes by generalised IoU."""
+    there, truth = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1), centred(boxes)
+    pairs = _match(stage, truth, there)
+    wanted = truth[pairs.frame, pairs.box]
+    given = stage.boxes[pairs.frame, pairs.query]
+    overlap, generalised = ious(given, wanted)
+    count = there.sum().clamp(min=1)
+    score = _varifocal(stage.logits, pairs, overlap.detach()).sum() / count
+    box = (given - wanted).abs().sum() / count
+    giou = (1 - generalised).sum() / count
+    return (
+        CONSTANTS.weight_loss_vfl * score,
+        CONSTANTS.weight_loss_bbox * box,
+        CONSTANTS.weight_loss_giou * giou,
+    )
+
+
+@torch.no_grad()
+def _match(stage: Detections, truth: Tensor, there: Tensor) -> _Matched:
+    """The cheapest pairs of each frame's queries [M,Q] with those of its boxes [M,K,4] that are
+    there, bool [M,K]."""
+    cost = _costs(stage, truth).cpu().numpy()
+    found = []
+    for frame, shown in enumerate(there.cpu().numpy()):
+        columns = shown.nonzero()[0]
+        for query, column in zip(*linear_sum_assignment(cost[frame][:, columns]), strict=True):
+            found.append((frame, query, columns[column]))
+    pairs = torch.tensor(found, dtype=torch.long, device=truth.device).view(-1, 3)
+    return _Matched(*pairs.unbind(dim=1))
+
+
+def _costs(stage: Detections, truth: Tensor) -> Tensor:
+    """[M,Q] against boxes [M,K,4] (centre x, y, width, height) -> [M,Q,K]."""
+    alpha, gamma = CONSTANTS.matcher_alpha, CONSTANTS.matcher_gamma
+    score = torch.sigmoid(stage.logits)
+    seen = alpha * (1 - score) ** gamma * -F.logsigmoid(stage.logits)
+    unseen = (1 - alpha) * score**gamma * -F.logsigmoid(-stage.logits)
+    given, wanted = stage.boxes[:, :, None], truth[:, None]
+    return (
+        CONSTANTS.matcher_class_cost * (seen - unseen)[..., None]
+        + CONSTANTS.matcher_bbox_cost * (given - wanted).abs().sum(dim=-1)
+        - CONSTANTS.matcher_giou_cost * ious(given, wanted)[1]
+    )
+
+
+def _varifocal(logits: Tensor, pairs: _Matched, overlap: Tensor) -> Tensor:
+    """[M,Q]: a matched query's score is to be its IoU, any other's 0 (Zhang et al., 2021)."""
+    target, matched = torch.zeros_like(logits), torch.zeros_like(logits)
+    target[pairs.frame, pairs.query] = overlap
+    matched[pairs.frame, pairs.query] = 1.0
+    score = torch.sigmoid(logits.detach())
+    focal = CONSTANTS.focal_loss_alpha * score**CONSTANTS.focal_loss_gamma * (1 - matched)
+    return F.binary_cross_entropy_with_logits(logits, target, focal + target, reduction="none")
+
+
+def ious(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Of boxes [...,4] (centre x, y, width, height): intersection over union, and the generalised
+    one (Rezatofighi et al., 2019), which tells boxes apart that do not meet."""
+    low_one, high_one = one[..., :2] - one[..., 2:] / 2, one[..., :2] + one[..., 2:] / 2
+    low_other, high_other = other[..., :2] - other[..., 2:] / 2, other[..., :2] + other[..., 2:] / 2
+    inside = torch.minimum(high_one, high_other) - torch.maximum(low_one, low_other)
+    shared = inside.clamp(min=0).prod(dim=-1)
+    union = one[..., 2:].prod(dim=-1) + other[..., 2:].prod(dim=-1) - shared
+    around = torch.maximum(high_one, high_other) - torch.minimum(low_one, low_other)
+    hull = around.prod(dim=-1)
+    overlap = shared / union
+    return overlap, overlap - (hull - union) / hull

@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import RTDetrConfig
+from transformers.loss.loss_rt_detr import RTDetrLoss
 from typer.testing import CliRunner
 
 from training import cli, engine
 from training.checkpoint import CheckpointError, load, load_any, load_detector
 from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
+from training.data.batches import Batch
 from training.data.frames import Frame
 from training.data.opening import open_judging, open_training
 from training.data.queries import QuerySet
 from training.data.records import Box, Query
 from training.data.synthetic.writer import Synth, write_synth
-from training.detection_loss import detection_loss
+from training.detection_loss import DetectionObjective, detection_loss
 from training.evaluation import detection
 from training.evaluation.detection import FoundClip
 from training.evaluation.detection_picture import TILE, draw_found
@@ -31,6 +34,7 @@ from training.models.detector import (
     best_of_frame,
     centred,
     corners,
+    peaks,
 )
 from training.recipes import DETECTOR_RECIPES
 
@@ -116,6 +120,22 @@ def test_temporal_layers_begin_with_what_single_frames_say() -> None:
     assert torch.equal(stages[-1].logits, stages[-2].logits)
 
 
+def test_queries_are_spread_over_the_frame() -> None:
+    """Of two products, the fainter is looked at before what lies beside the other."""
+    grid = torch.full((1, 8, 8), -5.0)
+    grid[0, 1, 1:3] = torch.tensor([3.0, 2.0])
+    grid[0, 6, 5] = -1.0
+    assert peaks(grid.flatten(1)).topk(2).indices.tolist() == [[9, 53]]
+    plain = torch.arange(4.0)[None]
+    assert peaks(plain).topk(4).indices.tolist() == [[3, 2, 1, 0]], "none is left out"
+
+
+@pytest.mark.parametrize("first_stride", [2, 4, 8])
+def test_the_first_convolution_may_halve_more_than_once(first_stride: int) -> None:
+    config = replace(CONFIG, first_stride=first_stride)
+    assert model(config)(clips(), torch.ones(2, 3, dtype=torch.bool)).logits.shape == (2, 3, 4)
+
+
 def test_the_best_box_of_a_frame() -> None:
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.4, 0.4]])
     box, score = best_of_frame(Detections(torch.tensor([-1.0, 2.0]), boxes))
@@ -126,7 +146,8 @@ def test_the_best_box_of_a_frame() -> None:
 
 @pytest.mark.parametrize(
     "change", [{"image_size": 33}, {"width": 36, "heads": 3}, {"queries": 17}, {"queries": 0},
-               {"decoder_layers": 0}, {"temporal_layers": -1}, {"frames": 0}]
+               {"decoder_layers": 0}, {"temporal_layers": -1}, {"frames": 0}, {"first_stride": 3},
+               {"first_stride": 1}, {"first_stride": 16}]
 )  # fmt: skip
 def test_nonsense_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError):
@@ -150,11 +171,54 @@ def test_a_right_box_costs_nothing_and_a_wrong_one_does() -> None:
     assert unsure["score"].item() > 1, "the product's box is to have the score"
 
 
+@pytest.mark.parametrize(("queries", "copies"), [(8, 1), (64, 4), (2, 3)])
+def test_losses_are_those_of_transformers(queries: int, copies: int) -> None:
+    """With no, one and two boxes in a frame; also where boxes are more than queries."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(9, 2, 2, generator=generator) / 2
+    boxes = torch.cat([low, low + 0.1 + 0.3 * torch.rand(9, 2, 2, generator=generator)], dim=-1)
+    boxes[::3], boxes[1::3, 1] = 0.0, 0.0
+    given = 0.2 + 0.5 * torch.rand(9, queries, 4, generator=generator)
+    logits = torch.randn(9, queries, generator=generator)
+    ours = detection_loss([Detections(logits, given)], boxes, copies=copies)
+    shown = [centred(f[detection.has_area(f)]).repeat(copies, 1) for f in boxes]
+    targets = [{"boxes": f, "class_labels": torch.zeros(len(f)).long()} for f in shown]
+    criterion = RTDetrLoss(RTDetrConfig(id2label={0: "intended product"}))
+    theirs = criterion({"logits": logits[..., None], "pred_boxes": given}, targets)
+    for name, key in (("score", "loss_vfl"), ("box", "loss_bbox"), ("giou", "loss_giou")):
+        assert ours[name].item() == pytest.approx(theirs[key].item(), rel=1e-4), name
+
+
 def test_each_stage_counts() -> None:
     truth, wrong = torch.tensor([[BOX]]), stage((0.5, 0.3, 0.9, 0.8), logits=(9.0,))
     once, twice = detection_loss([wrong], truth), detection_loss([wrong, wrong], truth)
     for name, loss in once.items():
         assert twice[name].item() == pytest.approx(2 * loss.item(), rel=1e-5)
+
+
+def test_a_box_may_be_matched_with_several_queries() -> None:
+    """So are tokens: it is then no mistake that two of them see the product."""
+    truth, both = torch.tensor([[BOX]]), stage(BOX, BOX, logits=(9.0, 9.0))
+    assert detection_loss([both], truth)["score"].item() > 1
+    for loss in detection_loss([both], truth, copies=2).values():
+        assert loss.item() == pytest.approx(0, abs=1e-3)
+
+
+def test_what_is_frozen_is_not_judged() -> None:
+    """The losses are those of what the temporal layers say, and reach nothing else."""
+    detector, mask = model(), torch.ones(2, 3, dtype=torch.bool)
+    boxes = torch.tensor(BOX).expand(2, 3, 1, 4)
+    batch = Batch(torch.zeros(2, 3, 32, 32), clips(), mask, torch.arange(2), torch.zeros(2, 2),
+                  boxes, mask)  # fmt: skip
+    every = DetectionObjective(detector)(batch)["score"].item()
+    detector.single.requires_grad_(requires_grad=False)
+    losses = DetectionObjective(detector)(batch)
+    judged = detector.stages(clips(), mask)[-1]
+    expected = detection_loss([judged], boxes.flatten(0, 1))
+    assert losses["score"].item() == pytest.approx(expected["score"].item(), rel=1e-5)
+    assert losses["score"].item() < every
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in detector.temporal.parameters())
 
 
 def test_a_frame_without_the_product_wants_no_score() -> None:

@@ -135,6 +135,17 @@ def test_nothing_is_cut_or_dropped_when_scoring() -> None:
     assert set(seen) == {(CONFIG.frames, True)}
 
 
+def test_boxes_decide_what_is_seen_of_photographs_too() -> None:
+    model, data = tiny_model(), photographs()
+    whole = score_clips(model, data)
+    corner = score_clips(
+        model, data, boxes=lambda f: torch.tensor([0, 0, 0.3, 0.3]).expand(len(f), 1, 4)
+    )
+    nowhere = score_clips(model, data, boxes=lambda f: torch.zeros(len(f), 1, 4))
+    assert not torch.allclose(whole.coarse, corner.coarse, atol=1e-4)
+    assert torch.allclose(whole.coarse, nowhere.coarse, atol=1e-5), "without a box, the whole frame"
+
+
 def test_confidences_leave_room_for_none() -> None:
     held = confidences(torch.tensor([[1.0, 0.0]]), Calibration(0.5, none_logit=2.0))
     exp = torch.tensor([2.0, 0.0, 2.0]).exp()

@@ -39,7 +39,7 @@ from training.models.text import Texts
 class Batch:
     """P products and N clips of them; a product is never there twice."""
 
-    pictures: Tensor  # float [P,3,S,S]
+    pictures: Tensor  # float [P,3,S,S]; a detector's batch has none, [0,3,S,S]
     frames: Tensor  # float [N,F,3,S,S], zeros where padded
     frame_mask: Tensor  # bool [N,F]
     product: Tensor  # int64 [N], each clip's row in `pictures`
@@ -86,8 +86,7 @@ class BatchDrawer:
         self._share = share or Share()
         self._tokenizer = tokenizer
         self._drawers = [
-            _drawer(source, data[source.name], recipe.seed, self._share)
-            for source in recipe.sources
+            _drawer(source, data[source.name], recipe, self._share) for source in recipe.sources
         ]
         self._frames = max(source.frames for source in recipe.sources)
         self._titles = [
@@ -143,7 +142,7 @@ class BatchDrawer:
         product, offset = [], 0
         for share in shares:
             product += [offset + row for row in share.product]
-            offset += len(share.pictures)
+            offset += len(share.identity)
         identity = [(s, one) for s, share in enumerate(shares) for one in share.identity]
         frames = torch.cat([share.frames for share in shares]).to(self._device)
         shown = _stacked([share.boxes for share in shares]).to(self._device)
@@ -200,12 +199,13 @@ def _kept_patches(boxes: Tensor, recipe: AnyRecipe) -> Tensor | None:
     return patch_mask(boxes, recipe.model.encoder.grid)
 
 
-def _drawer(source: Source, data: TrainingSet, seed: int, share: Share) -> Drawer:
+def _drawer(source: Source, data: TrainingSet, recipe: AnyRecipe, share: Share) -> Drawer:
     if source.products % share.ranks:
         raise DataError(
             f"source {source.name}: {source.products} products a batch cannot be shared out "
             f"evenly among {share.ranks} processes"
         )
     if isinstance(data, PhotographSet):
-        return PhotographDrawer(source, data, seed, share)
-    return ClipDrawer(source, data, seed, share)
+        return PhotographDrawer(source, data, recipe.seed, share)
+    pictures = not isinstance(recipe, DetectorRecipe)
+    return ClipDrawer(source, data, recipe.seed, share, pictures=pictures)

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.random import default_rng
-from torch import Generator
+from torch import Generator, Tensor
 
 from training.configs import Source
 from training.data.clip_sets import ClipSet
@@ -34,7 +34,7 @@ THREADS = min(32, os.cpu_count() or 1)  # decoding and resizing let go of Python
 @dataclass(frozen=True)
 class _Read:
     product: int  # the set's
-    picture: np.ndarray  # uint8 [S,S,3]
+    picture: np.ndarray | None  # uint8 [S,S,3]
     frames: list[Frame]
     title: str
     speech: str
@@ -45,9 +45,17 @@ class ClipDrawer:
     each one's product, where there are any; or the share of one process of that."""
 
     def __init__(
-        self, source: Source, data: ClipSet, seed: int, share: Share | None = None
+        self,
+        source: Source,
+        data: ClipSet,
+        seed: int,
+        share: Share | None = None,
+        *,
+        pictures: bool = True,
     ) -> None:
+        """Without `pictures` those of the products are neither read nor drawn."""
         self._source = source
+        self._pictures = pictures
         self._data = data
         self._seed = seed
         self._share = share or Share()
@@ -65,11 +73,11 @@ class ClipDrawer:
             raise DataError(f"step {step}: none of its {len(clips)} clips can be read")
         products = list(dict.fromkeys(clip.product for clip in found))
         row = {product: place for place, product in enumerate(products)}
-        picture = {clip.product: clip.picture for clip in found}
+        picture = {clip.product: clip.picture for clip in found if clip.picture is not None}
         title = {clip.product: clip.title for clip in found}
         frames = [frame for clip in found for frame in clip.frames]
         return Drawn(
-            torch.from_numpy(np.stack([picture[product] for product in products])),
+            self._stacked([picture[product] for product in products if product in picture]),
             torch.from_numpy(np.stack([frame.pixels for frame in frames])),
             [len(clip.frames) for clip in found],
             [row[clip.product] for clip in found],
@@ -78,6 +86,10 @@ class ClipDrawer:
             [clip.speech for clip in found],
             *box_tensors(frames),
         )
+
+    def _stacked(self, pictures: list[np.ndarray]) -> Tensor:
+        size = self._data.size
+        return torch.from_numpy(np.array(pictures, np.uint8).reshape(-1, size, size, 3))
 
     def _chosen(self, step: int) -> list[int]:
         rank, ranks = self._share.rank, self._share.ranks
@@ -98,7 +110,7 @@ class ClipDrawer:
     def _read(self, step: int, clip: int, length: int) -> _Read | None:
         choose = partial(_stretches, self._source.frames, default_rng([self._seed, step, 2, clip]))
         try:
-            picture = self._data.picture(clip)
+            picture = self._data.picture(clip) if self._pictures else None
             frames = self._data.frames(clip, lambda count: choose(count)[:length])
             texts = self._data.texts(clip)
         except DataError as error:

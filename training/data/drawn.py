@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 class Drawn:
     """P products and N clips of them, M frames in all."""
 
-    pictures: Tensor  # uint8 [P,S,S,3]
+    pictures: Tensor  # uint8 [P,S,S,3], or none of them, [0,S,S,3]
     frames: Tensor  # uint8 [M,S,S,3], clip after clip
     lengths: list[int]  # [N], frames of each clip
     product: list[int]  # [N], each clip's row in `pictures`

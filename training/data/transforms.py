@@ -68,6 +68,8 @@ def move_boxes(boxes: Tensor, moves: Tensor) -> Tensor:
 
 def _varied(pictures: Tensor, moves: Tensor, size: int, view: View, generator: Generator) -> Tensor:
     pixels = pictures.movedim(-1, 1).float().div_(255)
+    if not len(pixels):
+        return pixels.new_zeros(0, size, size, 3)
     grid = F.affine_grid(moves, [len(pixels), 3, size, size], align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     pixels = _blur(pixels, view.blur, generator)

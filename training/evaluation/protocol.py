@@ -121,7 +121,7 @@ def score(
     DataError."""
     if isinstance(data, QuerySet):
         return score_queries(model, data, boxes=boxes, hearing=hearing, done=done)
-    return score_clips(model, data, takes=takes, hearing=hearing, done=done)
+    return score_clips(model, data, takes=takes, boxes=boxes, hearing=hearing, done=done)
 
 
 @torch.inference_mode()
@@ -130,6 +130,7 @@ def score_clips(
     data: PhotographSet,
     *,
     takes: int = 1,
+    boxes: Boxes | None = None,
     hearing: Hearing = "right",
     done: Callable[[], None] = lambda: None,
 ) -> Scores:
@@ -144,7 +145,8 @@ def score_clips(
         frames = vary(photographs, scorer.size, HELD, generator).round_().byte()
         product = int(data.product[clip[0]])
         said = _said(product, titles, hearing, rng)
-        compared.append(scorer.compare(shop, frames, said))
+        shown = boxes([Frame(pixels) for pixels in frames.numpy()]) if boxes else None
+        compared.append(scorer.compare(shop, frames, said, shown))
         truth.append(product)
         done()
     coarse, match, text = (torch.stack(part) for part in zip(*compared, strict=True))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.models.encoder import (
     STRICT,
@@ -29,6 +30,7 @@ from training.models.padding import padded
 
 RARE = -math.log((1 - 0.05) / 0.05)  # scores begin low: most queries show no intended product
 ANCHOR_SIDE = 0.4  # of a token's first box, as a share of the frame
+PASSED_OVER = 100.0  # what a logit loses beside a higher one: more than logits differ by
 TEMPERATURE = 100.0  # of sine embeddings: their longest wave over the shortest
 
 
@@ -43,6 +45,9 @@ class DetectorConfig(PatchGrid):
     heads: int = 4
     stem_depth: int = 1
     """Convolutions a stage; those after a stage's first are residual."""
+    first_stride: int = 2
+    """Of the first convolution; 4 halves the cost of a picture, most of which is in the first
+    stages."""
     encoder_layers: int = 2
     decoder_layers: int = 2
     queries: int = 8
@@ -55,6 +60,8 @@ class DetectorConfig(PatchGrid):
     def __post_init__(self) -> None:
         self.check_grid(halved=True)
         check_heads(self.width, self.heads)
+        if self.first_stride not in (2, 4, 8) or self.first_stride > self.patch_size:
+            raise ValueError(f"first_stride {self.first_stride} is not 2, 4, 8 within a patch")
         if self.width % 8:
             raise ValueError(f"width {self.width} is no multiple of 8: sine embeddings need that")
         if not 1 <= self.queries <= self.patches:
@@ -78,7 +85,9 @@ class FrameDetector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         width, self.queries = config.width, config.queries
-        self.convolutions = conv_stem(config.patch_size, width, config.stem_depth)
+        self.convolutions = conv_stem(
+            config.patch_size, width, config.stem_depth, config.first_stride
+        )
         self.encoder = nn.ModuleList(
             Block(width, config.heads, activation="gelu") for _ in range(config.encoder_layers)
         )
@@ -108,7 +117,7 @@ class FrameDetector(nn.Module):
             tokens = block(tokens)
         tokens = self.norm(tokens)
         proposed = self.token_head(tokens, self.anchors.expand(tokens.shape[0], -1, -1))
-        best = proposed.logits.topk(self.queries, dim=1).indices[..., None]
+        best = peaks(proposed.logits).topk(self.queries, dim=1).indices[..., None]
         queries = tokens.gather(1, best.expand(-1, -1, tokens.shape[-1])).detach()
         boxes = proposed.boxes.gather(1, best.expand(-1, -1, 4))
         stages = [proposed]
@@ -118,6 +127,15 @@ class FrameDetector(nn.Module):
             stages.append(head(queries, anchors))
             boxes = stages[-1].boxes
         return stages, queries
+
+
+def peaks(logits: Tensor) -> Tensor:
+    """Logits of a square grid's tokens [B,P], far lower where a neighbour's is higher, so that
+    queries are spread over what there is (CenterNet: Zhou et al., 2019)."""
+    side = math.isqrt(logits.shape[1])
+    grid = logits.unflatten(1, (1, side, side))
+    highest = F.max_pool2d(grid, kernel_size=3, stride=1, padding=1)
+    return torch.where(grid == highest, grid, grid - PASSED_OVER).flatten(1)
 
 
 class Head(nn.Module):

@@ -196,15 +196,17 @@ class ResidualConv(nn.Module):
         return x + F.relu(self.norm(self.conv(x)))
 
 
-def conv_stem(patch_size: int, width: int, depth: int) -> nn.Sequential:
-    """Halves the picture log2(patch_size) times while doubling channels up to `width`; `depth`
-    convolutions a stage."""
-    stages = patch_size.bit_length() - 1
-    channels = [max(width >> (stages - 1 - i), 24) for i in range(stages)]
+def conv_stem(patch_size: int, width: int, depth: int, first_stride: int = 2) -> nn.Sequential:
+    """Shrinks the picture by `first_stride`, then halves it until `patch_size` pixels are one,
+    while doubling channels up to `width`; `depth` convolutions a stage."""
+    strides = [first_stride]
+    while math.prod(strides) < patch_size:
+        strides.append(2)
+    channels = [max(width >> (len(strides) - 1 - i), 24) for i in range(len(strides))]
     layers: list[nn.Module] = []
-    for before, after in zip([3, *channels[:-1]], channels, strict=True):
+    for before, after, stride in zip([3, *channels[:-1]], channels, strides, strict=True):
         layers += [
-            nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(before, after, 2 * stride - 1, stride, padding=stride - 1, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(),
         ]
