@@ -256,6 +256,10 @@ class DetectorRecipe:
 
     def __post_init__(self) -> None:
         _check_sources(self.sources, self.validate_on)
+        if not (self.schedule.encoder_rate or self.model.temporal_layers):
+            raise ValueError(
+                "nothing is trained: encoder_rate is 0, and there is no temporal layer"
+            )
         for source in self.sources:
             if source.layout != "lpr4m":
                 raise ValueError(f"source {source.name}: layout {source.layout} has no boxes")

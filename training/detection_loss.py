@@ -6,7 +6,9 @@ how well a box fits. Its code compares each query of a batch with each box of al
 here a frame's are compared with its own. Every stage of the detector is matched and judged alone.
 
 Tokens are many: a box is matched with several of them (H-DETR: Jia et al., 2023), from which
-convolutions learn in fewer steps; in the decoder with one, so that no box is given twice.
+convolutions learn in fewer steps; in the decoder with one, so that no box is given twice. Over a
+clip few queries are judged, and the score is to tell where nothing is shown: there none is weighed
+down.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from training.models.detector import ClipDetector, Detections, centred
 
 TOKENS_A_BOX = 4
 CONSTANTS = RTDetrConfig()
+LOSSES = ("score", "box", "giou")
 
 
 class DetectionObjective(nn.Module):
@@ -41,25 +44,31 @@ class DetectionObjective(nn.Module):
             Detections(*(value[told] for value in stage))
             for stage in self.model.stages(batch.frames, batch.frame_mask)
         )
-        losses = detection_loss([s for s in decoded if s.logits.requires_grad], boxes)
-        if not tokens.logits.requires_grad:  # what looks at single frames is frozen
-            return losses
-        dense = detection_loss([tokens], boxes, copies=TOKENS_A_BOX)
-        return {name: loss + dense[name] for name, loss in losses.items()}
+        parts = []
+        if self.model.temporal is not None:
+            parts.append(detection_loss([decoded.pop()], boxes, focal=False))
+        if tokens.logits.requires_grad:  # else what looks at single frames is frozen
+            parts.append(detection_loss(decoded, boxes))
+            parts.append(detection_loss([tokens], boxes, copies=TOKENS_A_BOX))
+        return {name: torch.stack([p[name] for p in parts]).sum() for name in LOSSES}
 
 
 def detection_loss(
-    stages: Sequence[Detections], boxes: Tensor, *, copies: int = 1
+    stages: Sequence[Detections], boxes: Tensor, *, copies: int = 1, focal: bool = True
 ) -> dict[str, Tensor]:
     """Stages of M frames, [M,Q] each, against the intended product's boxes, float [M,K,4] (left,
     top, right, bottom, all zeros: none) -> `score`, `box` and `giou`, each the sum over stages.
 
-    Each box is matched with `copies` queries.
+    Each box is matched with `copies` queries. `focal`: a query that is matched with none counts the
+    less, the lower its score is; else scores are plain probabilities.
     """
     boxes = boxes.repeat_interleave(copies, dim=1)
-    judged = [_stage_loss(Detections(*(v.float() for v in stage)), boxes) for stage in stages]
-    score, box, giou = (torch.stack(losses).sum() for losses in zip(*judged, strict=True))
-    return {"score": score, "box": box, "giou": giou}
+    judged = [
+        _stage_loss(Detections(*(value.float() for value in stage)), boxes, focal=focal)
+        for stage in stages
+    ]
+    sums = (torch.stack(losses).sum() for losses in zip(*judged, strict=True))
+    return dict(zip(LOSSES, sums, strict=True))
 
 
 class _Matched(NamedTuple):
@@ -70,7 +79,7 @@ class _Matched(NamedTuple):
     box: Tensor
 
 
-def _stage_loss(stage: Detections, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _stage_loss(stage: Detections, boxes: Tensor, *, focal: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Of the score, the boxes by L1, and the boxes by generalised IoU."""
     there, truth = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1), centred(boxes)
     pairs = _match(stage, truth, there)
@@ -78,7 +87,7 @@ def _stage_loss(stage: Detections, boxes: Tensor) -> tuple[Tensor, Tensor, Tenso
     given = stage.boxes[pairs.frame, pairs.query]
     overlap, generalised = ious(given, wanted)
     count = there.sum().clamp(min=1)
-    score = _varifocal(stage.logits, pairs, overlap.detach()).sum() / count
+    score = _score_loss(stage.logits, pairs, overlap.detach(), focal=focal).sum() / count
     box = (given - wanted).abs().sum() / count
     giou = (1 - generalised).sum() / count
     return (
@@ -116,14 +125,17 @@ def _costs(stage: Detections, truth: Tensor) -> Tensor:
     )
 
 
-def _varifocal(logits: Tensor, pairs: _Matched, overlap: Tensor) -> Tensor:
-    """[M,Q]: a matched query's score is to be its IoU, any other's 0 (Zhang et al., 2021)."""
+def _score_loss(logits: Tensor, pairs: _Matched, overlap: Tensor, *, focal: bool) -> Tensor:
+    """[M,Q]: a matched query's score is to be its IoU, any other's 0; varifocal (Zhang et al.,
+    2021) or the plain cross-entropy."""
     target, matched = torch.zeros_like(logits), torch.zeros_like(logits)
     target[pairs.frame, pairs.query] = overlap
+    if not focal:
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     matched[pairs.frame, pairs.query] = 1.0
     score = torch.sigmoid(logits.detach())
-    focal = CONSTANTS.focal_loss_alpha * score**CONSTANTS.focal_loss_gamma * (1 - matched)
-    return F.binary_cross_entropy_with_logits(logits, target, focal + target, reduction="none")
+    weight = CONSTANTS.focal_loss_alpha * score**CONSTANTS.focal_loss_gamma * (1 - matched)
+    return F.binary_cross_entropy_with_logits(logits, target, weight + target, reduction="none")
 
 
 def ious(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

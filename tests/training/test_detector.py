@@ -204,6 +204,18 @@ def test_a_box_may_be_matched_with_several_queries() -> None:
         assert loss.item() == pytest.approx(0, abs=1e-3)
 
 
+def test_without_focal_weights_scores_are_probabilities() -> None:
+    """What three queries of four say wrongly costs as much as what one says rightly saves."""
+    boxes = [BOX, *[(0.0, 0.0, 0.1, 0.1)] * 3]
+    plain, focal = (
+        detection_loss([stage(*boxes, logits=(0.0,) * 4)], torch.tensor([[BOX]]), focal=f)
+        for f in (False, True)
+    )
+    assert plain["score"].item() == pytest.approx(4 * np.log(2), rel=1e-5)
+    assert focal["score"].item() == pytest.approx((1 + 3 * 0.75 / 4) * np.log(2), rel=1e-5)
+    assert plain["giou"].item() == focal["giou"].item()
+
+
 def test_what_is_frozen_is_not_judged() -> None:
     """The losses are those of what the temporal layers say, and reach nothing else."""
     detector, mask = model(), torch.ones(2, 3, dtype=torch.bool)
@@ -214,7 +226,7 @@ def test_what_is_frozen_is_not_judged() -> None:
     detector.single.requires_grad_(requires_grad=False)
     losses = DetectionObjective(detector)(batch)
     judged = detector.stages(clips(), mask)[-1]
-    expected = detection_loss([judged], boxes.flatten(0, 1))
+    expected = detection_loss([judged], boxes.flatten(0, 1), focal=False)
     assert losses["score"].item() == pytest.approx(expected["score"].item(), rel=1e-5)
     assert losses["score"].item() < every
     sum(losses.values()).backward()
@@ -361,9 +373,10 @@ def test_recipes_travel_in_checkpoints(name: str) -> None:
         {"sources": (Source("synth", "photographs", products=2),)},
         {"sources": (Source("synth", "lpr4m", products=2, frames=11),)},
         {"validate_on": "other"},
+        {"schedule": Schedule(steps=4, warmup=1, encoder_rate=0.0)},
     ],
 )
-def test_recipes_without_boxes_are_refused(change: dict[str, object]) -> None:
+def test_recipes_that_cannot_learn_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         replace(RECIPE, **change)  # type: ignore[arg-type]
 

@@ -37,7 +37,7 @@ DETECTOR_CLIP_SMALL_SYNTH = replace(
     model=replace(DETECTOR_SMALL_SYNTH.model, temporal_layers=2),
     sources=(Source("synth", "lpr4m", products=16, frames=10),),
     schedule=Schedule(
-        steps=1000, warmup=50, encoder_rate=0.0, matching_rate=1e-3, weight_decay=0.05,
-        ema=0.99, evaluate_every=200,
+        steps=600, warmup=30, encoder_rate=0.0, matching_rate=1e-3, weight_decay=0.05,
+        ema=0.99, evaluate_every=300,
     ),
 )  # fmt: skip
