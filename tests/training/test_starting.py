@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.training.tiny import CONFIG, RECIPE
 from tests.training.tiny_sgmn import (
@@ -21,6 +22,7 @@ from training.checkpoint import Checkpoint, CheckpointError, load, of_model
 from training.configs import Recipe
 from training.data.batches import BatchDrawer
 from training.models.build import build_model
+from training.models.locked_encoder import EncoderMemory
 from training.models.rice import Rice
 from training.models.sgmn.model import as_rice
 from training.starting import reduced
@@ -180,6 +182,18 @@ def test_what_is_kept_is_what_the_encoder_gives() -> None:
     other = tiny_sgmn(seed=1)
     engine.task_of(LOCKED).lock(other)
     assert not torch.equal(other.encode(pixels)[0], kept.encode(pixels)[0]), "of its weights alone"
+
+
+def test_a_full_memory_keeps_what_it_has() -> None:
+    encoder = tiny_sgmn().encoder
+    first, second = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
+    size = sum(part.numel() * part.element_size() for part in encoder(first))
+    memory = EncoderMemory(most_bytes=size)
+    seen: list[Tensor] = []
+    encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    for pixels in (first, second, first, second):
+        memory.encode(encoder, pixels)
+    assert [int(pixels.flatten()[0]) for pixels in seen] == [0, 1, 1]
 
 
 def test_a_cycle_shows_the_same_pictures_and_lets_other_words_be_heard() -> None:

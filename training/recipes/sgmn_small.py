@@ -7,10 +7,11 @@ r"""A small SGMN, with titles and what is said: on LPR-Synth from nothing, and o
         --out RUNS --report docs
 
 Data, encoder and text tower are those of `rice_text_small_synth` and `grocery_text_small`, so that
-they compare; READS is a checkpoint of the latter, whose encoder stays locked and whose decoder and
-text are trained a little further. Triplets alone are a weak start from random weights: RICE's
-contrast stands beside them (the paper starts from CLIP, which such a contrast has made). Only the
-hardest of a batch's negatives contest a match, for else there would be nothing to mine.
+they compare; READS is a checkpoint of the latter, whose encoder and decoder stay locked: guidance
+and graphs are trained, and text a little further. Triplets alone are a weak start from random
+weights: RICE's contrast stands beside them (the paper starts from CLIP, which such a contrast has
+made). Only the hardest of a batch's negatives contest a match, for else there would be nothing to
+mine.
 """
 
 from __future__ import annotations
@@ -40,12 +41,11 @@ GROCERY_SGMN_SMALL = replace(
     talk=0,
     schedule=replace(
         GROCERY_TEXT_SMALL.schedule,
-        steps=80,
+        steps=60,
         warmup=10,
-        decoder_rate=1e-4,
         text_rate=1e-4,
         matching_rate=5e-4,
         ema=0.95,
-        evaluate_every=80,
+        evaluate_every=60,
     ),
 )
