@@ -32,6 +32,7 @@ from training.data.transforms import normalise
 
 FRAMES = 10
 TOP_K = 5
+DTYPES = {"tensor(float)": np.float32, "tensor(bool)": np.bool_}  # of titles' inputs
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -41,8 +42,17 @@ def open_encoder(weights: Path) -> tuple[Callable[[Pixels], Vectors], int]:
     """Pictures uint8 [B,S,S,3] -> embeddings [B,E], not normalised where torch runs them; and S."""
     if weights.is_dir():
         session = ort.InferenceSession(weights / "image_encoder.onnx")
-        size = int(session.get_inputs()[0].shape[1])
-        return lambda pictures: session.run(["embedding"], {"pictures": pictures})[0], size
+        first, *titles = session.get_inputs()
+
+        def encode_untitled(pictures: Pixels) -> Vectors:
+            none = {
+                each.name: np.zeros((len(pictures), *each.shape[1:]), DTYPES[each.type])
+                for each in titles
+            }
+            embeddings: Vectors = session.run(["embedding"], {first.name: pictures, **none})[0]
+            return embeddings
+
+        return encode_untitled, int(first.shape[1])
     model = checkpoint.load(weights).model()
 
     @torch.inference_mode()

@@ -37,15 +37,15 @@ class BareSession:
         self._session = ort.InferenceSession(
             bundle.path / self._graph.file, sess_options=options, providers=providers
         )
-        self._patches = bundle.manifest.dims.patches
 
     def run(self, pixels: Pixels) -> list[Any]:
-        """Pixels as the graph's first input wants them; masks let everything take part."""
-        first, *masks = self._graph.inputs
-        lengths = dict(zip(first.shape, pixels.shape, strict=True))
+        """Pixels as the graph's first input wants them; masks let everything take part, and one
+        word is said where the model reads."""
+        first, *others = self._graph.inputs
+        lengths = {"words": 1} | dict(zip(first.shape, pixels.shape, strict=True))
         feeds: dict[str, npt.NDArray[Any]] = {first.name: pixels}
-        for mask in masks:
-            feeds[mask.name] = np.ones(_shape(mask.shape, lengths), mask.dtype)
+        for other in others:
+            feeds[other.name] = np.ones(_shape(other.shape, lengths), other.dtype)
         outputs: list[Any] = self._session.run(None, feeds)
         return outputs
 

@@ -333,4 +333,4 @@ def test_a_recipe_that_reads_is_fitted_scored_and_exported_on_synth(
     right, missing = done("evaluate", best), done("evaluate", best, "--speech", "missing")
     assert "text" in right and "text" not in missing
     done("export", best, "--out", out, "--name", "x")
-    assert json.loads((out / "manifest.json").read_text())["fusion"]["text"] >= 0
+    assert json.loads((out / "manifest.json").read_text())["fusion"]["text"]["weight"] >= 0
