@@ -240,12 +240,11 @@ def _check_bytes(archive: Archive, names: Iterator[str] | list[str], most: int) 
 
 def _folder_of_products(archive: Archive) -> PurePosixPath | None:
     """Where `products.jsonl` is: at the top, or in the one folder that everything is in."""
-    paths = [PurePosixPath(name) for name in archive.sizes]
     if PRODUCTS in archive.sizes:
         return PurePosixPath()
-    tops = {path.parts[0] for path in paths}
+    tops = {PurePosixPath(name).parts[:1] for name in archive.sizes}  # of the name ".": ()
     if len(tops) == 1:
-        (top,) = tops
+        [top] = ("/".join(parts) for parts in tops)
         if f"{top}/{PRODUCTS}" in archive.sizes:
             return PurePosixPath(top)
     return None

@@ -6,10 +6,12 @@ a reader once found stays here as a test of its own.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,15 @@ from tests.fuzz.targets import TARGETS
 RUNS = int(os.environ.get("FUZZ_RUNS", "3000"))
 
 _LONG = b"9" * 5_000
+
+
+def _archive_of(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"a")
+    return file.getvalue()
+
+
 FOUND = {
     "a time too large for a float": ("decoder-times", b"9" * 400 + b" 1/1\n"),
     "a time too long for an int": ("decoder-times", _LONG + b" 1/1\n"),
@@ -36,6 +47,7 @@ FOUND = {
     ),
     "a text that is no text": ("json-body", b'{"shop_id": "\\ud800"}'),
     "a number that becomes infinite": ("metadata", b'{"price": 1e999}'),
+    "an archive of a file without a name": ("batch", _archive_of(".")),
     "a line that is no text": ("batch", b'{"product_id": "a", "images": ["a"], "\\ud800": 1}\n'),
 }
 
