@@ -63,9 +63,7 @@ def test_ten_times_the_load(
     share = _SHARE_UNLOADED if scale.full else _SHARE_BESIDE_OTHERS
     calm = open_loop(served.url, requests, per_s=share * capacity, for_s=calm_s)
     storm = open_loop(served.url, requests, per_s=_TIMES * capacity, for_s=scale.overload_s)
-    after = open_loop(
-        served.url, requests, per_s=share * capacity, for_s=30.0 if scale.full else 15, seed=1
-    )
+    after = open_loop(served.url, requests, per_s=share * capacity, for_s=max(closed_s, 15), seed=1)
     taken, refused = storm.of(*_TAKEN), storm.of(429)
     ratios = {path: _ratio(taken, calm, path) for path in _PATHS}
     record(

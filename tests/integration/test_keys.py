@@ -81,7 +81,7 @@ def test_nothing_but_the_open_list_answers_without_a_key(guarded: Guarded) -> No
             assert operation["security"] == [{"key": []}], f"{method} {path} says no right"
         assert http.get("/nowhere").status_code == 401
         assert http.get(f"{OPEN_BELOW}/swagger-ui.css").status_code == 200
-        assert http.get(f"{OPEN_BELOW}/../../info").status_code == 401
+        assert http.get(f"{OPEN_BELOW}/%2e%2e/%2e%2e/info").status_code == 404
 
 
 @pytest.mark.parametrize(
