@@ -32,6 +32,7 @@ from training.evaluation.attention import (
     salience_of_patches,
 )
 from training.evaluation.detection_picture import draw_examples
+from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.metrics import Accuracy, by_group, intervals
 from training.evaluation.scorers import BundleScorer
@@ -93,7 +94,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 device=torch.device(device), compute=Compute(precision), begin=begin,
             )  # fmt: skip
             kept = checkpoint.load(best)
-            fusion = protocol.Fusion(*(kept.state[f"fusion_{n}"] for n in protocol.Fusion._fields))
+            fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
             scores = judge.scores(scorer_of(kept, device), "test")
             judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
@@ -137,7 +138,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
             bundle = BundleScorer(path)
             recipe = recipe_named(bundle.recipe).at_size(bundle.size)
             judge = Judge(recipe, folders, bars, found)
-            fusion = protocol.fusion_of(bundle.fusion)
+            fusion = bundle.fusion
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:
             kept = checkpoint.load(path)
@@ -147,7 +148,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     _tell(scores, fusion, groups=groups)
 
 
-def _tell(scores: protocol.Scores, fusion: protocol.Fusion, *, groups: bool) -> None:
+def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
     """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
     stdout."""
     clips = len(scores.truth)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
-from training.evaluation.evidence import SCALES, evidence
+from training.evaluation.evidence import DOUBT, SCALES, evidence
+from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
 from training.models.rice import Rice
@@ -56,20 +57,6 @@ Hearing = Literal["right", "wrong", "missing"]
 """What is heard of a clip: what the data says, what it says of another clip, or nothing."""
 
 
-class Fusion(NamedTuple):
-    """Weights of the parts of a score; the coarse one's is 1."""
-
-    match: float
-    text: float = 0.0
-    scale: float = SCALES[0]  # of cosines in text's evidence
-
-
-def fusion_of(told: Mapping[str, Any]) -> Fusion:
-    """As a manifest tells it. Raises KeyError and ValueError."""
-    match, text = float(told["match"]), told.get("text")
-    return Fusion(match) if text is None else Fusion(match, text["weight"], text["scale"])
-
-
 @dataclass(frozen=True)
 class Scores:
     """Of N clips against P products, or pictures: as many as the largest shop has.
@@ -87,11 +74,15 @@ class Scores:
     """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
 
     def fused(
-        self, match_weight: float, text_weight: float = 0.0, text_scale: float = SCALES[0]
+        self,
+        match_weight: float,
+        text_weight: float = 0.0,
+        text_scale: float = SCALES[0],
+        doubt: float = DOUBT,
     ) -> Tensor:
         scores = self.coarse + match_weight * self.match
         if self.text is not None:
-            scores = scores + text_weight * evidence(self.text, text_scale)
+            scores = scores + text_weight * evidence(self.text, text_scale, doubt)
         return self.judged(scores)
 
     def largest_shop(self) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import normalise
 from training.errors import TrainingError
+from training.evaluation.fusion import fusion_of
 from training.models.intended_product import patch_mask
 from training.models.rice import Rice
 from training.models.text import Texts, Words
@@ -111,7 +112,7 @@ class BundleScorer:
             dims, graphs = manifest["dims"], manifest["graphs"]
             self.size, self.frames = int(dims["image_size"]), int(dims["frames"])
             self.recipe = str(manifest["model"]["recipe"])
-            self.fusion: dict[str, Any] = manifest["fusion"]
+            self.fusion = fusion_of(manifest["fusion"])
             self._patches = int(dims["patches"])
             self._reader = _Reader(folder, manifest) if "text" in manifest else None
             self._image, self._clip, self._match = (

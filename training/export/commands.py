@@ -16,7 +16,7 @@ from training.configs import Recipe, judged_layout
 from training.data.given import DataOption, given_folders
 from training.evaluation import protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
-from training.evaluation.evidence import DOUBT
+from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.export.bundle import export_bundle
@@ -105,7 +105,7 @@ def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
     }
 
 
-def _unaided(scorer: Scorer, judge: Judge, fusion: protocol.Fusion) -> dict[str, float]:
+def _unaided(scorer: Scorer, judge: Judge, fusion: Fusion) -> dict[str, float]:
     """R@1 of the test where what is heard is wrong, and where nothing is."""
     hearings: tuple[protocol.Hearing, ...] = ("wrong", "missing")
     found = {}
@@ -118,9 +118,9 @@ def _unaided(scorer: Scorer, judge: Judge, fusion: protocol.Fusion) -> dict[str,
 def unmeasured(model: Rice) -> dict[str, Any]:
     """The same where there is no data: RICE's cosines weigh as much as each other, SGMN ranks as in
     its paper without the decoder; text is left to break ties."""
-    fusion = protocol.Fusion(1 / LOGIT_SCALE[model.decoder.head], TEXT_UNMEASURED)
+    fusion = Fusion(1 / LOGIT_SCALE[model.decoder.head], TEXT_UNMEASURED)
     if isinstance(model, Sgmn):
-        fusion = protocol.Fusion(0.0, TEXT_UNMEASURED)
+        fusion = Fusion(0.0, TEXT_UNMEASURED)
     return {
         "fusion": _weights(fusion, model.config),
         "calibration": asdict(UNFITTED),
@@ -128,9 +128,9 @@ def unmeasured(model: Rice) -> dict[str, Any]:
     }
 
 
-def _weights(fusion: protocol.Fusion, model: RiceConfig) -> dict[str, Any]:
+def _weights(fusion: Fusion, model: RiceConfig) -> dict[str, Any]:
     """As a manifest has it: with a weight of text where the model reads."""
     weights: dict[str, Any] = {"coarse": 1.0, "match": fusion.match}
     if model.text is None:
         return weights
-    return weights | {"text": {"weight": fusion.text, "scale": fusion.scale, "doubt": DOUBT}}
+    return weights | {"text": {"weight": fusion.text, "scale": fusion.scale, "doubt": fusion.doubt}}
