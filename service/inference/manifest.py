@@ -141,7 +141,7 @@ class Manifest(Document):
     schema_version: Literal[1]
     bundle_id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{12}$")]
     model: ModelInfo
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16-weights", "fp16", "int8"]
     dims: Dims
     preprocessing: Preprocessing
     files: dict[FileName, FileInfo]

@@ -117,7 +117,9 @@ def tokenizer() -> TextTokenizer:
     return TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
 
 
-def export_reading(out: Path) -> Path:
+def export_reading(
+    out: Path, precision: Precision = "fp32", detector: Detector | None = None
+) -> Path:
     """`reading_rice`; what is said weighs more than what is seen."""
     return export_bundle(
         reading_rice(),
@@ -128,4 +130,6 @@ def export_reading(out: Path) -> Path:
         calibration={"temperature": 0.1, "none_logit": 5.0, "threshold": 0.5},
         metrics={"protocol": "none: random weights"},
         tokenizer=tokenizer(),
+        precision=precision,
+        detector=detector,
     )

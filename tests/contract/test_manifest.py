@@ -59,6 +59,7 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("calibration/temperature", 3),
     ("calibration/none_logit", -1000),
     ("calibration/threshold", 1),
+    ("precision", "fp16-weights"),
     ("precision", "fp16"),
     ("precision", "int8"),
     ("metrics", {}),

@@ -17,27 +17,36 @@ from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.model import Model  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.bundles import copy_of, edit_json, read_manifest, sign  # noqa: E402
-from tests.contract.models import TINY, export_tiny, random_rice, tiny_rice  # noqa: E402
+from tests.contract.models import (  # noqa: E402
+    TINY,
+    export_reading,
+    export_tiny,
+    random_rice,
+    tiny_detector,
+    tiny_rice,
+)
 from training.data.transforms import normalise  # noqa: E402
 from training.export import bundle as exporting  # noqa: E402
 from training.export.errors import ExportError  # noqa: E402
 from training.export.golden import drawn_pictures  # noqa: E402
 from training.export.graphs import write_graphs  # noqa: E402
 from training.export.parity import LOSS  # noqa: E402
+from training.export.precision import FEWEST_HALVED, Precision  # noqa: E402
 from training.export.specs import graph_specs  # noqa: E402
 from training.models.matching_decoder import LOGIT_SCALE  # noqa: E402
 
-LOWER = ("fp16", "int8")
+LOWER = ("fp16-weights", "fp16", "int8")
 SETTINGS = InferenceSettings(threads=1)
 
 
 @pytest.fixture(scope="module", params=LOWER)
-def precision(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def precision(request: pytest.FixtureRequest) -> Precision:
+    chosen: Precision = request.param
+    return chosen
 
 
 @pytest.fixture(scope="module")
-def bundle(precision: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(precision: Precision, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lower") / precision
     return export_tiny(tiny_rice(), out, precision=precision)
 
@@ -129,3 +138,30 @@ def test_int8_has_integer_weights_of_seven_bits(bundle: Path, precision: str) ->
         assert weights and all(np.abs(each).max() <= 64 for each in weights)
         floats = [t for t in tensors.values() if t.dtype == np.float32 and t.ndim > 1]
         assert sum(t.size for t in floats) < 0.5 * sum(t.size for t in weights)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_read_and_where_it_is_found_stay_exact(
+    precision: Precision, tmp_path: Path
+) -> None:
+    """Neither is worth the error: text is little work, and a box moved a little keeps others."""
+    lower = export_reading(tmp_path / "lower", precision, tiny_detector())
+    full = export_reading(tmp_path / "full", detector=tiny_detector())
+    for graph in ("text_encoder.onnx", "detector.onnx"):
+        assert (lower / graph).read_bytes() == (full / graph).read_bytes()
+    for graph in ("image_encoder.onnx", "clip_encoder.onnx", "matcher.onnx"):
+        assert (lower / graph).read_bytes() != (full / graph).read_bytes()
+    pictures = drawn_pictures(TINY.encoder.image_size, 4)
+    found, exact = (
+        Model.open(Bundle.load(each), SETTINGS).encode_clip(pictures, "red shoes")
+        for each in (lower, full)
+    )
+    assert share_of_error(found.embedding, exact.embedding) < LOSS[precision]
+
+
+def test_halved_weights_are_all_the_large_ones(tmp_path: Path) -> None:
+    path = export_tiny(tiny_rice(), tmp_path / "bundle", "fp16-weights")
+    for name in ("image_encoder", "matcher"):
+        graph = onnx.load(path / f"{name}.onnx", load_external_data=False).graph
+        large = [t for t in graph.initializer if np.prod(t.dims) >= FEWEST_HALVED]
+        assert {t.data_type for t in large} == {onnx.TensorProto.FLOAT16}

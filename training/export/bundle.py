@@ -63,7 +63,7 @@ def export_bundle(
 
     The model itself is left as it is. Raises ExportError, and then `out` is as it was.
     """
-    _check_parts(model, tokenizer, precision, detector)
+    _check_parts(model, tokenizer, detector)
     _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
     _check_replaceable(out)
     model = _at_rest(model)
@@ -71,7 +71,7 @@ def export_bundle(
         detector = detector._replace(model=_at_rest(detector.model))
     specs = graph_specs(model, detector)
     with _folder_for(out) as folder:
-        _write_graphs(specs, model.config, folder, precision, pictures)
+        _write_graphs(specs, model.config, folder, tokenizer, precision, pictures)
         write_golden(specs, model.config, folder, tokenizer, precision)
         check_golden(specs, model.config, folder, tokenizer)
         if tokenizer is not None:
@@ -96,10 +96,11 @@ def _at_rest(model: Module) -> Module:
     return copy.deepcopy(model).cpu().float().eval()
 
 
-def _write_graphs(
+def _write_graphs(  # noqa: PLR0917
     specs: list[GraphSpec],
     config: RiceConfig,
     folder: Path,
+    tokenizer: TextTokenizer | None,
     precision: Precision,
     pictures: Array | None,
 ) -> None:
@@ -107,31 +108,24 @@ def _write_graphs(
     if precision == "fp32":
         write_graphs(specs, folder)
         check_parity(specs, folder, config.frames)
-    elif precision == "fp16":
+    elif precision != "int8":
         write_graphs(specs, folder, precision)
     else:
         if pictures is None:
             pictures = drawn_pictures(config.encoder.image_size, DRAWN)
-        write_graphs(specs, folder, precision, examples_of(specs, config, pictures))
+        write_graphs(specs, folder, precision, examples_of(specs, config, pictures, tokenizer))
 
 
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _check_parts(
-    model: Rice, tokenizer: TextTokenizer | None, precision: Precision, detector: Detector | None
-) -> None:
-    """What goes with a model, and in which precision."""
+def _check_parts(model: Rice, tokenizer: TextTokenizer | None, detector: Detector | None) -> None:
+    """What goes with a model."""
     if (model.text is None) != (tokenizer is None):
         raise ExportError("a model that reads text goes with its tokenizer, and no other does")
-    if precision == "int8" and tokenizer is not None:
-        raise ExportError("int8 is not there for models that read: no texts show it their ranges")
-    if detector is None:
-        return
-    if precision != "fp32":
-        raise ExportError(f"{precision} is not there for bundles with a detector")
-    _check_detector(detector, model.config)
+    if detector is not None:
+        _check_detector(detector, model.config)
 
 
 def _check_detector(detector: Detector, model: RiceConfig) -> None:

@@ -40,7 +40,8 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     name: Annotated[str, typer.Option(help="The bundle's name, before its hash.")],
     data: DataOption = [],  # noqa: B006  typer copies it
     precision: Annotated[
-        Precision, typer.Option(help="Of the graphs: int8 is for CPUs, fp16 for GPUs.")
+        Precision,
+        typer.Option(help="fp16-weights is for small files, int8 for CPUs, fp16 for GPUs."),
     ] = "fp32",
     detector: Annotated[
         Path | None, typer.Option(help="Checkpoint of a detector that goes with the bundle.")

@@ -69,15 +69,17 @@ def write_graphs(
 ) -> None:
     """Writes each graph's file and `encoder.data`. Raises ExportError.
 
-    `examples` are inputs by the graph's name, which int8 takes its ranges from.
+    `precision` is of the graphs that may be lowered; `fp16-weights` is of all. `examples` are
+    inputs by the graph's name, which int8 takes its ranges from.
     """
     weights = SharedWeights(folder)
     for spec in specs:
         model = _trace(spec)
         _strip(model)
         _name_lengths(model.graph, spec)
-        model = in_precision(model, precision, (examples or {}).get(spec.name, []))
-        _strip(model)
+        if spec.lowered or precision == "fp16-weights":
+            model = in_precision(model, precision, (examples or {}).get(spec.name, []))
+            _strip(model)
         if spec.shares_weights:
             weights.externalise(model.graph)
         (folder / spec.file).write_bytes(model.SerializeToString(deterministic=True))

@@ -1,5 +1,9 @@
 """Lower precision: int8 for CPUs, fp16 for GPUs; a graph's inputs and outputs stay float32.
 
+`fp16-weights` halves the file alone: onnxruntime makes float32 of the weights when it loads them,
+and computes as it does with those.
+
+
 int8 is static (QDQ, the ranges of activations fixed at the export): a picture's vectors do not
 depend on what else is in its batch, as ranges found at run time would make them. Weights have 7
 bits, a scale a channel: with 8, the products overflow on x86 CPUs without VNNI, and vectors were
@@ -17,19 +21,23 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto
+from onnx.helper import make_node
+from onnx.numpy_helper import from_array, to_array
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from training.export.quiet import quiet
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16-weights", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """A graph's named inputs."""
 
 QUANTISED = ("MatMul", "Conv")
+FEWEST_HALVED = 256  # numbers of a tensor; of fewer, a node more is not worth it
 FEWEST_TERMS = 256  # a convolution of fewer a sum is no faster in int8, and loses the most
 
 
@@ -39,7 +47,23 @@ def in_precision(
     """`model`, which may be changed, in another precision; `examples` show int8 the ranges."""
     if precision == "fp16":
         return _fp16(model)
+    if precision == "fp16-weights":
+        return _fp16_weights(model)
     return _int8(model, examples) if precision == "int8" else model
+
+
+def _fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= FEWEST_HALVED:
+            name = tensor.name
+            halved = to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(from_array(halved, f"{name}_fp16"))
+            casts.append(make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
 
 
 def _fp16(model: onnx.ModelProto) -> onnx.ModelProto:

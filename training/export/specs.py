@@ -58,6 +58,8 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     shares_weights: bool
     """Whether the graph holds the encoder, whose weights all such graphs have in common."""
+    lowered: bool = True
+    """Whether a bundle of lower precision has the graph in it too, and not in float32."""
 
     @property
     def file(self) -> str:
@@ -159,6 +161,7 @@ def _text_encoder(tower: TextTower) -> GraphSpec:
             _floats("text_embedding", "batch", tower.config.embedding),
         ),
         shares_weights=False,
+        lowered=False,  # a hundredth of the work, and no pictures show it its ranges
     )
 
 
@@ -174,6 +177,7 @@ def _detector(detector: Detector, config: RiceConfig) -> GraphSpec:
             _bools("patch_mask", "clips", "frames", config.encoder.patches),
         ),
         shares_weights=False,
+        lowered=False,  # a box that is a little off keeps other patches
     )
 
 

@@ -8,7 +8,12 @@ from training.configs import AnyRecipe, DetectorRecipe, Recipe
 from training.errors import TrainingError
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL, GROCERY_SMALL_128
-from training.recipes.rice_small_synth import RICE_SMALL_SYNTH, RICE_SMALL_SYNTH_IPD
+from training.recipes.rice_small_synth import (
+    RICE_SMALL_SYNTH,
+    RICE_SMALL_SYNTH_96,
+    RICE_SMALL_SYNTH_96_IPD,
+    RICE_SMALL_SYNTH_IPD,
+)
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
 from training.recipes.sgmn_small import GROCERY_SGMN_SMALL, SGMN_SMALL_SYNTH
@@ -22,6 +27,8 @@ RECIPES: dict[str, Recipe] = {
         GROCERY_TEXT_SMALL,
         RICE_SMALL_SYNTH,
         RICE_SMALL_SYNTH_IPD,
+        RICE_SMALL_SYNTH_96,
+        RICE_SMALL_SYNTH_96_IPD,
         RICE_TEXT_SMALL_SYNTH,
         *RICE_VITB32,
         SGMN_SMALL_SYNTH,
