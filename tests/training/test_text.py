@@ -396,25 +396,17 @@ def test_batches_without_any_text_still_train() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_a_small_recipe_differs_from_the_one_that_sees_alone_in_text_alone() -> None:
-    recipe, sees = RECIPES["rice_text_small_synth"], RECIPES["rice_small_synth"]
-    model = replace(recipe.model, text=None)
-    assert (
-        replace(
-            recipe, name=sees.name, model=model, schedule=replace(recipe.schedule, text_rate=0.0)
-        )
-        == sees
-    )
+@pytest.mark.parametrize(
+    ("reads", "sees"),
+    [("rice_text_small_synth", "rice_small_synth_96"), ("grocery_text_small", "grocery_small_128")],
+)
+def test_a_small_recipe_adds_text_to_the_model_that_it_begins_with(reads: str, sees: str) -> None:
+    recipe = RECIPES[reads]
+    assert replace(recipe.model, text=None, text_tokens=True) == RECIPES[sees].model
+    assert recipe.schedule.encoder_rate == recipe.schedule.decoder_rate == 0
     tower = build_model(recipe.model).get_submodule("text.tower")
     assert sum(parameter.numel() for parameter in tower.parameters()) < 3_000_000
     assert recipe_from_dict(recipe.to_dict()) == recipe
-
-
-def test_the_grocery_recipe_adds_text_to_the_model_that_it_begins_with() -> None:
-    recipe, sees = RECIPES["grocery_text_small"], RECIPES["grocery_small_128"]
-    assert replace(recipe.model, text=None, text_tokens=True) == sees.model
-    assert recipe.model.text == RECIPES["rice_text_small_synth"].model.text
-    assert recipe.schedule.encoder_rate == recipe.schedule.decoder_rate == 0
 
 
 def test_other_speech_is_heard_where_that_is_asked_for() -> None:
