@@ -47,6 +47,14 @@ def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
         assert pmd == replace(pfr, model=model, reconstruction_weight=0.0)
 
 
+def test_a_detector_adds_a_row_to_rice_alone() -> None:
+    rows = variants(RECIPE, finds=True)
+    assert list(rows) == [*variants(RECIPE), "+ IPD"]
+    assert rows["+ IPD"] == replace(rows["+ PFR"], intended_boxes=True)
+    with pytest.raises(AblationError, match="none of SGMN"):
+        variants(SGMN_RECIPE, finds=True)
+
+
 def test_the_variants_of_sgmn_lack_one_part_each() -> None:
     rice, reads, no_guidance, no_graph, no_mining, whole = variants(SGMN_RECIPE).values()
     assert whole == SGMN_RECIPE

@@ -14,6 +14,7 @@ from transformers import RTDetrConfig
 from transformers.loss.loss_rt_detr import RTDetrLoss
 from typer.testing import CliRunner
 
+from tests.training import tiny
 from training import cli, engine
 from training.checkpoint import CheckpointError, load, load_any, load_detector
 from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
@@ -36,7 +37,7 @@ from training.models.detector import (
     corners,
     peaks,
 )
-from training.recipes import DETECTOR_RECIPES
+from training.recipes import DETECTOR_RECIPES, RECIPES
 
 CPU = torch.device("cpu")
 CONFIG = DetectorConfig(
@@ -402,6 +403,38 @@ def test_the_command_scores_and_draws(synth: Path, tmp_path: Path) -> None:
     assert picture.stat().st_size > 1000
     refused = CliRunner().invoke(cli.app, ["evaluate", str(best), "--data", f"synth={synth}"])
     assert refused.exit_code == 1 and "is of a detector" in refused.output
+
+
+def test_an_ablation_has_a_row_of_what_the_detector_finds(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    boxes_of = detection.intended_boxes
+    monkeypatch.setattr(
+        detection, "intended_boxes", lambda *given: seen.append(len(given[1])) or boxes_of(*given)
+    )
+    rice = replace(
+        tiny.RECIPE,
+        sources=RECIPE.sources,
+        validate_on="synth",
+        schedule=replace(RECIPE.schedule, steps=2),
+    )
+    monkeypatch.setitem(RECIPES, "tiny", rice)
+    out = tmp_path / "runs"
+    command = ["ablate", "tiny", "--data", f"synth={synth}", "--out", str(out),
+               "--detector", str(fit(synth, tmp_path / "detector"))]  # fmt: skip
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    report = (out / "RESULTS.md").read_text()
+    assert "| + IPD |" in report and "--detector DETECTOR`" in report
+    judged = json.loads((out / "ipd-0" / "result.json").read_text())["clips"]
+    assert len(seen) == 3 * judged, "the row of boxes alone, in each of three seeds"
+
+
+def test_frames_of_another_size_are_looked_at_in_the_detectors() -> None:
+    small, large = ([Frame(np.full((side, side, 3), 90, np.uint8))] for side in (32, 64))
+    found = [detection.boxes_in_clip(model(), frames) for frames in (small, large)]
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_boxes_below_the_threshold_are_none() -> None:

@@ -21,6 +21,7 @@ from training.evaluation.metrics import Accuracy
 from training.files import replacing
 from training.models.sgmn.model import SgmnConfig, as_rice
 
+IPD = "+ IPD"
 REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 
@@ -43,16 +44,19 @@ Measure = Callable[[Recipe, Path], tuple[int, Accuracy]]
 """Trains a recipe in a folder and scores it: number of clips, accuracy."""
 
 
-def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe's model with and without its parts; everything else is the recipe's."""
-    if isinstance(recipe.model, SgmnConfig):
-        return _of_sgmn(recipe, recipe.model)
-    return _of_rice(recipe)
+def variants(recipe: Recipe, *, finds: bool = False) -> dict[str, Recipe]:
+    """The recipe's model with and without its parts; everything else is the recipe's. Where a
+    detector `finds` the intended product, RICE has a row of that too. Raises AblationError."""
+    if not isinstance(recipe.model, SgmnConfig):
+        return _of_rice(recipe, finds=finds)
+    if finds:
+        raise AblationError("a detector adds a row to an ablation of RICE, and to none of SGMN")
+    return _of_sgmn(recipe, recipe.model)
 
 
-def _of_rice(recipe: Recipe) -> dict[str, Recipe]:
-    """ICL alone, with PMD, and with PFR as well; all by sight. Of a recipe that reads also itself:
-    what text adds, it adds to the row of the recipe's losses."""
+def _of_rice(recipe: Recipe, *, finds: bool) -> dict[str, Recipe]:
+    """ICL alone, with PMD, with PFR as well, and with boxes; all by sight. Of a recipe that reads
+    also itself: what text adds, it adds to the row of the recipe's losses."""
     by_sight = replace(recipe.model, text=None)
     without = replace(by_sight, reconstruction=None)
     full = replace(by_sight, reconstruction=recipe.model.reconstruction or "softmax")
@@ -63,6 +67,8 @@ def _of_rice(recipe: Recipe) -> dict[str, Recipe]:
             recipe, model=full, reconstruction_weight=recipe.reconstruction_weight or 1.0
         ),
     }
+    if finds:
+        rows[IPD] = replace(rows["+ PFR"], intended_boxes=True)
     return rows if recipe.model.text is None else rows | {"with text": recipe}
 
 
@@ -88,12 +94,14 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     return rows
 
 
-def ablate(recipe: Recipe, seeds: int, out: Path, measure: Measure) -> list[Outcome]:
+def ablate(
+    recipe: Recipe, seeds: int, out: Path, measure: Measure, *, finds: bool = False
+) -> list[Outcome]:
     """Every variant with every seed, seed by seed. Raises AblationError."""
     return [
         _outcome(variant, replace(of, seed=recipe.seed + seed), out, measure)
         for seed in range(seeds)
-        for variant, of in variants(recipe).items()
+        for variant, of in variants(recipe, finds=finds).items()
     ]
 
 
@@ -152,10 +160,11 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     plot = PLOT.format(recipe.name)
     draw(outcomes, folder / plot)
+    rows = {outcome.variant for outcome in outcomes}
     seeds = len({outcome.seed for outcome in outcomes})
     steps = recipe.schedule.steps
     begun = f" after those of `{start}`" if start else ""
-    option = " --start CHECKPOINT" if start else ""
+    option = " --start CHECKPOINT" * bool(start) + " --detector DETECTOR" * (IPD in rows)
     section = "\n".join(
         [
             f"## Ablation: {recipe.name}\n",

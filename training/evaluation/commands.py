@@ -66,6 +66,10 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         Path | None, typer.Option(help="Folder of RESULTS.md and its plot, such as docs.")
     ] = None,
     start: StartOption = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of a detector, which adds the row of IPD to RICE's."),
+    ] = None,
     encoder: EncoderOption = None,
     text: TextOption = None,
     device: DeviceOption = "cpu",
@@ -73,7 +77,8 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
 ) -> None:
     """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
 
-    Of RICE: ICL, with PMD, with PFR as well. Of SGMN: RICE, RICE with text, SGMN without each of
+    Of RICE: ICL, with PMD, with PFR as well, with boxes as well (annotated ones in training, a
+    detector's in the test). Of SGMN: RICE, RICE with text, SGMN without each of
     its three parts, SGMN.
 
     Killed and started again, it goes on where it was.
@@ -82,6 +87,8 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     folders = training_folders(recipe, data)
     with progress_bars() as bars:
         judge = Judge(recipe, folders, bars)
+        found = None if detector is None else checkpoint.load_detector(detector)
+        finding = Judge(recipe, folders, bars, found)
         opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
 
         def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
@@ -95,11 +102,12 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
             )  # fmt: skip
             kept = checkpoint.load(best)
             fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
-            scores = judge.scores(scorer_of(kept, device), "test")
+            of_test = finding if variant.intended_boxes else judge
+            scores = of_test.scores(scorer_of(kept, device), "test")
             judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
 
-        outcomes = ablation.ablate(recipe, seeds, out, measure)
+        outcomes = ablation.ablate(recipe, seeds, out, measure, finds=found is not None)
     console.print(ablation.table(outcomes))
     told = protocol.TOLD[judged_layout(recipe)]
     begun_with = None if start is None else checkpoint.load(start).recipe.name

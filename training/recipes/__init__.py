@@ -11,7 +11,6 @@ from training.recipes.grocery_small import GROCERY_SMALL, GROCERY_SMALL_128
 from training.recipes.rice_small_synth import (
     RICE_SMALL_SYNTH,
     RICE_SMALL_SYNTH_96,
-    RICE_SMALL_SYNTH_96_IPD,
     RICE_SMALL_SYNTH_IPD,
 )
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
@@ -28,7 +27,6 @@ RECIPES: dict[str, Recipe] = {
         RICE_SMALL_SYNTH,
         RICE_SMALL_SYNTH_IPD,
         RICE_SMALL_SYNTH_96,
-        RICE_SMALL_SYNTH_96_IPD,
         RICE_TEXT_SMALL_SYNTH,
         *RICE_VITB32,
         SGMN_SMALL_SYNTH,

@@ -62,6 +62,3 @@ RICE_SMALL_SYNTH_96 = replace(
     ),
     hard_negatives=31,  # the whole batch
 )
-RICE_SMALL_SYNTH_96_IPD = replace(
-    RICE_SMALL_SYNTH_96, name="rice_small_synth_96_ipd", intended_boxes=True
-)
