@@ -26,7 +26,9 @@ from tests.contract.models import (  # noqa: E402
     tiny_detector,
     tiny_rice,
 )
+from training.data.frames import Frame  # noqa: E402
 from training.data.transforms import normalise  # noqa: E402
+from training.evaluation.detection import intended_boxes  # noqa: E402
 from training.export.errors import ExportError  # noqa: E402
 from training.export.wrappers import Detector, DetectorGraph  # noqa: E402
 from training.models.detector import ClipDetector, DetectorConfig  # noqa: E402
@@ -173,13 +175,23 @@ def test_other_boxes_than_the_golden_ones_are_refused(path: Path, tmp_path: Path
         Model.open(Bundle.load(bundle), SETTINGS)
 
 
+def test_a_detector_sees_frames_in_its_own_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    larger = ClipDetector(DetectorConfig(image_size=48, patch_size=8, width=32, heads=2)).eval()
+    model = Model.open(
+        Bundle.load(export_tiny(rice, tmp_path / "out", detector=Detector(larger, 0.0))), SETTINGS
+    )
+    frames = drawn(3, seed=2)
+    found = model.detect(frames)
+    assert found is not None
+    expected = intended_boxes(larger, [Frame(pixels) for pixels in frames], 0.0)[:, 0]
+    np.testing.assert_allclose(found.boxes, expected.numpy(), rtol=0, atol=1e-4)
+
+
 def test_a_detector_of_other_frames_is_not_exported(tmp_path: Path) -> None:
-    for config in (
-        DetectorConfig(image_size=48, patch_size=8, width=32, heads=2),
-        DetectorConfig(image_size=SIZE, patch_size=8, width=32, heads=2, frames=2),
-    ):
-        with pytest.raises(ExportError, match="the detector sees"):
-            export_tiny(rice, tmp_path / "out", detector=Detector(ClipDetector(config), 0.5))
+    config = DetectorConfig(image_size=SIZE, patch_size=8, width=32, heads=2, frames=2)
+    with pytest.raises(ExportError, match="the detector sees 2 frames"):
+        export_tiny(rice, tmp_path / "out", detector=Detector(ClipDetector(config), 0.5))
     with pytest.raises(ExportError, match="threshold"):
         export_tiny(rice, tmp_path / "out", detector=detector._replace(threshold=1.5))
     assert not (tmp_path / "out").exists()

@@ -129,10 +129,7 @@ def _check_parts(model: Rice, tokenizer: TextTokenizer | None, detector: Detecto
 
 
 def _check_detector(detector: Detector, model: RiceConfig) -> None:
-    """Both see the same frames."""
-    found, size = detector.model.config, model.encoder.image_size
-    if found.image_size != size:
-        raise ExportError(f"the detector sees {found.image_size} pixels, the model {size}")
+    found = detector.model.config
     if found.frames < model.frames:
         raise ExportError(f"the detector sees {found.frames} frames, the model {model.frames}")
     if not 0 <= detector.threshold <= 1:
