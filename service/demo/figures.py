@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 STAGES = ("queue", "decode", "detect", "encode", "search", "match", "total")
+_INSIDE = ("decode", "detect", "encode")
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, as shares of the frame's centre square."""
@@ -69,7 +70,8 @@ class Figures:
     """Shares are 0..1; None where nothing was there to count.
 
     `coarse_r1` ranks the answered candidates by their coarse score alone. `outside` is the median
-    share of the caller's wait that went neither into decoding nor into encoding the clip.
+    share of the caller's wait that went neither into decoding the clip nor into the networks that
+    look at its frames, the detector and the encoder.
     """
 
     clips: int
@@ -90,7 +92,7 @@ def _recall(rankings: Sequence[tuple[str, ...]], truths: Sequence[str], depth: i
 
 
 def _outside(row: Row) -> float:
-    return max(0.0, 1 - (row.timings_ms["decode"] + row.timings_ms["encode"]) / row.wall_ms)
+    return max(0.0, 1 - sum(row.timings_ms[stage] for stage in _INSIDE) / row.wall_ms)
 
 
 def figures(rows: Sequence[Row]) -> Figures:

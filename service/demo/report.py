@@ -100,7 +100,7 @@ def summary(outcome: Outcome) -> Table:
         ("R@1, coarse score alone", f"{percent(told.coarse_r1)}; reranking {gain:+.1f} points"),
         ("right among decided", f"{precision}; undecided {percent(told.undecided)}"),
         ("median ms a clip", f"{told.median_wall_ms:.0f}, of which {stages}"),
-        ("outside decode and encode", percent(told.outside)),
+        ("outside decode, detect, encode", percent(told.outside)),
     ]
     shown = Table.grid(padding=(0, 2))
     shown.add_column(style="dim")

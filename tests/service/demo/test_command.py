@@ -56,7 +56,7 @@ def test_a_demo_runs_from_the_folder_to_the_picture(
     assert (told["products"], told["distractors"], told["figures"]["clips"]) == (4, 1, 2)
     assert told["bundle"].startswith("rice-tiny-random-")
     assert all(len(clip["ranking"]) == 5 for clip in told["clips"])
-    assert "outside decode and encode" in result.output
+    assert "outside decode, detect, encode" in result.output
     with Image.open(picture) as shown:
         assert shown.width > 1000
     assert all(clip["boxes"] == [] and clip["frames"] == 10 for clip in told["clips"])
