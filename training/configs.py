@@ -189,6 +189,11 @@ class Recipe:
     intended_boxes: bool = False
     """Whether only patches of the intended product take part (IPD): those of annotated boxes in
     training and validation. Frames without a box take part whole."""
+    missed_boxes: float = 0.25
+    """Probability that a training frame takes part whole all the same, as if a detector had found
+    nothing: a model that always saw the right box is lost without one."""
+    box_noise: float = 0.1
+    """Standard deviation of the sides of training boxes, as shares of the box: a detector's."""
     seed: int = 0
     task: Literal["recognition"] = "recognition"
 
@@ -196,6 +201,8 @@ class Recipe:
         _check_sources(self.sources, self.validate_on)
         if self.hard_negatives < 1:
             raise ValueError("hard_negatives must be positive")
+        if not 0 <= self.missed_boxes <= 1 or self.box_noise < 0:
+            raise ValueError("missed_boxes is a probability, and box_noise not negative")
         if min(self.matching_weight, self.reconstruction_weight, self.text_weight) < 0:
             raise ValueError("matching, reconstruction and text_weight are not negative")
         if not (0 <= self.text_dropout <= 1 and 0 <= self.wrong_speech <= 1):

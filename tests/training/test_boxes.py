@@ -111,7 +111,9 @@ def test_views_are_the_same_with_boxes_and_without() -> None:
     assert torch.equal(views, plain)
 
 
-def drawer(root: Path, lines: list[str], *, intended_boxes: bool) -> BatchDrawer:
+def drawer(
+    root: Path, lines: list[str], *, intended_boxes: bool, missed: float = 0.0, noise: float = 0.0
+) -> BatchDrawer:
     recipe = replace(
         RECIPE,
         sources=(Source("lpr", "lpr4m", products=3, frames=3),),
@@ -119,6 +121,8 @@ def drawer(root: Path, lines: list[str], *, intended_boxes: bool) -> BatchDrawer
         tail_cut=0.0,
         frame_view=STILL,
         intended_boxes=intended_boxes,
+        missed_boxes=missed,
+        box_noise=noise,
     )
     clips = LprClips(open_lpr(write_lpr4m(root, lines=lines), "lpr4m"), CONFIG.encoder.image_size)
     clips._rows, clips.product = np.arange(3), clips._data.clips.product[:]  # nothing held out
@@ -146,6 +150,19 @@ def test_batches_carry_boxes_and_masks(tmp_path: Path) -> None:
     assert batch.patch_mask[shown, 0].view(4, 4)[:2, :2].all()
     assert not batch.patch_mask[shown, 0].all()
     assert batch.patch_mask[[i for i in range(3) if i != shown]].all(), "shown whole"
+
+
+def test_masks_are_of_boxes_as_a_detector_gives_them(tmp_path: Path) -> None:
+    lines = annotated_lines()
+    exact = drawer(tmp_path / "exact", lines, intended_boxes=True).draw(0)
+    missed = drawer(tmp_path / "missed", lines, intended_boxes=True, missed=1.0).draw(0)
+    off = drawer(tmp_path / "off", lines, intended_boxes=True, noise=0.5).draw(0)
+    for batch in (missed, off):
+        assert torch.equal(batch.boxes, exact.boxes), "what a detector learns from stays exact"
+    assert exact.patch_mask is not None and missed.patch_mask is not None
+    assert off.patch_mask is not None
+    assert not exact.patch_mask.all() and missed.patch_mask.all()
+    assert not torch.equal(off.patch_mask, exact.patch_mask)
 
 
 def test_patches_take_part_whole_where_a_recipe_does_not_ask(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class BatchDrawer:
             torch.tensor(identity, device=self._device),
             boxes,
             padded(annotated, frame_mask),
-            _kept_patches(boxes, recipe),
+            _kept_patches(boxes, recipe, generator),
         )
 
     def _texts(self, step: int, shares: list[Drawn]) -> _OfTexts:
@@ -193,10 +193,15 @@ def _stacked(boxes: list[Tensor]) -> Tensor:
     return torch.cat([pad(part, (0, 0, 0, most - part.shape[1])) for part in boxes])
 
 
-def _kept_patches(boxes: Tensor, recipe: AnyRecipe) -> Tensor | None:
+def _kept_patches(boxes: Tensor, recipe: AnyRecipe, generator: Generator) -> Tensor | None:
+    """Of boxes [N,F,K,4] as a detector would give them: a little off, and in some frames none."""
     if isinstance(recipe, DetectorRecipe) or not recipe.intended_boxes:
         return None
-    return patch_mask(boxes, recipe.model.encoder.grid)
+    sides = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 1, 2)
+    off = torch.randn(boxes.shape, generator=generator).to(boxes.device)
+    found = torch.rand(boxes.shape[:2], generator=generator) >= recipe.missed_boxes
+    found = found[..., None, None].to(boxes.device)
+    return patch_mask((boxes + recipe.box_noise * sides * off) * found, recipe.model.encoder.grid)
 
 
 def _drawer(source: Source, data: TrainingSet, recipe: AnyRecipe, share: Share) -> Drawer:
