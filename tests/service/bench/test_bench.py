@@ -144,8 +144,12 @@ def test_patches_are_kept_as_asked_for(tmp_path: Path) -> None:
     assert refused.exit_code == 1 and "a frame has 16 patches" in refused.output
 
 
-def test_a_bundle_that_drops_no_patches_is_refused() -> None:
-    result = bench("patches", "--rounds", "1")
+def test_a_bundle_that_drops_no_patches_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the training extra")
+    from tests.contract.models import export_tiny, tiny_rice
+
+    whole = export_tiny(tiny_rice(), tmp_path / "bundle")
+    result = bench("patches", "--rounds", "1", "--bundle", str(whole))
     assert result.exit_code == 1
     assert "no detector" in result.output
 
