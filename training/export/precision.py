@@ -3,7 +3,6 @@
 `fp16-weights` halves the file alone: onnxruntime makes float32 of the weights when it loads them,
 and computes as it does with those.
 
-
 int8 is static (QDQ, the ranges of activations fixed at the export): a picture's vectors do not
 depend on what else is in its batch, as ranges found at run time would make them. Weights have 7
 bits, a scale a channel: with 8, the products overflow on x86 CPUs without VNNI, and vectors were
