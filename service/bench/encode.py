@@ -75,4 +75,4 @@ def _of_speech(stage: Stage, frames: Pixels, rounds: int) -> dict[str, float]:
         },
         rounds,
     ).values()
-    return {"ms_with_speech": spoken, "speech_share": 1 - seen / spoken}
+    return {"ms_seen": seen, "ms_with_speech": spoken, "speech_share": 1 - seen / spoken}

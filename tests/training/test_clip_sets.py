@@ -35,6 +35,7 @@ from training.data.records import Query, ShopPicture
 from training.data.synthetic.writer import Synth, write_synth
 from training.data.wrong_lines import WrongLines
 from training.evaluation.calibration import OUT_OF_SHOP
+from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import accuracy, ranks
 from training.evaluation.protocol import Scores, score_queries
 from training.models.text import TextConfig
@@ -195,24 +196,24 @@ def test_a_query_is_compared_with_its_own_shop() -> None:
 def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> None:
     scores = score_queries(tiny_model(), lost)
     assert len(scores.truth) == 1
-    assert accuracy(scores.fused(1.0), scores.truth).r1 == 0
-    assert ranks(scores.fused(1.0), scores.truth).item() == 3
+    assert accuracy(scores.fused(Fusion(1.0)), scores.truth).r1 == 0
+    assert ranks(scores.fused(Fusion(1.0)), scores.truth).item() == 3
 
 
 def test_any_ground_truth_picture_is_a_hit() -> None:
     coarse = torch.tensor([[0.9, 0.1, 0.5, 0.8], [0.9, 0.1, 0.5, 0.8]])
     also = torch.tensor([[False, False, False, True], [False, False, True, False]])
     scores = Scores(coarse, torch.zeros(2, 4), torch.tensor([1, 1]), also)
-    assert ranks(scores.fused(0.0), scores.truth).tolist() == [2, 3]
+    assert ranks(scores.fused(Fusion(0.0)), scores.truth).tolist() == [2, 3]
     plain = Scores(coarse, torch.zeros(2, 4), torch.tensor([1, 1]))
-    assert ranks(plain.fused(0.0), plain.truth).tolist() == [4, 4]
+    assert ranks(plain.fused(Fusion(0.0)), plain.truth).tolist() == [4, 4]
 
 
 def test_the_best_ground_truth_is_chosen_by_the_fused_score() -> None:
     coarse, match = torch.tensor([[0.9, 0.5, 0.6]]), torch.tensor([[0.0, 2.0, 0.0]])
     scores = Scores(coarse, match, torch.tensor([2]), torch.tensor([[False, True, False]]))
-    assert ranks(scores.fused(0.0), scores.truth).item() == 2
-    assert ranks(scores.fused(1.0), scores.truth).item() == 1
+    assert ranks(scores.fused(Fusion(0.0)), scores.truth).item() == 2
+    assert ranks(scores.fused(Fusion(1.0)), scores.truth).item() == 1
 
 
 @pytest.mark.parametrize(("write", "layout"), [(write_lpr4m, "lpr4m"), (write_lpr750k, "lpr750k")])

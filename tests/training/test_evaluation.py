@@ -16,10 +16,10 @@ from training.evaluation.calibration import (
     confidences,
     fit_calibration,
 )
+from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import accuracy, by_group, interval, ranks
 from training.evaluation.protocol import (
     TEXT_COST,
-    Fusion,
     Hearing,
     Scores,
     best_fusion,
@@ -55,8 +55,8 @@ def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
     coarse = own + torch.randn(50, 10)
     useless = Scores(own.clone(), 10 * torch.randn(50, 10), truth)
     perfect = Scores(coarse, 3 * own, truth)
-    assert accuracy(useless.fused(best_match_weight(useless)), truth).r1 == 1
-    assert accuracy(perfect.fused(best_match_weight(perfect)), truth).r1 == 1
+    assert accuracy(useless.fused(Fusion(best_match_weight(useless))), truth).r1 == 1
+    assert accuracy(perfect.fused(Fusion(best_match_weight(perfect))), truth).r1 == 1
 
 
 def spoken_scores(noise: float) -> dict[Hearing, Scores]:
@@ -75,7 +75,7 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
     fusion = best_fusion(of)
 
     def mrr(hearing: Hearing, weights: Fusion) -> float:
-        return accuracy(of[hearing].fused(*weights), of[hearing].truth).mrr
+        return accuracy(of[hearing].fused(weights), of[hearing].truth).mrr
 
     unheard = Fusion(fusion.match, 0.0)
     assert mrr("missing", fusion) == mrr("missing", unheard)

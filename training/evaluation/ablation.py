@@ -23,7 +23,7 @@ from training.models.sgmn.model import SgmnConfig, as_rice
 
 IPD = "+ IPD"
 RECONSTRUCTION_WEIGHT = 0.05
-"""Of PFR, where a recipe has none: the paper's. At 1, as released, it took points off R@1
+"""Of PFR, where a recipe has none: paper-style. At 1, as released, it took points off R@1
 (docs/LOG.md)."""
 REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}

@@ -167,7 +167,7 @@ def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
         report[name] = _figures(result, clips)
         low, high = report[name]["intervals"]["r1"]
         console.print(f"{name:7}{result}  R@1 between {100 * low:.1f} and {100 * high:.1f}")
-    fused, report["groups"] = scores.fused(*fusion), {}
+    fused, report["groups"] = scores.fused(fusion), {}
     for kind, of_clips in scores.groups.items():
         found = by_group(fused, scores.truth, of_clips)
         report["groups"][kind] = {

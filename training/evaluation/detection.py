@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
@@ -85,11 +84,9 @@ def area(boxes: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def boxes_in_clip(model: ClipDetector, frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:
-    """Boxes [F,Q,4] (left, top, right, bottom) and scores [F,Q] of a clip's frames, which may be of
-    another size than the model's."""
+    """Boxes [F,Q,4] (left, top, right, bottom) and scores [F,Q] of a clip's frames."""
     device = next(model.parameters()).device
     pixels = normalise(torch.from_numpy(np.stack([f.pixels for f in frames])).to(device))
-    pixels = F.interpolate(pixels, 2 * (model.config.image_size,), mode="bilinear")
     found = model(pixels[None], pixels.new_ones(1, len(frames), dtype=torch.bool))
     return corners(found.boxes[0]).cpu(), torch.sigmoid(found.logits[0]).cpu()
 

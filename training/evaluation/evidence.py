@@ -18,7 +18,8 @@ SCALES = (8.0, 16.0, 32.0, 64.0)  # that fusion may have
 
 def evidence(text: Tensor, scale: float, doubt: float) -> Tensor:
     """Cosines [N,P] of N clips' speech and P titles, 0 where one of them is missing, less than -1
-    out of the shop -> [N,P]; 0 where there is no cosine."""
+    out of the shop -> [N,P]; 0 where there is no cosine. `scale` is of the cosines, `doubt` how
+    likely the speech is of something else."""
     titled = (text != 0) & (text >= -1.5)
     share = (scale * text).masked_fill(~titled, float("-inf")).softmax(dim=1)
     said = (1 - doubt) * titled.sum(dim=1, keepdim=True) * share + doubt

@@ -30,7 +30,7 @@ from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
-from training.evaluation.evidence import DOUBT, SCALES, evidence
+from training.evaluation.evidence import SCALES, evidence
 from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
@@ -74,16 +74,10 @@ class Scores:
     text: Tensor | None = None
     """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
 
-    def fused(
-        self,
-        match_weight: float,
-        text_weight: float = 0.0,
-        text_scale: float = SCALES[0],
-        doubt: float = DOUBT,
-    ) -> Tensor:
-        scores = self.coarse + match_weight * self.match
+    def fused(self, fusion: Fusion) -> Tensor:
+        scores = self.coarse + fusion.match * self.match
         if self.text is not None:
-            scores = scores + text_weight * evidence(self.text, text_scale, doubt)
+            scores = scores + fusion.text * evidence(self.text, fusion.scale, fusion.doubt)
         return self.judged(scores)
 
     def largest_shop(self) -> int:
@@ -323,7 +317,7 @@ def best_fusion(of: Mapping[Hearing, Scores]) -> Fusion:
         return Fusion(match)
 
     def ranked(hearing: Hearing, fusion: Fusion) -> float:
-        return accuracy(of[hearing].fused(*fusion), of[hearing].truth).mrr
+        return accuracy(of[hearing].fused(fusion), of[hearing].truth).mrr
 
     least = ranked("wrong", Fusion(match)) - TEXT_COST
     borne = [
@@ -340,7 +334,7 @@ def best_fusion(of: Mapping[Hearing, Scores]) -> Fusion:
 def best_match_weight(scores: Scores) -> float:
     """The weight of the match logit that ranks these clips best by mean reciprocal rank: the middle
     of those that a few hundred clips cannot tell from the best."""
-    reciprocal = [accuracy(scores.fused(weight), scores.truth).mrr for weight in WEIGHTS]
+    reciprocal = [accuracy(scores.fused(Fusion(weight)), scores.truth).mrr for weight in WEIGHTS]
     least = max(reciprocal) - TOLD_APART
     plateau = [w for w, r in zip(WEIGHTS, reciprocal, strict=True) if r >= least]
     return plateau[len(plateau) // 2]
@@ -352,4 +346,4 @@ def summary(scores: Scores, fusion: Fusion) -> dict[str, Accuracy]:
     if scores.text is not None:
         parts["text"] = scores.text
     alone = {name: accuracy(scores.judged(part), scores.truth) for name, part in parts.items()}
-    return alone | {"fused": accuracy(scores.fused(*fusion), scores.truth)}
+    return alone | {"fused": accuracy(scores.fused(fusion), scores.truth)}

@@ -89,7 +89,7 @@ def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
     fusion = protocol.best_fusion(val)
     results = protocol.summary(test, fusion)
     every = protocol.joined(val)
-    fused = every.fused(*fusion)
+    fused = every.fused(fusion)
     calibration = fit_calibration(fused, every.truth)
     return {
         "fusion": _weights(fusion, recipe.model),

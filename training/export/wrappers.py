@@ -11,7 +11,6 @@ import copy
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.transforms import normalise
@@ -127,22 +126,14 @@ class DetectorGraph(nn.Module):
         self.model = detector.model
         self.threshold = detector.threshold
         self.grid = grid
-        self.size = detector.model.config.image_size
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """uint8 [N,F,S,S,3], bool [N,F] -> the box of each frame that is most likely the intended
         product's, [N,F,4] (left, top, right, bottom, as shares of the frame), its score [N,F],
         bool [N,F] whether that is enough, and the patches that then take part, bool [N,F,P]."""
-        box, score = best_of_frame(self.model(self._in_its_size(normalise(frames)), frame_mask))
+        box, score = best_of_frame(self.model(normalise(frames), frame_mask))
         found = score >= self.threshold
         return box, score, found, patch_mask((box * found[..., None])[..., None, :], self.grid)
-
-    def _in_its_size(self, pixels: Tensor) -> Tensor:
-        """[N,F,3,S,S], as the encoder sees it, -> as the detector does."""
-        if pixels.shape[-1] == self.size:
-            return pixels
-        resized = F.interpolate(pixels.flatten(0, 1), (self.size, self.size), mode="bilinear")
-        return resized.unflatten(0, pixels.shape[:2])
 
 
 class MatcherGraph(nn.Module):

@@ -42,7 +42,7 @@ RICE_SMALL_SYNTH = Recipe(
 RICE_SMALL_SYNTH_IPD = replace(RICE_SMALL_SYNTH, name="rice_small_synth_ipd", intended_boxes=True)
 
 # Smaller pictures and fewer of them, beginning (`--start`) with a checkpoint of `grocery_small_128`
-# as the paper's begins with CLIP: an ablation of three seeds takes two hours on one core.
+# as the paper's begins with CLIP: an ablation of three seeds takes an hour and a half on one core.
 RICE_SMALL_SYNTH_96 = replace(
     RICE_SMALL_SYNTH,
     name="rice_small_synth_96",
