@@ -162,11 +162,11 @@ def test_a_path_that_leads_out_of_the_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_held_out_livestreams_are_whole_and_few() -> None:
-    live = np.repeat(np.arange(1000, dtype=np.uint64), 3)
+    live = np.repeat(np.arange(10_000, dtype=np.uint64), 3)
     kept = held_out(live, 0.02)
-    assert kept.sum() == 3 * 20
+    assert kept.sum() == 3 * 200
     assert not set(live[kept]) & set(live[~kept])
-    assert held_out(live[:300], 0.01).sum() == 3 * 5, "of a hundred livestreams, five"
+    assert held_out(live[:300], 0.01).sum() == 3 * 10, "of a hundred livestreams, ten"
     assert held_out(live[:60], 0.01).sum() == 3 * 2, "no more than a tenth"
     assert held_out(live[:6], 0.01).sum() == 3, "at least one of several"
     assert held_out(live[:3], 0.5).sum() == 0, "never all of them"

@@ -188,6 +188,39 @@ def test_clips_are_hard_in_all_of_the_papers_ways() -> None:
         assert set(counts) == wanted, kind
 
 
+def test_where_much_stands_about_the_product_is_compared_with_another() -> None:
+    rng = np.random.default_rng(4)
+    scripts = [write_script(10, ("held",), rng, crowded=1.0) for _ in range(100)]
+    beside = [[s.visible and s.other for s in script.shots] for script in scripts]
+    assert 80 < sum(map(any, beside)) < 100
+    for script, shots in zip(scripts, beside, strict=True):
+        shown = sum(shot.visible for shot in script.shots)
+        assert sum(shots) <= 0.6 * shown + 0.5, "longest is shown what is sold"
+        assert sum(shot.other for shot in script.shots) <= shown
+    never = [write_script(10, ("held",), rng) for _ in range(50)]
+    assert not any(s.visible and s.other for script in never for s in script.shots)
+
+
+def test_two_products_are_held_side_by_side() -> None:
+    rng = np.random.default_rng(8)
+    here = stage(rng)
+    article, other = draw_article(make_article(13, rng)), draw_article(make_article(13, rng))
+    script = next(
+        script
+        for script in (write_script(10, ("held",), rng, crowded=1.0) for _ in range(100))
+        if sum(s.visible and s.other for s in script.shots) >= 3
+    )
+    made = film(here, script, Props(article, article, other), rng)
+    both = [
+        (box, others[0])  # what is held is noted before what stands about
+        for shot, box, others in zip(script.shots, made.boxes, made.others, strict=True)
+        if box and shot.other
+    ]
+    assert len(both) >= 2
+    for box, held in both:
+        assert abs(box.left + box.right - held.left - held.right) > 0.4, "middles are apart"
+
+
 def test_the_full_test_has_110_livestreams_and_training_does_not_move_it() -> None:
     training, test = plans(Synth(clips=220_000, seed=0))
     assert len(test) == 110

@@ -149,8 +149,9 @@ def lpr_test(data: LprData) -> QuerySet:
 
 def lpr_validation(data: LprData) -> QuerySet:
     """Clips of held-out livestreams. The shop of each is the pictures that its clips sell, filled
-    up with pictures of training to the several hundred that a shop of the test has: what only
-    tells ten products apart would look good otherwise."""
+    up with those of the others to the several hundred that a shop of the test has, where there are
+    so many: what only tells ten products apart would look good otherwise. Pictures of training do
+    not fill it up: what a model knows by heart is easily told from what is new."""
     held = held_out(data.clips.live, HELD_OUT)
     lives = np.unique(data.clips.live[held])[:VAL_SHOPS]
     rows = np.flatnonzero(np.isin(data.clips.live, lives))
@@ -160,7 +161,7 @@ def lpr_validation(data: LprData) -> QuerySet:
     for clip in clips:
         shop = galleries.setdefault(clip.live_id, {})
         shop[clip.image_id] = ShopPicture(clip.image_id, clip.image, clip.title)
-    others = _others(data, np.flatnonzero(~held))
+    others = _others(data, np.flatnonzero(held))
     queries = [
         Query(
             c.clip_id, c.live_id, c.frames, (c.image_id,), c.boxes, c.speech,
@@ -183,7 +184,7 @@ def _filled_up(shop: dict[str, ShopPicture], others: dict[str, ShopPicture]) -> 
 
 
 def _others(data: LprData, rows: np.ndarray) -> dict[str, ShopPicture]:
-    """Pictures of up to VAL_SHOP products of training, by image id."""
+    """Pictures of up to VAL_SHOP of the rows' products, by image id."""
     _, first = np.unique(data.clips.product[rows], return_index=True)
     chosen = rows[np.sort(first)][evenly(len(first), VAL_SHOP)]
     clips = (data.clips[row] for row in chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,12 +32,12 @@ from training.data.synthetic.sprites import (
     corners,
     mark,
     paste,
-    placed,
     turned,
 )
 
 SEEN = 0.25  # share of the product that is seen, from which on the frame shows it
 OUTWARDS = (-1.0, 1.0)  # of the left and the right hand in the picture
+ASIDE = 0.2  # of the frame's width, that a product is held off the middle beside another
 FAR, NEAR = 0.7, 1.1  # how much the wall and the table move, against the presenter
 NOISE = 256
 
@@ -65,6 +66,20 @@ class Props:
     worn: Article
     """The same drawn as worn, where the script has it worn."""
     other: Article
+
+
+class Grasp(NamedTuple):
+    """Something held in a frame."""
+
+    article: Article
+    hands: tuple[int, ...]
+    """0 is the left one of the picture, 1 the right one."""
+    area: float
+    """Of its box over the frame."""
+    place: Point
+    """Its middle, as shares of width and height."""
+    turn: tuple[float, float, float]
+    """Yaw, pitch and roll, degrees."""
 
 
 @dataclass(frozen=True)
@@ -149,17 +164,30 @@ class _Frame:
         )
         if sold:
             self._count()
-        held = self._held()
-        if held is not None:
-            self._hold(held, body, stance)
-            return
-        for hand in (0, 1):
+        grasps = self._grasps()
+        for hand in {0, 1}.difference(*(grasp.hands for grasp in grasps)):
             self._gesture(hand, body, stance)
+        for grasp in grasps:
+            self._hold(grasp, body, stance)
 
-    def _held(self) -> Article | None:
-        if self.shot.visible and self.script.shown in ("held", "hung"):
-            return self.article
-        return self.other if self.shot.other and self.script.shown != "worn" else None
+    def _grasps(self) -> list[Grasp]:
+        """What is held: the other product, the one that is sold, or both, one beside the other."""
+        shot, script = self.shot, self.script
+        sold = shot.visible and script.shown in ("held", "hung")
+        hand = 0 if shot.turn[0] > 0 else 1
+        beside = shot.visible and shot.other
+        x, y = shot.place
+        aside = ASIDE * OUTWARDS[hand] if beside else 0.0
+        grasps = []
+        if shot.other:
+            yaw, pitch, roll = shot.turn
+            turn = (-yaw, pitch, -roll) if beside else shot.turn
+            other_hand = 1 - hand if beside else hand
+            grasps.append(Grasp(self.other, (other_hand,), script.other_area, (x - aside, y), turn))
+        if sold:
+            hands = (0, 1) if script.both_hands else (hand,)
+            grasps.append(Grasp(self.article, hands, script.area, (x + aside, y), shot.turn))
+        return grasps
 
     def _stance(self) -> Stance:
         shot = self.shot
@@ -174,30 +202,20 @@ class _Frame:
         at = self._seen((neck[0] * self.width, neck[1] * self.height))
         return Stance(at, unit * shot.zoom, shot.lean, shot.speaks)
 
-    def _hold(self, held: Article, body: Body, stance: Stance) -> None:
+    def _hold(self, grasp: Grasp, body: Body, stance: Stance) -> None:
         """Arms and palms, then what is held, then fingers."""
-        shot, intended = self.shot, held is self.article
-        area = self.script.area if intended else max(0.05, 0.6 * self.script.area)
-        width = self._width_for(held.sprite, area)
-        place = self._seen((shot.place[0] * self.width, shot.place[1] * self.height))
-        matrix = turned(held.sprite, place, width * shot.zoom, shot.turn)
+        held = grasp.article
+        width = self._width_for(held.sprite, grasp.area)
+        place = self._seen((grasp.place[0] * self.width, grasp.place[1] * self.height))
+        matrix = turned(held.sprite, place, width * self.shot.zoom, grasp.turn)
         grips = corners(held.sprite, matrix, np.array(held.shape.grips))
-        near = float(np.clip(np.sqrt(area / 0.12), 0.85, 1.5))
+        near = float(np.clip(np.sqrt(grasp.area / 0.12), 0.85, 1.5))
         unit = 0.9 * stance.head * near
-        hands = self._hands(both=intended and self.script.both_hands)
-        for hand in hands:
+        for hand in grasp.hands:
             self._reach(hand, grips[hand], body, stance, near)
-        if len(hands) == 1:
-            self._other_hand(1 - hands[0], body, stance, compares=intended and shot.other)
         self._show(held, matrix)
-        for hand in hands:
+        for hand in grasp.hands:
             self._grip(hand, grips, unit, slight=width < 1.3 * stance.head)
-
-    def _hands(self, *, both: bool) -> tuple[int, ...]:
-        """0 is the left one of the picture, 1 the right one."""
-        if both:
-            return (0, 1)
-        return (0,) if self.shot.turn[0] > 0 else (1,)
 
     def _reach(self, hand: int, grip: np.ndarray, body: Body, stance: Stance, near: float) -> None:
         outwards, unit = OUTWARDS[hand], 0.9 * stance.head * near
@@ -211,7 +229,8 @@ class _Frame:
         else:
             self._note(corners(held.sprite, matrix))
         across, down = (max(1, round(part * self.width)) for part in self.shot.streak)
-        paste(self.picture, held.sprite, matrix, streak=(across, down))
+        own = None if held is self.article else self.own
+        paste(self.picture, held.sprite, matrix, streak=(across, down), own=own)
 
     def _grip(self, hand: int, grips: np.ndarray, unit: float, *, slight: bool) -> None:
         """In front of what is held; of something slight, fingers would leave nothing to see."""
@@ -219,21 +238,6 @@ class _Frame:
         towards = towards / max(float(np.hypot(*towards)), 1e-3)
         draw = self.arms.thumb if slight or self.shot.thumbs[hand] else self.arms.fingers
         draw(_point(grips[hand]), _point(towards), unit)
-
-    def _other_hand(self, hand: int, body: Body, stance: Stance, *, compares: bool) -> None:
-        """Gestures; comparing, it holds another product."""
-        if not compares:
-            self._gesture(hand, body, stance)
-            return
-        outwards, sprite = OUTWARDS[hand], self.other.sprite
-        wrist = np.array(stance.neck) + np.array((1.25 * outwards, 1.3)) * stance.head
-        palm = wrist + np.array((0.1 * outwards, -0.3)) * stance.head
-        self.arms.arm(body[hand], _point(wrist), stance.head, outwards=outwards)
-        self.arms.palm(_point(wrist), _point(palm), 0.9 * stance.head)
-        width = self._width_for(sprite, max(0.025, 0.3 * self.script.area))
-        centre = (float(palm[0]), float(palm[1]) - 0.2 * stance.head)
-        self._show(self.other, placed(sprite, centre, width, 3 * outwards))
-        self.arms.thumb(_point(palm), (-outwards, 0.0), 0.9 * stance.head)
 
     def _gesture(self, hand: int, body: Body, stance: Stance) -> None:
         outwards = OUTWARDS[hand]

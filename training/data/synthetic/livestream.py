@@ -73,6 +73,7 @@ class Livestream:
         self._second = {p.image_id: str(uuid.UUID(bytes=rng.bytes(16), version=4))
                         for p in self.shop if rng.random() < TWICE}  # fmt: skip
         self._stock = [self._article(product) for product in stock]
+        self._crowded = float(rng.random()) ** 1.5
         self._stage = self._set_up(rng)
 
     def photos(self) -> Iterator[ShopPhoto]:
@@ -104,9 +105,7 @@ class Livestream:
         """Room, presenter and camera. What the presenter wears is not sold in this shop."""
         tops = [i for i, category in enumerate(CATEGORIES) if category.shape in SLEEVES]
         own = make_article(pick(tops, rng), rng)
-        room = make_room(
-            self.plan.width, self.plan.height, self._stock, rng, crowded=float(rng.random()) ** 1.5
-        )
+        room = make_room(self.plan.width, self.plan.height, self._stock, rng, crowded=self._crowded)
         return make_stage(room, make_presenter(rng, draw_article(own, worn=True)), rng)
 
     def _clip(self, start: int, rng: Generator) -> MadeClip:
@@ -114,7 +113,7 @@ class Livestream:
         product = self._sold[int(len(self._sold) * float(rng.random()) ** 1.6)]
         other = self._another(product, rng)
         article = self._article(product)
-        script = write_script(plan.frames, self._ways(product), rng)
+        script = write_script(plan.frames, self._ways(product), rng, crowded=self._crowded)
         worn = draw_article(product, worn=True) if script.shown == "worn" else article
         shot = film(self._stage, script, Props(article, worn, self._article(other)), rng)
         clip_id = f"{self.live_id}-{start}-{start + script.seconds * 1000}"

@@ -16,8 +16,10 @@ from training.data.synthetic.chance import pick
 
 SCALES = ((0.05, 0.19), (0.2, 0.38), (0.46, 0.7))  # box over frame: small, medium, large
 SCALE_SHARES = (0.45, 0.35, 0.2)
+ONE_HANDED = 0.15  # the largest area that one hand holds
 DURATIONS = ((0.15, 0.4), (0.45, 0.7), (0.75, 1.0))  # frames that show it: short, medium, long
 DURATION_SHARES = (0.25, 0.3, 0.45)
+COMPARED = 0.9  # of the clips in the most crowded room: there is much to compare the product with
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Script:
     shown: Shown
     area: float
     """Of the product's box over the frame, as planned."""
+    other_area: float
+    """Of the box of the other product that is held."""
     both_hands: bool
     closeness: float
     """Of the presenter, about 1."""
@@ -66,18 +70,27 @@ class Script:
     shots: tuple[Shot, ...]
 
 
-def write_script(frames: int, ways: tuple[Shown, ...], rng: Generator) -> Script:
-    """A clip of that many frames, evenly over its seconds."""
+def write_script(
+    frames: int, ways: tuple[Shown, ...], rng: Generator, *, crowded: float = 0.0
+) -> Script:
+    """A clip of that many frames, evenly over its seconds; the room is `crowded` in [0, 1]."""
     shown = pick(ways, rng)
+    comparing = shown != "hung" and rng.random() < COMPARED * crowded**2
     scale = int(rng.choice(3, p=SCALE_SHARES))
     if shown == "stood":
         scale = min(scale, 1)
+    if shown == "held" and comparing:  # one in each hand
+        scale = 0
     area = float(rng.uniform(*SCALES[scale]))
-    both = shown == "hung" or (shown == "held" and (area > 0.15 or rng.random() < 0.5))
+    both = shown == "hung" or (
+        shown == "held" and not comparing and (area > ONE_HANDED or rng.random() < 0.5)
+    )
+    other_area = max(0.04, area * float(rng.uniform(0.5, 1.1)))
+    if comparing:
+        other_area = min(other_area, ONE_HANDED)
     visible = _when(frames, rng)
     walk = _Walk(frames, rng)
-    comparing = rng.random() < 0.1 and not both and shown == "held"
-    other = visible & comparing | _meanwhile(visible, rng)
+    other = _beside(visible, rng) if comparing else _meanwhile(visible, rng)
     shots = tuple(
         _shot(bool(visible[i]), bool(other[i]), walk.values[i], walk.offset, rng)
         for i in range(frames)
@@ -85,7 +98,7 @@ def write_script(frames: int, ways: tuple[Shown, ...], rng: Generator) -> Script
     closeness = float(rng.uniform(0.72, 1.08))
     standing = (shown == "hung" and area < 0.15) or (shown == "worn" and area < 0.25)
     seconds = int(rng.integers(2 * frames, 12 * frames))
-    return Script(shown, area, both, closeness, standing, seconds, shots)
+    return Script(shown, area, other_area, both, closeness, standing, seconds, shots)
 
 
 def _when(frames: int, rng: Generator) -> np.ndarray:
@@ -110,6 +123,17 @@ def _meanwhile(visible: np.ndarray, rng: Generator) -> np.ndarray:
     count = min(len(hidden), int(visible.sum()) // 2) if rng.random() < 0.5 else 0
     held = np.zeros(len(visible), bool)
     held[hidden[:count]] = True
+    return held
+
+
+def _beside(visible: np.ndarray, rng: Generator) -> np.ndarray:
+    """Bool [frames]: another product is held beside the one that is sold, for some of its frames
+    in a row. In one of these alone, either could be the one."""
+    shown = np.flatnonzero(visible)
+    count = round(len(shown) * float(rng.uniform(0.3, 0.6)))
+    start = int(rng.integers(0, len(shown) - count + 1))
+    held = np.zeros(len(visible), bool)
+    held[shown[start : start + count]] = True
     return held
 
 
