@@ -26,6 +26,7 @@ from tests.training.lpr_folders import (
 from training.cli import app
 from training.data.clip_index import evenly, held_out
 from training.data.errors import DataError
+from training.data.index import INDEX, load_index, save_index
 from training.data.lpr4m import open_lpr, parse_full
 from training.data.pictures import FilePictures
 from training.data.records import Box, duration_type, products_type, scale_type, to_boxes
@@ -221,3 +222,15 @@ def test_check_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 1
     assert "no known layout" in result.output
+
+
+def test_an_index_made_again_leaves_the_one_that_another_run_has_mapped(tmp_path: Path) -> None:
+    arrays = {"rows": np.arange(100_000)}
+    save_index(tmp_path, "clips", {"of": 1}, arrays)
+    mapped = load_index(tmp_path, "clips", {"of": 1})
+    save_index(tmp_path, "clips", {"of": 2}, {"rows": np.zeros(3)})
+    assert mapped is not None
+    assert mapped["rows"][-1] == 99_999
+    assert load_index(tmp_path, "clips", {"of": 1}) is None
+    kept = sorted(path.name for path in (tmp_path / INDEX).iterdir())
+    assert kept == ["clips-rows.npy", "clips.json"]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
@@ -44,14 +46,32 @@ def load_index(folder: Path, name: str, told: dict[str, Any]) -> dict[str, np.nd
 def save_index(
     folder: Path, name: str, told: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Writes what `load_index` reads, the JSON last; a folder that is read-only keeps nothing."""
+    """Writes what `load_index` reads, the JSON last; a folder that is read-only keeps nothing.
+
+    Files are replaced, never written over: another run may have mapped them.
+    """
     place = folder / INDEX
     try:
         place.mkdir(exist_ok=True)
         (place / f"{name}.json").unlink(missing_ok=True)
         for array, values in arrays.items():
-            np.save(place / f"{name}-{array}.npy", values)
-        text = json.dumps({"of": told, "arrays": sorted(arrays)})
-        (place / f"{name}.json").write_text(text)
+            with _own_file(place / f"{name}-{array}.npy") as file:
+                np.save(file, values)
+        with _own_file(place / f"{name}.json") as file:
+            file.write(json.dumps({"of": told, "arrays": sorted(arrays)}).encode())
     except OSError as error:
         logger.warning("%s: the index cannot be kept, only used: %s", place, error.strerror)
+
+
+@contextmanager
+def _own_file(path: Path) -> Iterator[IO[bytes]]:
+    """Becomes `path` when the block ends well; two runs that write at once have one each."""
+    with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        written = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            written.chmod(0o644)
+            written.replace(path)
+        finally:
+            written.unlink(missing_ok=True)
