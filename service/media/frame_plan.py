@@ -64,9 +64,11 @@ def nearest(times: Sequence[int], places: Iterable[float]) -> list[int]:
 def plan(samples: Sequence[Sample], places: Sequence[float], tolerance: float) -> Plan:
     """The cheapest samples to decode so that each place has a frame within `tolerance` of it.
 
-    A key frame that near costs one sample; else the frame nearest to the place is decoded, from the
-    key frame before it on. Where no frame is that near, the nearest is near enough. `tolerance` is
-    at most half of the distance between two places. Raises UnplannableError.
+    A key frame that near costs one sample. Else the frame that comes first in decoding order of
+    those twice as near is decoded, from the key frame before it on: in most streams others are
+    predicted from it, so it is there when frames that no other needs are left out. Where no frame
+    is so near, the nearest is near enough. `tolerance` is at most half of the distance between two
+    places. Raises UnplannableError.
     """
     shown = sorted((s.time, i) for i, s in enumerate(samples) if s.shown)
     keys = sorted((s.time, i) for i, s in enumerate(samples) if s.key and s.shown)
@@ -76,20 +78,26 @@ def plan(samples: Sequence[Sample], places: Sequence[float], tolerance: float) -
     closest = nearest(times, places)
     feed: set[int] = set()
     for place, at in zip(places, closest, strict=True):
-        key = _key_near(keys, place, tolerance)
-        feed.update([key] if key is not None else _chain(samples, shown[at][1]))
+        key = min(_near(keys, place, tolerance), key=lambda key: abs(key[0] - place), default=None)
+        if key is not None:
+            feed.add(key[1])
+            continue
+        near = [i for _, i in _near(shown, place, tolerance / 2)]
+        feed.update(_chain(samples, min(near, default=shown[at][1])))
     reach = tuple(
         max(tolerance, abs(times[at] - place)) for place, at in zip(places, closest, strict=True)
     )
     return Plan(tuple(sorted(feed)), tuple(places), reach, len(set(closest)))
 
 
-def _key_near(keys: Sequence[tuple[int, int]], place: float, tolerance: float) -> int | None:
-    """The key frame nearest to `place`; half open, so that none serves two places."""
-    first = bisect_left(keys, (place - tolerance, -1))
-    last = bisect_left(keys, (place + tolerance, -1))
-    near = min(keys[first:last], key=lambda key: abs(key[0] - place), default=None)
-    return None if near is None else near[1]
+def _near(
+    frames: Sequence[tuple[int, int]], place: float, tolerance: float
+) -> Sequence[tuple[int, int]]:
+    """Of frames (time, sample) in order those within `tolerance`; half open, so that none serves
+    two places."""
+    first = bisect_left(frames, (place - tolerance, -1))
+    last = bisect_left(frames, (place + tolerance, -1))
+    return frames[first:last]
 
 
 def _chain(samples: Sequence[Sample], wanted: int) -> Iterable[int]:

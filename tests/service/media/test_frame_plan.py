@@ -27,9 +27,18 @@ def test_a_key_frame_serves_one_place_only() -> None:
     assert found.feed == (0, 17)
 
 
-def test_without_a_near_key_frame_the_frame_itself_is_decoded_from_the_one_before() -> None:
-    found = plan(stream(0, 50), (30, 70), tolerance=3)
-    assert found.feed == (*range(31), *range(50, 71))
+def test_without_a_near_key_frame_the_first_that_is_near_is_decoded_from_the_one_before() -> None:
+    found = plan(stream(0, 50), (30, 70), tolerance=6)
+    assert found.feed == (*range(28), *range(50, 68))
+    assert found.holds([27, 67])
+    assert not found.holds([23, 67])
+
+
+def test_first_near_is_what_comes_first_in_decoding_order() -> None:
+    """Shown 0, 1, 2, 3, 4, 5, 6 and decoded 0, 4, 2, 1, 3, 6, 5: 4 is decoded before 3 and 2."""
+    samples = [Sample(time, key=time == 0) for time in (0, 4, 2, 1, 3, 6, 5)]
+    assert plan(samples, (3.5,), tolerance=3).feed == (0, 1)
+    assert plan(samples, (2,), tolerance=0).feed == (0, 1, 2)
 
 
 def test_no_tolerance_takes_the_nearest_frames_and_no_others() -> None:
