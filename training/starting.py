@@ -1,7 +1,8 @@
 """How a model begins with the weights of a checkpoint: of its own kind, or with fewer parts.
 
 A model that reads, rebuilds or has graphs may begin with one that only sees: what the two have in
-common is loaded, and the further parts stay as they are. Nothing else may differ.
+common is loaded. Further parts are random; those of SGMN, which stand in the way from a clip to its
+embedding, change nothing at first, or the embedding would be lost. Nothing else may differ.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 from training.checkpoint import Checkpoint, CheckpointError, resized
 from training.configs import Recipe
 from training.models.rice import Rice
+from training.models.sgmn.frame_graph import FrameGraph
+from training.models.sgmn.instance_graph import InstanceGraph
+from training.models.sgmn.text_guided_attention import TextGuidedAttention
 
 # Fields of a model's config, and the modules of that name, which another model may lack.
 PARTS = ("text", "reconstruction", "text_guidance", "frame_graph", "instance_graph")
@@ -31,6 +35,10 @@ def begin_with(model: Rice, recipe: Recipe, start: Checkpoint) -> None:
     except RuntimeError as error:  # torch's, of other shapes
         raise CheckpointError(f"the starting weights do not fit: {error}") from error
     begun = {name.partition(".")[0] for name in weights}
+    for part in set(PARTS) - begun:
+        new = getattr(model, part, None)
+        if isinstance(new, TextGuidedAttention | FrameGraph | InstanceGraph):
+            new.begin_silent()
     lacking = [name for name in missing if name.partition(".")[0] not in set(PARTS) - begun]
     if surplus or lacking:
         raise CheckpointError(

@@ -25,6 +25,7 @@ from training.models.build import build_model
 from training.models.locked_encoder import EncoderMemory
 from training.models.rice import Rice
 from training.models.sgmn.model import as_rice
+from training.models.text import Texts
 from training.starting import reduced
 
 CPU = torch.device("cpu")
@@ -57,6 +58,22 @@ def test_a_model_of_more_parts_begins_with_one_of_fewer() -> None:
     assert {name.partition(".")[0] for name in own.keys() - kept.keys()} == NEW
     first, again = (begun(SGMN_RECIPE, start).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first), "random by the seed"
+
+
+def test_sgmn_begins_with_the_embeddings_of_the_rice_that_it_begins_with() -> None:
+    start = start_of(READS)
+    rice, sgmn = (begun(recipe, start).eval() for recipe in (READS, SGMN_RECIPE))
+    frames = torch.randn(2, 3, 3, SEES.image_size, SEES.image_size)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    patches = torch.ones(2, 3, SEES.model.encoder.patches, dtype=torch.bool)
+    speech = Texts(torch.randint(1, 20, (2, 5)), torch.ones(2, 5, dtype=torch.bool))
+    with torch.no_grad():
+        before, after = (
+            model.encode_clips(frames, mask, patches, model.read(speech)).embedding
+            for model in (rice, sgmn)
+        )
+    alike = torch.cosine_similarity(before, after)
+    assert alike.min() > 0.99, "frames are normalised before they are summed, and that is all"
 
 
 def test_a_reading_model_lends_its_text_to_a_further_one() -> None:

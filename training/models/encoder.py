@@ -153,6 +153,15 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, 4 * width), between, nn.Linear(4 * width, width))
 
 
+@torch.no_grad()
+def set_to_zero(*layers: nn.Module) -> None:
+    """Weights of layers whose output is added to something: it stays as it is, and they learn from
+    there."""
+    for layer in layers:
+        for weights in layer.parameters():
+            weights.zero_()
+
+
 class Block(nn.Module):
     """Pre-LayerNorm transformer block of self-attention over tokens [B,T,D]."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import Activation, Block
+from training.models.encoder import Activation, Block, set_to_zero
 from training.models.sgmn.text_guided_attention import or_all
 
 LAYERS = 2
@@ -29,6 +29,14 @@ class FrameGraph(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width, heads, activation=activation) for _ in range(LAYERS)
         )
+
+    def begin_silent(self) -> None:
+        """The clip's embedding is at first the frames' mean."""
+        for block in self.blocks:
+            set_to_zero(block.attention.out, block.feedforward[-1])
+        with torch.no_grad():
+            self.positions.zero_()
+            self.types.zero_()
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """Embeddings [N,F,E] as they are, bool [N,F] -> [N,E], L2."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.encoder import Activation, Attention, FeedForward
+from training.models.encoder import Activation, Attention, FeedForward, set_to_zero
 
 
 class Nodes(NamedTuple):
@@ -30,6 +30,10 @@ class InstanceGraph(nn.Module):
         self.attention = Attention(width, heads)
         self.norm_feedforward = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, activation)
+
+    def begin_silent(self) -> None:
+        """Nodes are at first after the graph what they were before."""
+        set_to_zero(self.attention.out, self.feedforward[-1])
 
     def forward(self, nodes: Nodes, across: Tensor) -> Nodes:
         """`across` [N,P] is how alike clips and pictures are (`fine_grained_similarity`)."""

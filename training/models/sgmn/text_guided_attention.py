@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.models.encoder import Attention
+from training.models.encoder import Attention, set_to_zero
 
 
 class TextGuidedAttention(nn.Module):
@@ -22,6 +22,10 @@ class TextGuidedAttention(nn.Module):
         self.read = nn.Linear(text_width, width)
         self.attention = Attention(width, heads)
         self.projection = nn.Linear(width, embedding, bias=False)
+
+    def begin_silent(self) -> None:
+        """At first nothing is added."""
+        set_to_zero(self.projection)
 
     def forward(self, patches: Tensor, patch_mask: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """Patches [N,F,P,D], bool [N,F,P]; words [N,T,W], bool [N,T] -> [N,F,E].
