@@ -1,12 +1,12 @@
 """Detectors of the intended product, from nothing on LPR-Synth: of single frames, and of clips.
 
-    lpr-train data synth --out DIR --clips 6000 --size 128
+    lpr-train data synth --out DIR --clips 16000 --size 128
     lpr-train fit detector_small_synth --data synth=DIR --out SINGLE
     lpr-train fit detector_clip_small_synth --data synth=DIR --out CLIP \\
         --start SINGLE/best.safetensors
 
-The second begins with the first, which it leaves as it is. Small enough to stand beside the small
-RICE on a CPU.
+The second begins with the first and trains it further, now that its queries are judged over whole
+clips too. Small enough to stand beside the small RICE on a CPU.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DETECTOR_CLIP_SMALL_SYNTH = replace(
     model=replace(DETECTOR_SMALL_SYNTH.model, temporal_layers=2),
     sources=(Source("synth", "lpr4m", products=16, frames=10),),
     schedule=Schedule(
-        steps=600, warmup=30, encoder_rate=0.0, matching_rate=1e-3, weight_decay=0.05,
-        ema=0.99, evaluate_every=300,
+        steps=1500, warmup=50, encoder_rate=5e-4, matching_rate=1e-3, weight_decay=0.05,
+        clip_norm=1.0, ema=0.995, evaluate_every=500,
     ),
 )  # fmt: skip
