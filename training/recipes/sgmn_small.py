@@ -5,11 +5,10 @@ r"""A small SGMN, with titles and what is said, on LPR-Synth and on groceries.
     lpr-train ablate grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS \
         --out RUNS --report docs
 
-READS is a checkpoint of `rice_text_small_synth` or `grocery_text_small`, whose encoder stays
-locked: guidance and graphs are trained, text a little further, and on LPR-Synth the decoder too; of
-the few photographs of groceries it has seen all there is to see. RICE's contrast stands beside the
-triplets (the paper has none and starts from CLIP, which such a contrast has made). Only the hardest
-of a batch's negatives contest a match, for else there would be nothing to mine.
+READS is a checkpoint of `rice_text_small_synth` or `grocery_text_small`, whose encoder and decoder
+stay locked: guidance and graphs are trained, and text a little further. RICE's contrast stands
+beside the triplets (the paper has none and starts from CLIP, which such a contrast has made). Only
+the hardest of a batch's negatives contest a match, for else there would be nothing to mine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from training.models.sgmn.model import as_sgmn
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 
 
-def _sgmn(recipe: Recipe, name: str, *, steps: int, decoder_rate: float) -> Recipe:
+def _sgmn(recipe: Recipe, name: str) -> Recipe:
     """Of a recipe of RICE that reads."""
     return replace(
         recipe,
@@ -29,13 +28,12 @@ def _sgmn(recipe: Recipe, name: str, *, steps: int, decoder_rate: float) -> Reci
         model=as_sgmn(recipe.model),
         schedule=replace(
             recipe.schedule,
-            steps=steps,
+            steps=60,
             warmup=10,
-            decoder_rate=decoder_rate,
             text_rate=1e-4,
-            matching_rate=5e-4,
+            matching_rate=1e-4,
             ema=0.95,
-            evaluate_every=steps,
+            evaluate_every=60,
         ),
         hard_negatives=15,
         mining_text=0.5,
@@ -44,5 +42,5 @@ def _sgmn(recipe: Recipe, name: str, *, steps: int, decoder_rate: float) -> Reci
     )
 
 
-SGMN_SMALL_SYNTH = _sgmn(RICE_TEXT_SMALL_SYNTH, "sgmn_small_synth", steps=150, decoder_rate=2e-4)
-GROCERY_SGMN_SMALL = _sgmn(GROCERY_TEXT_SMALL, "grocery_sgmn_small", steps=60, decoder_rate=0.0)
+SGMN_SMALL_SYNTH = _sgmn(RICE_TEXT_SMALL_SYNTH, "sgmn_small_synth")
+GROCERY_SGMN_SMALL = _sgmn(GROCERY_TEXT_SMALL, "grocery_sgmn_small")
