@@ -84,6 +84,10 @@ class DetectorCheckpoint(_Tensors):
         """The score from which on a box is taken for the intended product's."""
         return float(self.state["threshold"])
 
+    def with_threshold(self, threshold: float) -> DetectorCheckpoint:
+        """The same, judged by another score."""
+        return replace(self, state=self.state | {"threshold": threshold})
+
 
 AnyCheckpoint = Checkpoint | DetectorCheckpoint
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from transformers import RTDetrConfig
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.training import tiny
 from training import cli, engine
-from training.checkpoint import CheckpointError, load, load_any, load_detector
+from training.checkpoint import CheckpointError, load, load_any, load_detector, of_model, save
 from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
 from training.data.batches import Batch
 from training.data.frames import Frame
@@ -28,6 +29,7 @@ from training.detection_loss import DetectionObjective, detection_loss
 from training.evaluation import detection
 from training.evaluation.detection import FoundClip
 from training.evaluation.detection_picture import TILE, draw_found
+from training.models.build import build_model
 from training.models.detector import (
     ClipDetector,
     Detections,
@@ -429,6 +431,24 @@ def test_an_ablation_has_a_row_of_what_the_detector_finds(
     assert "| + IPD |" in report and "--detector DETECTOR`" in report
     judged = json.loads((out / "ipd-0" / "result.json").read_text())["clips"]
     assert len(seen) == 3 * judged, "the row of boxes alone, in each of three seeds"
+
+
+def test_an_export_may_be_surer_of_its_boxes(synth: Path, tmp_path: Path) -> None:
+    start, out = tmp_path / "rice.safetensors", tmp_path / "bundle"
+    save(start, of_model(tiny.RECIPE, build_model(tiny.RECIPE.model)))
+    command = ["export", str(start), "--name", "tiny", "--out", str(out), "--sure", "1",
+               "--detector", str(fit(synth, tmp_path / "run"))]  # fmt: skip
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    size = tiny.RECIPE.image_size
+    fed = {
+        "frames": np.full((1, 2, size, size, 3), 90, np.uint8),
+        "frame_mask": np.ones((1, 2), np.bool_),
+    }
+    graph = onnxruntime.InferenceSession(out / "detector.onnx")
+    scores, found = graph.run(["scores", "found"], fed)
+    assert scores.min() > 0
+    assert not found.any()
 
 
 def test_frames_of_another_size_are_looked_at_in_the_detectors() -> None:

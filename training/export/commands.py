@@ -46,6 +46,14 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     detector: Annotated[
         Path | None, typer.Option(help="Checkpoint of a detector that goes with the bundle.")
     ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score from which on its boxes count, instead of the best on its own val.",
+        ),
+    ] = None,
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
@@ -55,6 +63,8 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     kept, folders = checkpoint.load(path), given_folders(data)
     model = kept.model()
     found = None if detector is None else checkpoint.load_detector(detector)
+    if found is not None and sure is not None:
+        found = found.with_threshold(sure)
     write = partial(
         export_bundle, model, name=name, recipe=kept.recipe.name,
         tokenizer=kept.text_tokenizer(), precision=precision,
