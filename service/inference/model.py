@@ -32,7 +32,7 @@ from service.inference.texts import TextFeatures, TextReader
 from service.settings import InferenceSettings
 from service.telemetry import Telemetry
 
-PICTURES_A_RUN = 32  # bounds the memory of one run, whatever the size of a product
+PICTURES_A_RUN = 16  # bounds the memory of one run, whatever the size of a product
 STATES_A_RUN = 1024
 WARM_BATCHES = (1, 8)
 

@@ -34,7 +34,7 @@ from service.jobs.records import ItemResult, ItemStatus, Jobs, JobState, Piece
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-_PRODUCTS_AT_ONCE = 32
+_PRODUCTS_AT_ONCE = 16
 _WHILE_BUSY = 4  # while recognitions are being answered
 _LOOK_S = 10.0  # between looks for unfinished pieces that are not in the queue
 _RETRY_S = 2.0  # while something is away
