@@ -32,8 +32,9 @@ class FrameGraph(nn.Module):
 
     def begin_silent(self) -> None:
         """The clip's embedding is at first the frames' mean."""
-        for block in self.blocks:
-            set_to_zero(block.attention.out, block.feedforward[-1])
+        for block in self.blocks.modules():
+            if isinstance(block, Block):
+                set_to_zero(block.attention.out, block.feedforward[-1])
         with torch.no_grad():
             self.positions.zero_()
             self.types.zero_()
