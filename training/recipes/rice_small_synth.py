@@ -1,6 +1,6 @@
 """A small RICE from nothing on LPR-Synth: the whole way of LPR4M, for one computer.
 
-    lpr-train data synth --out DIR --clips 20000 --size 128
+    lpr-train data synth --out DIR --clips 16000 --size 128
     lpr-train fit rice_small_synth --data synth=DIR --out RUN
 
 Clips are drawn and scored as LPR4M's are: several frames, distractors in most of them, queries
