@@ -44,6 +44,8 @@ class ClipModel(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
+    def frame_size(self, *, detect: bool) -> int: ...
+
     def detect(self, frames: Pixels) -> Detections | None: ...
 
     def encode_clip(
@@ -178,8 +180,11 @@ class Recognizer:
         with watch.stage("encode"):
             heard = self._heard(query)
             said = query.speech or " ".join(stretch.text for stretch in heard or ())
-            kept = None if found is None else found.patch_mask
-            clip = self._model.encode_clip(frames.pixels, said, kept)
+            clip = (
+                self._model.encode_clip(frames.pixels, said)
+                if found is None
+                else self._model.encode_clip(found.pixels, said, found.patch_mask)
+            )
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
@@ -188,7 +193,7 @@ class Recognizer:
             ranked = rank(candidates, logits, self._model.manifest, text)
         explanation = None
         if query.explain and ranked:
-            explanation = self._explain(query.shop_id, ranked[0].picture, clip, watch)
+            explanation = self._explain(query.shop_id, ranked[0].picture, clip, watch, found)
         return Recognition(
             ranked=ranked,
             decided=bool(ranked)
@@ -217,24 +222,29 @@ class Recognizer:
             return self._model.detect(frames)
 
     def _frames(self, query: Query) -> Frames:
-        dims = self._model.manifest.dims
+        most, size = self._model.manifest.dims.frames, self._model.frame_size(detect=query.detect)
         if query.clip is not None:
-            return self._decoder.decode(query.clip, size=dims.image_size, frames=dims.frames)
-        chosen = evenly(len(query.pictures), dims.frames)
-        pixels = [self._frame(query.pictures[place], place) for place in chosen]
+            return self._decoder.decode(query.clip, size=size, frames=most)
+        chosen = evenly(len(query.pictures), most)
+        pixels = [self._frame(query.pictures[place], place, size) for place in chosen]
         return Frames(np.stack(pixels), duration_s=0.0, partial=False)
 
-    def _frame(self, data: bytes, place: int) -> Pixels:
+    def _frame(self, data: bytes, place: int, size: int) -> Pixels:
         deadlines.check()
         try:
             picture = decode_image(data, self._limits)
         except BadInputError as error:
             error.pointer = f"/frames/{place}"
             raise
-        return fit(picture.pixels, self._model.manifest.dims.image_size)
+        return fit(picture.pixels, size)
 
     def _explain(
-        self, shop_id: str, picture: Picture, clip: ClipFeatures, watch: Stopwatch
+        self,
+        shop_id: str,
+        picture: Picture,
+        clip: ClipFeatures,
+        watch: Stopwatch,
+        found: Detections | None,
     ) -> Explanation | None:
         """None where the picture was replaced or damaged since; the answer stands without it."""
         dims = self._model.manifest.dims
@@ -250,7 +260,8 @@ class Recognizer:
         side = isqrt(dims.patches)
         frames = len(attention) // (1 + dims.patches)  # the rest is of speech
         patches = attention[: frames * (1 + dims.patches)].reshape(frames, -1)[:, 1:]
-        return Explanation(picture, patches.reshape(-1, side, side).astype(np.float64))
+        seen = patches.reshape(-1, side, side).astype(np.float64)
+        return Explanation(picture, seen if found is None else on_frames(seen, found.views))
 
 
 def rank(
@@ -278,6 +289,24 @@ def rank(
         )
         for row, confidence in zip(best, sure, strict=True)
     ]
+
+
+def on_frames(attention: NDArray[np.float64], views: Vectors) -> NDArray[np.float64]:
+    """Attention [F,G,G] to what views [F,4] show of frames -> to the frames, [F,G,G], of the same
+    sum."""
+    edges = np.linspace(0, 1, attention.shape[1] + 1)
+
+    def shares(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[F,G,G]: how much of each part of a view lies in each part of the frame."""
+        parts = start[:, None] + edges * (end - start)[:, None]
+        low, high = parts[:, :-1, None], parts[:, 1:, None]
+        inside: NDArray[np.float64] = np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])
+        return inside.clip(0) / (high - low)
+
+    left, top, right, bottom = views.astype(np.float64).T
+    across, down = shares(left, right), shares(top, bottom)
+    moved: NDArray[np.float64] = down.transpose(0, 2, 1) @ attention @ across
+    return moved
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -188,7 +188,8 @@ class Recipe:
     """Of a model that is an SGMN, and of no other."""
     intended_boxes: bool = False
     """Whether only patches of the intended product take part (IPD): those of annotated boxes in
-    training and validation. Frames without a box take part whole."""
+    training and validation, a detector's afterwards. Frames without a box take part whole. A model
+    that is not trained for it looks closer at what a detector finds (training.models.looking)."""
     missed_boxes: float = 0.25
     """Probability that a training frame takes part whole all the same, as if a detector had found
     nothing: a model that always saw the right box is lost without one."""
@@ -233,6 +234,11 @@ class Recipe:
     @property
     def image_size(self) -> int:
         return self.model.encoder.image_size
+
+    @property
+    def looks_closer(self) -> bool:
+        """Whether its model looks closer at what a detector finds, instead of at patches alone."""
+        return not self.intended_boxes
 
     def at_size(self, pixels: int) -> Recipe:
         """The same on pictures of another size; raises ValueError where patches do not fill it."""

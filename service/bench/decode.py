@@ -48,7 +48,7 @@ def decode(settings: Settings, rounds: int, cases: tuple[Case, ...] = CASES) -> 
         baseline_ms=first["baseline_ms"],
         setting={
             "frames": dims.frames,
-            "image_size": dims.image_size,
+            "frame_size": _side(dims),
             "decode_threads": settings.media.decode_threads,
             "rounds": rounds,
             **asdict(cases[0]),
@@ -59,6 +59,11 @@ def decode(settings: Settings, rounds: int, cases: tuple[Case, ...] = CASES) -> 
     )
 
 
+def _side(dims: Dims) -> int:
+    """Of the frames that are decoded, in pixels."""
+    return dims.frame_size or dims.image_size
+
+
 def _measure(
     decoder: ClipDecoder, case: Case, path: Path, rounds: int, dims: Dims
 ) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def _measure(
     data, ffmpeg = clip.read_bytes(), material.ffmpeg()
     medians = take_turns(
         {
-            "ms": timed(partial(decoder.decode, data, size=dims.image_size, frames=dims.frames)),
+            "ms": timed(partial(decoder.decode, data, size=_side(dims), frames=dims.frames)),
             "baseline_ms": timed(partial(decode_all, ffmpeg, clip)),
             "key_frames_ms": timed(partial(decode_all, ffmpeg, clip, "-skip_frame", "nokey")),
         },

@@ -1,7 +1,7 @@
 """`lpr bench patches`: a clip with only some of its patches kept, against its whole frames.
 
-A bundle with a detector drops the patches outside the boxes; what that saves depends on how many
-are left, and not on which.
+A bundle whose detector does not look closer drops the patches outside the boxes; what that saves
+depends on how many are left, and not on which.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def patches(stage: Stage, kept: list[int], candidates: int, rounds: int) -> Repo
     Raises BenchError where the bundle drops none, or a frame has fewer.
     """
     dims = stage.model.manifest.dims
-    if stage.model.manifest.graphs.detector is None:
+    if stage.model.manifest.graphs.detector is None or dims.frame_size is not None:
         raise BenchError(
-            "this bundle has no detector, so no patch is dropped: "
-            "`lpr-train export --detector` makes one that has"
+            "this bundle drops no patch: `lpr-train export --detector` makes one that does of a "
+            "model that was trained with `intended_boxes`"
         )
     kept = kept or sorted({max(1, dims.patches // parts) for parts in (8, 4, 2)})
     if max(kept) > dims.patches:

@@ -37,6 +37,8 @@ def _check_consistency(manifest: Manifest) -> None:
             f"pictures are resized to {manifest.preprocessing.size}, "
             f"the model takes {manifest.dims.image_size}"
         )
+    if manifest.dims.frame_size is not None and manifest.graphs.detector is None:
+        raise BundleError("frames have a size of their own where no detector looks at them")
     text = manifest.text
     parts = (manifest.graphs.text_encoder, manifest.fusion.text)
     if any((part is None) != (text is None) for part in parts):

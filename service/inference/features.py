@@ -37,9 +37,11 @@ class ClipFeatures:
 
 @dataclass(frozen=True)
 class Detections:
-    """The intended product in each frame of a clip."""
+    """The intended product in each frame of a clip, and what the encoder is to see for it."""
 
-    boxes: Floats  # [F,4], left, top, right, bottom, as shares of the frame that the model sees
+    boxes: Floats  # [F,4], left, top, right, bottom, as shares of the frame that was looked at
     scores: Floats  # [F], 0 to 1
     found: Mask  # [F], False where the score is too low: the frame shows no product, or many
     patch_mask: Mask  # [F,P], the patches that take part; all of them where nothing was found
+    views: Floats  # [F,4], what of each frame `pixels` show, as a box; all where nothing was found
+    pixels: Pixels  # [F,S,S,3]

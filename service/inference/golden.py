@@ -67,12 +67,12 @@ def read_golden(bundle: Bundle) -> Golden:
 
 def verify_golden(model: Model, bundle: Bundle) -> None:
     """Raises BundleError where the model's answers are not the golden ones."""
-    golden = read_golden(bundle)
+    golden, size = read_golden(bundle), bundle.manifest.dims.image_size
     pictures = model.encode_pictures(
-        _read_pictures(bundle, [p.file for p in golden.pictures]),
+        _read_pictures(bundle, [p.file for p in golden.pictures], size),
         [picture.title or "" for picture in golden.pictures],
     )
-    clip = model.encode_clip(_golden_frames(bundle, golden), golden.clip.speech)
+    clip = model.encode_clip(_golden_frames(bundle, golden, size), golden.clip.speech)
     logits = model.match(pictures.match_state, clip)
     text = model.match_text(pictures.match_state, clip)
     if (text is None) != (golden.clip.text is None):
@@ -88,7 +88,8 @@ def verify_golden(model: Model, bundle: Bundle) -> None:
 
 
 def _verify_boxes(model: Model, bundle: Bundle, golden: Golden) -> None:
-    found, expected = model.detect(_golden_frames(bundle, golden)), golden.clip
+    frames = _golden_frames(bundle, golden, model.frame_size(detect=True))
+    found, expected = model.detect(frames), golden.clip
     if found is None and expected.boxes is None and expected.scores is None:
         return
     if found is None or expected.boxes is None or expected.scores is None:
@@ -98,12 +99,11 @@ def _verify_boxes(model: Model, bundle: Bundle, golden: Golden) -> None:
     _compare("the clip's boxes", found.scores, expected.scores, golden)
 
 
-def _golden_frames(bundle: Bundle, golden: Golden) -> npt.NDArray[np.uint8]:
-    return _read_pictures(bundle, list(golden.clip.frames))
+def _golden_frames(bundle: Bundle, golden: Golden, size: int) -> npt.NDArray[np.uint8]:
+    return _read_pictures(bundle, list(golden.clip.frames), size)
 
 
-def _read_pictures(bundle: Bundle, names: list[str]) -> npt.NDArray[np.uint8]:
-    size = bundle.manifest.preprocessing.size
+def _read_pictures(bundle: Bundle, names: list[str], size: int) -> npt.NDArray[np.uint8]:
     return np.stack([fit(_decode(bundle, name), size) for name in names])
 
 

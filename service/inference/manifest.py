@@ -58,7 +58,11 @@ class ModelInfo(Document):
 
 
 class Dims(Document):
+    """`frame_size` is the side of the frames that a detector looks at, where it is another than
+    `image_size`, that of all that is encoded."""
+
     image_size: PositiveInt
+    frame_size: PositiveInt | None = None
     frames: PositiveInt
     patches: PositiveInt
     embedding: PositiveInt
@@ -66,7 +70,8 @@ class Dims(Document):
 
 
 class Preprocessing(Document):
-    """How pictures and frames come to the model's size; normalisation is inside the graphs."""
+    """How pictures come to the model's size, and frames to theirs; normalisation is inside the
+    graphs."""
 
     resize: Literal["shorter-side"]
     size: PositiveInt

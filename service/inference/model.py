@@ -85,13 +85,14 @@ class Model:
     def warm_up(self) -> None:
         """Runs every graph once in the shapes that serving uses: first runs are slow."""
         size, frames = self.manifest.dims.image_size, self.manifest.dims.frames
+        side = self.frame_size(detect=True)
         for batch in WARM_BATCHES:
             pictures = self.encode_pictures(np.zeros((batch, size, size, 3), np.uint8))
         for clips in range(1, self._clips.most_rows + 1):
             blank = Clip(np.zeros((frames, size, size, 3), np.uint8), self._read(["warm"]))
             [clip, *_] = self._encode_clips([blank] * clips)
             if self._finds:
-                self._detect([blank.frames] * clips)
+                self._detect([np.zeros((frames, side, side, 3), np.uint8)] * clips)
         self.match(pictures.match_state, clip)
         self.explain(np.zeros((size, size, 3), np.uint8), clip)
 
@@ -110,10 +111,15 @@ class Model:
             embedding[part], match_state[part] = features.embedding, features.match_state
         return PictureFeatures(embedding, match_state)
 
+    def frame_size(self, *, detect: bool) -> int:
+        """Side of the frames that `detect` takes, or else `encode_clip`."""
+        dims = self.manifest.dims
+        return dims.frame_size or dims.image_size if detect else dims.image_size
+
     def detect(self, frames: Pixels) -> Detections | None:
-        """uint8 [F,S,S,3], as `encode_clip` takes them -> where the intended product is in each;
-        None where the bundle has no detector."""
-        self._check_frames(frames)
+        """uint8 [F,D,D,3], D the `frame_size` -> where the intended product is in each, and what
+        `encode_clip` is to see; None where the bundle has no detector."""
+        self._check_frames(frames, self.frame_size(detect=True))
         return self._batcher.run(self._frames, frames) if self._finds else None
 
     def encode_clip(
@@ -122,14 +128,14 @@ class Model:
         """uint8 [F,S,S,3], 1 <= F <= dims.frames, and what is said -> one clip's embedding, keys
         and values. A model that does not read takes no notice of speech. Of `patch_mask`, bool
         [F,P], only patches that are True take part, without it all."""
-        self._check_frames(frames)
+        self._check_frames(frames, self.manifest.dims.image_size)
         if patch_mask is not None:
             _check("patch_mask", patch_mask, np.bool_, (len(frames), self.manifest.dims.patches))
         return self._batcher.run(self._clips, Clip(frames, self._read([speech]), patch_mask))
 
-    def _check_frames(self, frames: Pixels) -> None:
+    def _check_frames(self, frames: Pixels, size: int) -> None:
         dims = self.manifest.dims
-        _check("frames", frames, np.uint8, (None, dims.image_size, dims.image_size, 3))
+        _check("frames", frames, np.uint8, (None, size, size, 3))
         if not 1 <= len(frames) <= dims.frames:
             raise ValueError(f"a clip has 1 to {dims.frames} frames, not {len(frames)}")
 
@@ -208,7 +214,9 @@ class Model:
         silence = None if text is None else tensors.silence(text)
         sessions["image_encoder"].run(**tensors.of_pictures([Pictures(blank[:1], silence)]))
         if self._finds:
-            sessions["detector"].run(**tensors.of_frames([blank]))
+            side = self.frame_size(detect=True)
+            frames = np.zeros((dims.frames, side, side, 3), np.uint8)
+            sessions["detector"].run(**tensors.of_frames([frames]))
         sessions["clip_encoder"].run(**tensors.of_clips([Clip(blank, silence)], dims.patches))
 
 

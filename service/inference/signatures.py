@@ -9,9 +9,10 @@ from service.inference.manifest import Dims, Tensor, Text
 
 Tensors = tuple[Tensor, ...]
 
-# A capital letter is a length that the bundle fixes: S the side of a picture, P its patches, Q the
-# same and its class token; E an embedding, M a match state, K a key or a value; W a word's token, T
-# a text's embedding. A word is a length that varies.
+# A capital letter is a length that the bundle fixes: S the side of a picture, D that of a frame
+# that a detector looks at, P a picture's patches, Q the same and its class token; E an embedding, M
+# a match state, K a key or a value; W a word's token, T a text's embedding. A word is a length that
+# varies.
 _TITLE = ("title_embedding float32 [batch,T]", "has_title bool [batch]")
 _SPEECH = (
     "speech_tokens float32 [clips,words,W]",
@@ -56,12 +57,14 @@ _GRAPHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention float32 [batch,Q,tokens]",),
     ),
     "detector": (
-        ("frames uint8 [clips,frames,S,S,3]", "frame_mask bool [clips,frames]"),
+        ("frames uint8 [clips,frames,D,D,3]", "frame_mask bool [clips,frames]"),
         (
             "boxes float32 [clips,frames,4]",
             "scores float32 [clips,frames]",
             "found bool [clips,frames]",
             "patch_mask bool [clips,frames,P]",
+            "views float32 [clips,frames,4]",
+            "pixels uint8 [clips,frames,S,S,3]",
         ),
     ),
     "text_encoder": (
@@ -79,6 +82,7 @@ def signatures(dims: Dims, text: Text | None) -> dict[str, tuple[Tensors, Tensor
     """
     lengths = {
         "S": dims.image_size,
+        "D": dims.frame_size or dims.image_size,
         "P": dims.patches,
         "Q": 1 + dims.patches,
         "E": dims.embedding,

@@ -72,7 +72,7 @@ def another_rice() -> Rice:
     return random_rice(replace(TINY, encoder=replace(TINY.encoder, embedding=16)), seed=1)
 
 
-def tiny_detector() -> Detector:
+def tiny_detector(*, closer: bool = False) -> Detector:
     """Of clips; random, with scores on both sides of its threshold."""
     torch.manual_seed(0)
     model = ClipDetector(
@@ -90,7 +90,8 @@ def tiny_detector() -> Detector:
     frame_mask = torch.ones(1, TINY.frames, dtype=torch.bool)
     with torch.inference_mode():
         found = model.eval()(normalise(torch.from_numpy(noise)), frame_mask)
-    return Detector(model, round(float(best_of_frame(found)[1].median()) + 1e-3, 4))
+    threshold = round(float(best_of_frame(found)[1].median()) + 1e-3, 4)
+    return Detector(model, threshold, closer)
 
 
 def export_tiny(

@@ -1,5 +1,5 @@
 """A bundle with a detector: the service finds torch's boxes, drops the patches outside them, and
-comes to the scores that masking them gives."""
+comes to the scores that masking them gives; or it looks closer, at torch's views."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from tests.contract.models import (  # noqa: E402
     tiny_detector,
     tiny_rice,
 )
-from training.data.frames import Frame  # noqa: E402
 from training.data.transforms import normalise  # noqa: E402
-from training.evaluation.detection import intended_boxes  # noqa: E402
+from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
 from training.export.errors import ExportError  # noqa: E402
-from training.export.wrappers import Detector, DetectorGraph  # noqa: E402
-from training.models.detector import ClipDetector, DetectorConfig  # noqa: E402
+from training.export.wrappers import Detector  # noqa: E402
+from training.models.detector import ClipDetector, DetectorConfig, best_of_frame  # noqa: E402
 from training.models.intended_product import patch_mask  # noqa: E402
 
 SETTINGS = InferenceSettings(threads=1)
@@ -51,8 +50,19 @@ def model(path: Path) -> Model:
     return Model.open(Bundle.load(path), SETTINGS)
 
 
-def drawn(count: int, seed: int) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+@pytest.fixture(scope="module")
+def closer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("closer") / "bundle"
+    return export_tiny(rice, folder, detector=tiny_detector(closer=True))
+
+
+@pytest.fixture(scope="module")
+def closer(closer_path: Path) -> Model:
+    return Model.open(Bundle.load(closer_path), SETTINGS)
+
+
+def drawn(count: int, seed: int, size: int = SIZE) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def masks(frames: int, share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
@@ -84,13 +94,13 @@ def test_boxes_are_torchs(model: Model, count: int) -> None:
     found = model.detect(frames)
     assert found is not None
     with torch.inference_mode():
-        graph = DetectorGraph(detector, SIZE // TINY.encoder.patch_size)
         mask = torch.ones(1, count, dtype=torch.bool)
-        boxes, scores, sure, kept = graph(torch.from_numpy(frames)[None], mask)
-    assert np.abs(found.boxes - boxes[0].numpy()).max() < TOLERANCE
-    assert np.abs(found.scores - scores[0].numpy()).max() < TOLERANCE
-    assert found.found.tolist() == sure[0].tolist()
-    assert (found.patch_mask == kept[0].numpy()).all()
+        looked = detector.looking(TINY.encoder)(torch.from_numpy(frames)[None], mask)
+    assert np.abs(found.boxes - looked.boxes[0].numpy()).max() < TOLERANCE
+    assert np.abs(found.scores - looked.scores[0].numpy()).max() < TOLERANCE
+    assert found.found.tolist() == looked.found[0].tolist()
+    assert (found.patch_mask == looked.patch_mask[0].numpy()).all()
+    assert (found.pixels == frames).all() and (found.views == [0, 0, 1, 1]).all()
 
 
 def test_frames_without_a_product_are_looked_at_whole(model: Model) -> None:
@@ -178,20 +188,22 @@ def test_other_boxes_than_the_golden_ones_are_refused(path: Path, tmp_path: Path
 def test_a_detector_sees_frames_in_its_own_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     larger = ClipDetector(DetectorConfig(image_size=48, patch_size=8, width=32, heads=2)).eval()
-    model = Model.open(
-        Bundle.load(export_tiny(rice, tmp_path / "out", detector=Detector(larger, 0.0))), SETTINGS
-    )
+    other = export_tiny(rice, tmp_path / "out", detector=Detector(larger, 0.0, closer=False))
     frames = drawn(3, seed=2)
-    found = model.detect(frames)
+    found = Model.open(Bundle.load(other), SETTINGS).detect(frames)
     assert found is not None
-    expected = intended_boxes(larger, [Frame(pixels) for pixels in frames], 0.0)[:, 0]
-    np.testing.assert_allclose(found.boxes, expected.numpy(), rtol=0, atol=1e-4)
+    with torch.inference_mode():
+        pixels = normalise(torch.from_numpy(frames))[None]
+        expected, _ = best_of_frame(larger(pixels, torch.ones(1, 3, dtype=torch.bool)))
+    np.testing.assert_allclose(found.boxes, expected[0].numpy(), rtol=0, atol=1e-4)
 
 
 def test_a_detector_of_other_frames_is_not_exported(tmp_path: Path) -> None:
     config = DetectorConfig(image_size=SIZE, patch_size=8, width=32, heads=2, frames=2)
     with pytest.raises(ExportError, match="the detector sees 2 frames"):
-        export_tiny(rice, tmp_path / "out", detector=Detector(ClipDetector(config), 0.5))
+        export_tiny(
+            rice, tmp_path / "out", detector=Detector(ClipDetector(config), 0.5, closer=False)
+        )
     with pytest.raises(ExportError, match="threshold"):
         export_tiny(rice, tmp_path / "out", detector=detector._replace(threshold=1.5))
     assert not (tmp_path / "out").exists()
@@ -200,3 +212,51 @@ def test_a_detector_of_other_frames_is_not_exported(tmp_path: Path) -> None:
 def test_another_threshold_is_another_bundle(path: Path, tmp_path: Path) -> None:
     other = export_tiny(rice, tmp_path / "other", detector=detector._replace(threshold=0.9))
     assert read_manifest(other)["bundle_id"] != read_manifest(path)["bundle_id"]
+
+
+def test_frames_that_are_looked_at_closer_are_larger(
+    closer: Model, closer_path: Path, tmp_path: Path
+) -> None:
+    schema = json.loads((Path(__file__).parent / "manifest.schema.json").read_text())
+    assert Draft202012Validator(schema).is_valid(read_manifest(closer_path))
+    assert closer.frame_size(detect=True) == 2 * SIZE
+    assert closer.frame_size(detect=False) == SIZE
+    with pytest.raises(ValueError, match=f"frames must be uint8 .*{2 * SIZE}"):
+        closer.detect(drawn(2, seed=0))
+    plain = copy_of(export_tiny(rice, tmp_path / "plain"), tmp_path)
+    edit_json(plain / "manifest.json", lambda manifest: manifest["dims"].update(frame_size=64))
+    sign(plain)
+    with pytest.raises(BundleError, match="where no detector looks at them"):
+        Bundle.load(plain)
+
+
+@pytest.mark.parametrize("count", [1, TINY.frames])
+def test_closer_views_are_torchs(closer: Model, count: int) -> None:
+    frames = drawn(count, seed=count, size=2 * SIZE)
+    found = closer.detect(frames)
+    assert found is not None
+    with torch.inference_mode():
+        mask = torch.ones(1, count, dtype=torch.bool)
+        looking = tiny_detector(closer=True).looking(TINY.encoder)
+        looked = looking(torch.from_numpy(frames)[None], mask)
+    assert found.pixels.shape == (count, SIZE, SIZE, 3) and found.pixels.dtype == np.uint8
+    assert np.abs(found.views - looked.views[0].numpy()).max() < TOLERANCE
+    assert np.abs(found.pixels.astype(int) - looked.pixels[0].numpy()).max() <= 1
+    assert found.patch_mask.all()
+
+
+def test_both_scorers_look_closer_as_the_service_does(closer: Model, closer_path: Path) -> None:
+    frames, pictures = drawn(4, seed=8, size=2 * SIZE), drawn(6, seed=9)
+    found = closer.detect(frames)
+    assert found is not None and found.found.any()
+    encoded = closer.encode_pictures(pictures)
+    clip = closer.encode_clip(found.pixels, patch_mask=found.patch_mask)
+    expected = closer.match(encoded.match_state, clip)
+    looking = tiny_detector(closer=True).looking(TINY.encoder)
+    for scorer in (TorchScorer(rice, looking=looking), BundleScorer(closer_path)):
+        assert scorer.frame_size == 2 * SIZE
+        with torch.inference_mode():
+            shop = scorer.products(torch.from_numpy(pictures))
+            compared = scorer.compare(shop, torch.from_numpy(frames))
+        assert np.abs(compared.coarse.numpy() - encoded.embedding @ clip.embedding).max() < 1e-3
+        assert np.abs(compared.match.numpy() - expected).max() < 1e-2

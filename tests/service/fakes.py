@@ -51,23 +51,28 @@ class FakeModel:
             calibration=SimpleNamespace(temperature=0.1, none_logit=2.0, threshold=0.5),
         )
 
-        self.patch_mask: np.ndarray | None = None  # what the last clip was encoded with
+        self.seen: np.ndarray | None = None  # what the last clip was encoded of,
+        self.patch_mask: np.ndarray | None = None  # and with
 
     def encode_pictures(self, pictures: np.ndarray, titles: Sequence[str] = ()) -> PictureFeatures:
         means = pictures.reshape(len(pictures), -1, 3).mean(1).astype(np.float32) / 255
         return PictureFeatures(means / np.linalg.norm(means, axis=1, keepdims=True), means)
 
+    def frame_size(self, *, detect: bool) -> int:
+        return 2 * SIZE if detect and self.manifest.graphs.detector else SIZE
+
     def detect(self, frames: np.ndarray) -> Detections:
-        """A box in the left half of every frame but the first."""
+        """A box in the left half of every frame but the first; a view of the upper left quarter."""
         found = np.arange(len(frames)) > 0
         boxes = np.tile(np.array([0.0, 0.0, 0.5, 1.0], np.float32), (len(frames), 1))
         patch_mask = np.ones((len(frames), self.manifest.dims.patches), np.bool_)
-        return Detections(boxes, np.full(len(frames), 0.75, np.float32), found, patch_mask)
+        scores, views = np.full(len(frames), 0.75, np.float32), boxes * np.float32([1, 1, 1, 0.5])
+        return Detections(boxes, scores, found, patch_mask, views, frames[:, :SIZE, :SIZE])
 
     def encode_clip(
         self, frames: np.ndarray, speech: str = "", patch_mask: np.ndarray | None = None
     ) -> ClipFeatures:
-        self.patch_mask = patch_mask
+        self.seen, self.patch_mask = frames, patch_mask
         features = self.encode_pictures(frames)
         mean = features.embedding.mean(0)
         tokens = np.repeat(features.match_state, 1 + PATCHES, 0)

@@ -15,8 +15,14 @@ from tests.training.tiny import RECIPE
 from tests.training.tiny_sgmn import SGMN_RECIPE, with_descriptions
 from training import cli, engine
 from training.checkpoint import load, of_model, save
-from training.configs import Recipe
-from training.evaluation.ablation import AblationError, ablate, table, variants, write_report
+from training.evaluation.ablation import (
+    AblationError,
+    Variant,
+    ablate,
+    table,
+    variants,
+    write_report,
+)
 from training.evaluation.metrics import Accuracy
 from training.models.build import build_model
 from training.models.rice import Rice
@@ -26,9 +32,10 @@ from training.recipes import RECIPES
 runner = CliRunner()
 
 
-def measured(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
+def measured(variant: Variant, out: Path) -> tuple[int, Accuracy]:
     """Stands for a run: PMD adds 10 points, PFR 5 more, and each seed is off by one."""
     out.mkdir(parents=True)
+    recipe = variant.recipe
     pmd, pfr = recipe.matching_weight > 0, recipe.reconstruction_weight > 0
     r1 = 0.5 + 0.1 * pmd + 0.05 * pfr + 0.01 * recipe.seed
     return 200, Accuracy(r1, r1 + 0.2, r1 + 0.3, r1 + 0.1)
@@ -36,7 +43,7 @@ def measured(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
 
 def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
     for recipe in (RECIPE, *(each for each in RECIPES.values() if each.sgmn is None)):
-        icl, pmd, pfr, *reads = variants(recipe).values()
+        icl, pmd, pfr, *reads = (row.recipe for row in variants(recipe).values())
         assert reads == ([] if recipe.model.text is None else [recipe])
         assert icl.model.text is pmd.model.text is pfr.model.text is None
         assert (icl.matching_weight, icl.reconstruction_weight) == (0, 0)
@@ -49,14 +56,18 @@ def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
 
 def test_a_detector_adds_a_row_to_rice_alone() -> None:
     rows = variants(RECIPE, finds=True)
-    assert list(rows) == [*variants(RECIPE), "+ IPD"]
-    assert rows["+ IPD"] == replace(rows["+ PFR"], intended_boxes=True)
+    assert list(rows) == [*variants(RECIPE), "+ PFR, closer", "+ IPD"]
+    assert rows["+ PFR, closer"] == replace(rows["+ PFR"], finds=True), "the same run"
+    masked = replace(rows["+ PFR"].recipe, intended_boxes=True)
+    assert rows["+ IPD"] == Variant(masked, "+ IPD", finds=True)
     with pytest.raises(AblationError, match="none of SGMN"):
         variants(SGMN_RECIPE, finds=True)
 
 
 def test_the_variants_of_sgmn_lack_one_part_each() -> None:
-    rice, reads, no_guidance, no_graph, no_mining, whole = variants(SGMN_RECIPE).values()
+    rice, reads, no_guidance, no_graph, no_mining, whole = (
+        row.recipe for row in variants(SGMN_RECIPE).values()
+    )
     assert whole == SGMN_RECIPE
     model = SGMN_RECIPE.model
     assert no_guidance == replace(whole, model=replace(model, text_guidance=False))
@@ -88,11 +99,11 @@ def test_what_is_finished_is_not_repeated_and_what_is_of_another_recipe_refused(
 ) -> None:
     done = []
 
-    def counted(recipe: Recipe, out: Path) -> tuple[int, Accuracy]:
+    def counted(variant: Variant, out: Path) -> tuple[int, Accuracy]:
         if len(done) == 4:
             raise KeyboardInterrupt
-        done.append((out.name, recipe.seed))
-        return measured(recipe, out)
+        done.append((out.name, variant.recipe.seed))
+        return measured(variant, out)
 
     with pytest.raises(KeyboardInterrupt):
         ablate(RECIPE, 3, tmp_path, counted)

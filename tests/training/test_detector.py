@@ -23,7 +23,7 @@ from training.data.batches import Batch
 from training.data.frames import Frame
 from training.data.opening import open_judging, open_training
 from training.data.queries import QuerySet
-from training.data.records import Box, Query
+from training.data.records import Query
 from training.data.synthetic.writer import Synth, write_synth
 from training.detection_loss import DetectionObjective, detection_loss
 from training.evaluation import detection
@@ -39,6 +39,7 @@ from training.models.detector import (
     corners,
     peaks,
 )
+from training.models.looking import Looked, Looking
 from training.recipes import DETECTOR_RECIPES, RECIPES
 
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def test_a_frames_detector_judges_each_frame_alone_and_a_clips_does_not() -> Non
     other[:, 2] = 0.0
     for config, same in ((CONFIG, True), (CLIP_CONFIG, False)):
         one, two = model(config)(pixels, mask), model(config)(other, mask)
-        assert torch.allclose(one.boxes[:, :2], two.boxes[:, :2], atol=1e-5)
+        assert torch.allclose(one.boxes[:, :2], two.boxes[:, :2], atol=1e-5) is same
         assert torch.allclose(one.logits[:, :2], two.logits[:, :2], atol=1e-5) is same
 
 
@@ -121,6 +122,17 @@ def test_temporal_layers_begin_with_what_single_frames_say() -> None:
     mask = torch.ones(2, 3, dtype=torch.bool)
     stages = new.stages(clips(), mask)
     assert torch.equal(stages[-1].logits, stages[-2].logits)
+    assert torch.allclose(stages[-1].boxes, stages[-2].boxes, atol=1e-4)
+
+
+def test_temporal_layers_move_boxes_too() -> None:
+    detector = model()
+    stages = detector.stages(clips(), torch.ones(2, 3, dtype=torch.bool))
+    assert (stages[-1].boxes - stages[-2].boxes).abs().max() > 0.01
+    stages[-1].boxes.sum().backward()
+    assert detector.temporal is not None
+    assert detector.temporal.change.weight.grad is not None
+    assert detector.temporal.change.weight.grad[1:].abs().min() > 0
 
 
 def test_queries_are_spread_over_the_frame() -> None:
@@ -410,11 +422,14 @@ def test_the_command_scores_and_draws(synth: Path, tmp_path: Path) -> None:
 def test_an_ablation_has_a_row_of_what_the_detector_finds(
     synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    boxes_of = detection.intended_boxes
-    monkeypatch.setattr(
-        detection, "intended_boxes", lambda *given: seen.append(len(given[1])) or boxes_of(*given)
-    )
+    seen: list[bool] = []
+    look = Looking.forward
+
+    def counted(self: Looking, *given: torch.Tensor) -> Looked:
+        seen.append(self.closer)
+        return look(self, *given)
+
+    monkeypatch.setattr(Looking, "forward", counted)
     rice = replace(
         tiny.RECIPE,
         sources=RECIPE.sources,
@@ -428,16 +443,19 @@ def test_an_ablation_has_a_row_of_what_the_detector_finds(
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
     report = (out / "RESULTS.md").read_text()
-    assert "| + IPD |" in report and "--detector DETECTOR`" in report
+    assert "| + PFR, closer |" in report and "| + IPD |" in report
+    assert "--detector DETECTOR`" in report
     judged = json.loads((out / "ipd-0" / "result.json").read_text())["clips"]
-    assert len(seen) == 3 * judged, "the row of boxes alone, in each of three seeds"
+    assert seen.count(True) == seen.count(False) == 3 * judged, "a row of each, three seeds"
+    assert (out / "ipd-0" / "best.safetensors").exists()
+    assert [path.name for path in (out / "pfr-closer-0").iterdir()] == ["result.json"]
 
 
 def test_an_export_may_be_surer_of_its_boxes(synth: Path, tmp_path: Path) -> None:
     start, out, best = tmp_path / "rice.safetensors", tmp_path / "bundle", fit(synth, tmp_path)
     save(start, of_model(tiny.RECIPE, build_model(tiny.RECIPE.model)))
     size = tiny.RECIPE.image_size
-    frames, kept = np.full((2, size, size, 3), 90, np.uint8), load_detector(best)
+    frames, kept = np.full((2, 2 * size, 2 * size, 3), 90, np.uint8), load_detector(best)
     _, scores = detection.boxes_in_clip(kept.detector(), [Frame(pixels) for pixels in frames])
     by_itself = scores.amax(dim=1) >= kept.threshold
     sure = "1" if by_itself.all() else "0"
@@ -454,10 +472,3 @@ def test_frames_of_another_size_are_looked_at_in_the_detectors() -> None:
     small, large = ([Frame(np.full((side, side, 3), 90, np.uint8))] for side in (32, 64))
     found = [detection.boxes_in_clip(model(), frames) for frames in (small, large)]
     torch.testing.assert_close(found[0], found[1])
-
-
-def test_boxes_below_the_threshold_are_none() -> None:
-    frames = [Frame(np.full((32, 32, 3), 90, np.uint8), (Box(*BOX),))] * 2
-    assert detection.intended_boxes(model(), frames, 0.0).shape == (2, 1, 4)
-    assert (detection.intended_boxes(model(), frames, 0.0)[..., 2] > 0).all()
-    assert not detection.intended_boxes(model(), frames, 1.1).any()

@@ -56,13 +56,19 @@ def training_sets(
 
 
 def judged_set(
-    recipe: AnyRecipe, folders: Mapping[str, Path], split: str, bars: Progress
+    recipe: AnyRecipe,
+    folders: Mapping[str, Path],
+    split: str,
+    bars: Progress,
+    side: int | None = None,
 ) -> JudgedSet:
-    """`val` or `test` of the source that the recipe is judged on. Raises DataError."""
+    """`val` or `test` of the source that the recipe is judged on; photographs have sides of `side`
+    pixels, by default as in training. Raises DataError."""
     folder = folders.get(recipe.validate_on)
     if folder is None:
         raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    return open_judging(judged_layout(recipe), folder, split, _size(recipe), _track(folder, bars))
+    size = max(_size(recipe), side or 0)
+    return open_judging(judged_layout(recipe), folder, split, size, _track(folder, bars))
 
 
 def _size(recipe: AnyRecipe) -> int:

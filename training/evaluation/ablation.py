@@ -21,7 +21,7 @@ from training.evaluation.metrics import Accuracy
 from training.files import replacing
 from training.models.sgmn.model import SgmnConfig, as_rice
 
-IPD = "+ IPD"
+CLOSER, IPD = "+ PFR, closer", "+ IPD"
 RECONSTRUCTION_WEIGHT = 0.05
 """Of PFR, where a recipe has none: paper-style. At 1, as released, it took points off R@1
 (docs/LOG.md)."""
@@ -43,22 +43,40 @@ class Outcome:
     accuracy: Accuracy
 
 
-Measure = Callable[[Recipe, Path], tuple[int, Accuracy]]
-"""Trains a recipe in a folder and scores it: number of clips, accuracy."""
+@dataclass(frozen=True)
+class Variant:
+    recipe: Recipe
+    run: str
+    """The row whose runs these are: its own, or another's, scored otherwise."""
+    finds: bool = False
+    """Whether a detector tells where to look."""
 
 
-def variants(recipe: Recipe, *, finds: bool = False) -> dict[str, Recipe]:
+Measure = Callable[[Variant, Path], tuple[int, Accuracy]]
+"""Trains a variant in a folder, if that is not done, and scores it: number of clips, accuracy."""
+
+
+def variants(recipe: Recipe, *, finds: bool = False) -> dict[str, Variant]:
     """The recipe's model with and without its parts; everything else is the recipe's. Where a
-    detector `finds` the intended product, RICE has a row of that too. Raises AblationError."""
-    if not isinstance(recipe.model, SgmnConfig):
-        return _of_rice(recipe, finds=finds)
+    detector `finds` the intended product, RICE has rows of that too. Raises AblationError."""
+    if isinstance(recipe.model, SgmnConfig):
+        if finds:
+            raise AblationError("a detector adds rows to an ablation of RICE, and to none of SGMN")
+        return _each_its_own(_of_sgmn(recipe, recipe.model))
+    rows = _each_its_own(_of_rice(recipe))
     if finds:
-        raise AblationError("a detector adds a row to an ablation of RICE, and to none of SGMN")
-    return _of_sgmn(recipe, recipe.model)
+        full = rows["+ PFR"]
+        rows[CLOSER] = replace(full, finds=True)
+        rows[IPD] = Variant(replace(full.recipe, intended_boxes=True), IPD, finds=True)
+    return rows
 
 
-def _of_rice(recipe: Recipe, *, finds: bool) -> dict[str, Recipe]:
-    """ICL alone, with PMD, with PFR as well, and with boxes; all by sight. Of a recipe that reads
+def _each_its_own(recipes: dict[str, Recipe]) -> dict[str, Variant]:
+    return {name: Variant(recipe, name) for name, recipe in recipes.items()}
+
+
+def _of_rice(recipe: Recipe) -> dict[str, Recipe]:
+    """ICL alone, with PMD, and with PFR as well; all by sight. Of a recipe that reads
     also itself: what text adds, it adds to the row of the recipe's losses."""
     by_sight = replace(recipe.model, text=None)
     without = replace(by_sight, reconstruction=None)
@@ -72,8 +90,6 @@ def _of_rice(recipe: Recipe, *, finds: bool) -> dict[str, Recipe]:
             reconstruction_weight=recipe.reconstruction_weight or RECONSTRUCTION_WEIGHT,
         ),
     }
-    if finds:
-        rows[IPD] = replace(rows["+ PFR"], intended_boxes=True)
     return rows if recipe.model.text is None else rows | {"with text": recipe}
 
 
@@ -104,26 +120,34 @@ def ablate(
 ) -> list[Outcome]:
     """Every variant with every seed, seed by seed. Raises AblationError."""
     return [
-        _outcome(variant, replace(of, seed=recipe.seed + seed), out, measure)
+        _outcome(name, _seeded(variant, recipe.seed + seed), out, measure)
         for seed in range(seeds)
-        for variant, of in variants(recipe, finds=finds).items()
+        for name, variant in variants(recipe, finds=finds).items()
     ]
 
 
-def _outcome(variant: str, recipe: Recipe, out: Path, measure: Measure) -> Outcome:
-    words = re.findall("[a-z]+", variant.lower())
-    folder = out / "-".join([*words, str(recipe.seed)])
-    result = folder / "result.json"
+def _seeded(variant: Variant, seed: int) -> Variant:
+    return replace(variant, recipe=replace(variant.recipe, seed=seed))
+
+
+def _outcome(name: str, variant: Variant, out: Path, measure: Measure) -> Outcome:
+    recipe = variant.recipe
+    result = out / _folder(name, recipe.seed) / "result.json"
     if result.exists():
         kept = json.loads(result.read_text())
         if kept["recipe"] != json.loads(json.dumps(recipe.to_dict())):
             raise AblationError(f"{result} is of another recipe; choose another folder")
-        return Outcome(variant, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
-    clips, accuracy = measure(recipe, folder)
+        return Outcome(name, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
+    clips, accuracy = measure(variant, out / _folder(variant.run, recipe.seed))
     told = {"recipe": recipe.to_dict(), "clips": clips, "accuracy": asdict(accuracy)}
+    result.parent.mkdir(parents=True, exist_ok=True)
     with replacing(result) as partial:
         partial.write_text(json.dumps(told, indent=1))
-    return Outcome(variant, recipe.seed, clips, accuracy)
+    return Outcome(name, recipe.seed, clips, accuracy)
+
+
+def _folder(name: str, seed: int) -> str:
+    return "-".join([*re.findall("[a-z]+", name.lower()), str(seed)])
 
 
 def values(outcomes: list[Outcome], variant: str, measure: str) -> list[float]:

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from training import checkpoint
-from training.configs import Compute, Recipe, judged_layout
+from training.configs import Compute, judged_layout
 from training.data.given import (
     DataOption,
     given_folders,
@@ -68,7 +68,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     start: StartOption = None,
     detector: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint of a detector, which adds the row of IPD to RICE's."),
+        typer.Option(help="Checkpoint of a detector, which adds two rows to RICE's."),
     ] = None,
     encoder: EncoderOption = None,
     text: TextOption = None,
@@ -77,35 +77,36 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
 ) -> None:
     """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
 
-    Of RICE: ICL, with PMD, with PFR as well, with boxes as well (annotated ones in training, a
-    detector's in the test). Of SGMN: RICE, RICE with text, SGMN without each of
-    its three parts, SGMN.
+    Of RICE: ICL, with PMD, with PFR as well; with a detector also that looking closer at what it
+    finds, and trained on patches of annotated boxes alone. Of SGMN: RICE, RICE with text, SGMN
+    without each of its three parts, SGMN.
 
     Killed and started again, it goes on where it was.
     """
     recipe = shortened(recipe_named(recipe_name), steps)
     folders = training_folders(recipe, data)
     with progress_bars() as bars:
-        judge = Judge(recipe, folders, bars)
         found = None if detector is None else checkpoint.load_detector(detector)
-        finding = Judge(recipe, folders, bars, found)
+        judge = Judge(recipe, folders, bars)
         opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
 
-        def measure(variant: Recipe, folder: Path) -> tuple[int, Accuracy]:
-            tower = text if variant.model.text else None
-            begun, begin = beginning(variant, start, encoder, tower)
+        def measure(variant: ablation.Variant, folder: Path) -> tuple[int, Accuracy]:
+            tower = text if variant.recipe.model.text else None
+            begun, begin = beginning(variant.recipe, start, encoder, tower)
             if isinstance(begin, checkpoint.Checkpoint):
-                begin = reduced(begin, variant)
+                begin = reduced(begin, variant.recipe)
             best = fitted(
                 begun, opened, folder, bars,
                 device=torch.device(device), compute=Compute(precision), begin=begin,
             )  # fmt: skip
             kept = checkpoint.load(best)
             fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
-            of_test = finding if variant.intended_boxes else judge
-            scores = of_test.scores(scorer_of(kept, device), "test")
+            scorer = scorer_of(kept, device, found if variant.finds else None)
+            scores = judge.scores(scorer, "test")
             judged = protocol.summary(scores, fusion)
-            return len(scores.truth), judged["fused" if variant.matching_weight else "coarse"]
+            return len(scores.truth), judged[
+                "fused" if variant.recipe.matching_weight else "coarse"
+            ]
 
         outcomes = ablation.ablate(recipe, seeds, out, measure, finds=found is not None)
     console.print(ablation.table(outcomes))
@@ -123,7 +124,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
     detector: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint of a detector: only patches of what it finds take part."),
+        typer.Option(help="Of a checkpoint: that of a detector, which tells where to look."),
     ] = None,
     speech: Annotated[
         protocol.Hearing,
@@ -143,14 +144,17 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     found = None if detector is None else checkpoint.load_detector(detector)
     with progress_bars() as bars:
         if path.is_dir():
+            if found is not None:
+                raise CommandError(f"{path} is a bundle, which brings its own detector")
             bundle = BundleScorer(path)
             recipe = recipe_named(bundle.recipe).at_size(bundle.size)
-            judge = Judge(recipe, folders, bars, found)
+            judge = Judge(recipe, folders, bars, bundle.frame_size)
             fusion = bundle.fusion
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:
             kept = checkpoint.load(path)
-            judge, scorer = Judge(kept.recipe, folders, bars, found), scorer_of(kept)
+            scorer = scorer_of(kept, detector=found)
+            judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
             fusion = protocol.best_fusion(judge.val_scores(scorer))
             scores = judge.scores(scorer, split, takes=takes, hearing=speech)
     _tell(scores, fusion, groups=groups)

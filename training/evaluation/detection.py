@@ -48,7 +48,8 @@ class FoundClip:
     @property
     def best(self) -> tuple[Tensor, Tensor]:
         """Of each frame the box with the highest score [F,4], and that score [F]."""
-        return _best(self.boxes, self.scores)
+        score, place = self.scores.max(dim=1)
+        return self.boxes[torch.arange(len(place)), place], score
 
     @property
     def hits(self) -> Tensor:
@@ -89,18 +90,6 @@ def boxes_in_clip(model: ClipDetector, frames: Sequence[Frame]) -> tuple[Tensor,
     pixels = normalise(torch.from_numpy(np.stack([f.pixels for f in frames])).to(device))
     found = model(pixels[None], pixels.new_ones(1, len(frames), dtype=torch.bool))
     return corners(found.boxes[0]).cpu(), torch.sigmoid(found.logits[0]).cpu()
-
-
-def intended_boxes(model: ClipDetector, frames: Sequence[Frame], threshold: float) -> Tensor:
-    """The intended product's box in each frame, [F,1,4], all zeros where none is found."""
-    box, score = _best(*boxes_in_clip(model, frames))
-    return torch.where(score[:, None] >= threshold, box, 0.0)[:, None]
-
-
-def _best(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [F,Q,4] and scores [F,Q] -> the box with the highest score [F,4], that score [F]."""
-    score, place = scores.max(dim=1)
-    return boxes[torch.arange(len(place)), place], score
 
 
 def detect(

@@ -12,8 +12,9 @@ from training.configs import Recipe
 from training.data.given import judged_set
 from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
-from training.evaluation import detection, protocol
+from training.evaluation import protocol
 from training.evaluation.scorers import Scorer, TorchScorer
+from training.models.looking import Looking
 from training.tasks import task_of
 
 
@@ -25,19 +26,22 @@ class Judge:
         recipe: Recipe,
         folders: Mapping[str, Path],
         bars: Progress,
-        detector: DetectorCheckpoint | None = None,
+        side: int | None = None,
     ) -> None:
-        """With `detector`, only patches of what it finds take part."""
+        """Photographs have sides of `side` pixels, where a scorer asks for larger ones than the
+        recipe does."""
         self._recipe = recipe
         self._folders = folders
         self._bars = bars
-        self._boxes = None if detector is None else detected_boxes(detector)
+        self._side = side
         self._opened: dict[str, JudgedSet] = {}
 
     def data(self, split: str) -> JudgedSet:
         """`val` or `test`. Raises DataError."""
         if split not in self._opened:
-            self._opened[split] = judged_set(self._recipe, self._folders, split, self._bars)
+            self._opened[split] = judged_set(
+                self._recipe, self._folders, split, self._bars, self._side
+            )
         return self._opened[split]
 
     def scores(
@@ -48,9 +52,8 @@ class Judge:
         clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
         task = self._bars.add_task("clips", total=clips)
         return protocol.score(
-            scorer, data, takes=takes, boxes=self._boxes, hearing=hearing,
-            done=lambda: self._bars.advance(task),
-        )  # fmt: skip
+            scorer, data, takes=takes, hearing=hearing, done=lambda: self._bars.advance(task)
+        )
 
     def val_scores(self, scorer: Scorer) -> dict[protocol.Hearing, protocol.Scores]:
         """What fusion and calibration are chosen on. Raises DataError."""
@@ -61,14 +64,19 @@ class Judge:
         return protocol.heard(scores)
 
 
-def scorer_of(kept: Checkpoint, device: str = "cpu") -> Scorer:
-    """The checkpoint's model, reading with its own tokenizer."""
+def scorer_of(
+    kept: Checkpoint, device: str = "cpu", detector: DetectorCheckpoint | None = None
+) -> TorchScorer:
+    """The checkpoint's model, reading with its own tokenizer, and looking where the detector finds
+    the intended product."""
     model = kept.model().to(device)
     task_of(kept.recipe).lock(model)
-    return TorchScorer(model, kept.text_tokenizer())
+    looking = None if detector is None else looking_of(kept.recipe, detector).to(device)
+    return TorchScorer(model, kept.text_tokenizer(), looking)
 
 
-def detected_boxes(kept: DetectorCheckpoint) -> protocol.Boxes:
-    """The intended product where the checkpoint's detector finds it."""
-    detector, threshold = kept.detector(), kept.threshold
-    return lambda frames: detection.intended_boxes(detector, frames, threshold)
+def looking_of(recipe: Recipe, kept: DetectorCheckpoint) -> Looking:
+    """As the recipe's model was trained to look: at patches alone, or else closer."""
+    return Looking(
+        kept.detector(), kept.threshold, recipe.model.encoder, closer=recipe.looks_closer
+    )

@@ -128,7 +128,7 @@ def score_clips(
     compared, truth = [], []
     for clip in data.clips() * takes:
         photographs = data.photographs[_spread(clip, scorer.frames)]
-        frames = vary(photographs, scorer.size, HELD, generator).round_().byte()
+        frames = vary(photographs, scorer.frame_size, HELD, generator).round_().byte()
         product = int(data.product[clip[0]])
         said = _said(product, titles, hearing, rng)
         shown = boxes([Frame(pixels) for pixels in frames.numpy()]) if boxes else None
@@ -171,7 +171,7 @@ def score_queries(
             if own:
                 truth[position] = own[0]
                 also[position, own[1:]] = True
-            frames = data.read_frames(query, scorer.frames, scorer.size)
+            frames = data.read_frames(query, scorer.frames, scorer.frame_size)
             if frames:
                 pixels = _stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None

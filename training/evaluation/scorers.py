@@ -21,6 +21,7 @@ from training.data.transforms import normalise
 from training.errors import TrainingError
 from training.evaluation.fusion import fusion_of
 from training.models.intended_product import patch_mask
+from training.models.looking import Looking
 from training.models.rice import Rice
 from training.models.text import Texts, Words
 
@@ -48,6 +49,8 @@ class Comparison(NamedTuple):
 class Scorer(Protocol):
     size: int
     """Side of the pictures, pixels."""
+    frame_size: int
+    """The same of a clip's frames."""
     frames: int
     """Frames of a clip, at most."""
 
@@ -57,20 +60,28 @@ class Scorer(Protocol):
     def compare(
         self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
     ) -> Comparison:
-        """One clip, uint8 [F,S,S,3], and what is said in it.
+        """One clip, uint8 [F,D,D,3], D the `frame_size`, and what is said in it.
 
-        With boxes of the intended product, [F,K,4], only its patches take part; a bundle's own
-        detector finds them where none are given.
+        With boxes of the intended product, [F,K,4], only its patches take part: what a detector
+        does by itself, where there is one.
         """
 
 
 class TorchScorer:
-    def __init__(self, model: Rice, tokenizer: TextTokenizer | None = None) -> None:
-        """Without `tokenizer`, no text is read."""
+    def __init__(
+        self,
+        model: Rice,
+        tokenizer: TextTokenizer | None = None,
+        looking: Looking | None = None,
+    ) -> None:
+        """Without `tokenizer` no text is read, without `looking` frames are seen as they are."""
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._looking = looking
         self._device = next(model.parameters()).device
-        self.size = model.config.encoder.image_size
+        self.size = self.frame_size = model.config.encoder.image_size
+        if looking is not None:
+            self.frame_size = looking.frame_size
         self.frames = model.config.frames
 
     def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
@@ -84,11 +95,14 @@ class TorchScorer:
     def compare(
         self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
     ) -> Comparison:
-        model, pixels = self._model, normalise(frames.to(self._device))
-        frame_mask = pixels.new_ones(1, len(pixels), dtype=torch.bool)
-        kept = _kept(boxes, len(pixels), model.config.encoder.patches).to(self._device)
+        model, seen = self._model, frames[None].to(self._device)
+        frame_mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=self._device)
+        kept = _kept(boxes, len(frames), model.config.encoder.patches)[None].to(self._device)
+        if boxes is None and self._looking is not None:
+            looked = self._looking(seen, frame_mask)
+            seen, kept = looked.pixels, looked.patch_mask
         words = self._read([speech])
-        encoded = model.encode_clips(pixels[None], frame_mask, kept[None], words)
+        encoded = model.encode_clips(normalise(seen), frame_mask, kept, words)
         key, value = model.decoder.keys_values(encoded.tokens)
         match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
         text = torch.zeros_like(match)
@@ -111,6 +125,7 @@ class BundleScorer:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             dims, graphs = manifest["dims"], manifest["graphs"]
             self.size, self.frames = int(dims["image_size"]), int(dims["frames"])
+            self.frame_size = int(dims.get("frame_size", self.size))
             self.recipe = str(manifest["model"]["recipe"])
             self.fusion = fusion_of(manifest["fusion"])
             self._patches = int(dims["patches"])
@@ -141,19 +156,13 @@ class BundleScorer:
         if self._reader is not None:
             names = ("speech_tokens", "speech_mask", "speech_embedding")
             heard = dict(zip(names, self._reader([speech]), strict=True))
-        frame_mask = torch.ones(1, len(frames), dtype=torch.bool)
-        kept = _kept(boxes, len(frames), self._patches)
+        seen, frame_mask = frames[None].numpy(), np.ones((1, len(frames)), np.bool_)
+        kept = _kept(boxes, len(frames), self._patches)[None].numpy()
         if boxes is None and self._detector is not None:
-            shown = {"frames": frames[None].numpy(), "frame_mask": frame_mask.numpy()}
-            kept = torch.from_numpy(self._detector.run(["patch_mask"], shown)[0][0])
+            shown = {"frames": seen, "frame_mask": frame_mask}
+            seen, kept = self._detector.run(["pixels", "patch_mask"], shown)
         embedding, keys, values, token_mask = self._clip.run(
-            None,
-            {
-                "frames": frames[None].numpy(),
-                "frame_mask": frame_mask.numpy(),
-                "patch_mask": kept[None].numpy(),
-                **heard,
-            },
+            None, {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept, **heard}
         )
         clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
         [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})

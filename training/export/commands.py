@@ -68,18 +68,21 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     write = partial(
         export_bundle, model, name=name, recipe=kept.recipe.name,
         tokenizer=kept.text_tokenizer(), precision=precision,
-        detector=None if found is None else Detector(found.detector(), found.threshold),
+        detector=None if found is None else Detector(
+            found.detector(), found.threshold, closer=kept.recipe.looks_closer
+        ),
     )  # fmt: skip
     told = unmeasured(model)
     if folders:
         with progress_bars() as bars:
-            judge = Judge(kept.recipe, folders, bars, found)
+            scorer = scorer_of(kept, detector=found)
+            judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
                 write = partial(write, pictures=shown.numpy())
             if precision == "fp32":
-                told = measured(kept.recipe, scorer_of(kept), judge)
+                told = measured(kept.recipe, scorer, judge)
             else:
                 told = _measured_as_served(kept.recipe, partial(write, **told), judge)
     bundle = write(out, **told)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from training.export.parity import (
     torch_graph,
 )
 from training.export.precision import Feed, Precision
-from training.export.specs import GraphSpec
+from training.export.specs import GraphSpec, frame_size
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import RiceConfig
 
@@ -61,12 +62,10 @@ def write_golden(
     graphs' own, after torch's were found to be near. Raises ExportError.
     """
     pictures, frames = _draw_all(config.encoder.image_size, folder)
-    graphs = {spec.name: torch_graph(spec) for spec in specs}
-    answers = _answers(graphs, config, folder, pictures, frames, tokenizer)
+    answers = _answers(specs, torch_graph, config, folder, pictures, frames, tokenizer)
     if precision != "fp32":
-        exact = answers
-        graphs = {spec.name: onnx_graph(spec, folder) for spec in specs}
-        answers = _answers(graphs, config, folder, pictures, frames, tokenizer)
+        exact, written = answers, partial(onnx_graph, folder=folder)
+        answers = _answers(specs, written, config, folder, pictures, frames, tokenizer)
         for name, expected in exact.items():
             scale = LOGIT_SCALE[config.matching_head] if name == "logits" else 0.0
             require_near(f"golden {name}", answers[name], expected, LOSS[precision], scale)
@@ -115,9 +114,9 @@ def check_golden(
     """Asks the written graphs for what `golden.json` says. Raises ExportError."""
     golden = json.loads((folder / GOLDEN_FILE).read_text())
     pictures, clip = golden["pictures"], golden["clip"]
-    graphs = {spec.name: onnx_graph(spec, folder) for spec in specs}
+    written = partial(onnx_graph, folder=folder)
     names = [picture["file"] for picture in pictures]
-    answers = _answers(graphs, config, folder, names, clip["frames"], tokenizer)
+    answers = _answers(specs, written, config, folder, names, clip["frames"], tokenizer)
     read = [] if tokenizer is None else [("text", clip["text"])]
     read += [(name, clip[name]) for name in DETECTED if name in clip]
     for name, expected in (
@@ -225,7 +224,8 @@ def _colour(dice: random.Random) -> tuple[int, int, int]:
 
 
 def _answers(  # noqa: PLR0917
-    graphs: Mapping[str, Run],
+    specs: list[GraphSpec],
+    run_of: Callable[[GraphSpec], Run],
     config: RiceConfig,
     folder: Path,
     picture_files: list[str],
@@ -233,7 +233,7 @@ def _answers(  # noqa: PLR0917
     tokenizer: TextTokenizer | None,
 ) -> dict[str, Array]:
     """What the graphs give for the pictures, for the frames as one clip, and for them together."""
-    size = config.encoder.image_size
+    graphs, size = {spec.name: run_of(spec) for spec in specs}, config.encoder.image_size
     pictures = np.stack([read_picture(folder / name, size) for name in picture_files])
     frames = np.stack([read_picture(folder / name, size) for name in frame_files])
     titles, speech = _texts(graphs["text_encoder"], tokenizer) if tokenizer else ({}, {})
@@ -253,7 +253,9 @@ def _answers(  # noqa: PLR0917
     if titles:
         text["text"] = titles["title_embedding"] @ speech["speech_embedding"][0]
     if "detector" in graphs:
-        inputs = {"frames": frames[None], "frame_mask": np.ones((1, len(frames)), np.bool_)}
+        side = frame_size(specs, config)
+        larger = np.stack([read_picture(folder / name, side) for name in frame_files])
+        inputs = {"frames": larger[None], "frame_mask": np.ones((1, len(larger)), np.bool_)}
         boxes, scores, *_ = graphs["detector"](inputs)
         text |= dict(zip(DETECTED, (boxes[0], scores[0]), strict=True))
     return {

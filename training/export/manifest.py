@@ -17,7 +17,7 @@ from typing import Any
 from training.data.tokenizing import MOST_CHARACTERS
 from training.export.golden import GOLDEN_FILE
 from training.export.precision import Precision
-from training.export.specs import GraphSpec, state_length
+from training.export.specs import GraphSpec, frame_size, state_length
 from training.models.rice import Rice
 
 SCHEMA_VERSION = 1
@@ -45,7 +45,7 @@ def write_manifest(
         "bundle_id": f"{name}-{_fingerprint(files, settings)}",
         "model": {"family": model.family, "recipe": recipe, "parameters": parameters},
         "precision": precision,
-        "dims": _dims(model),
+        "dims": _dims(model, frame_size(specs, model.config)),
         "files": files,
         "graphs": {spec.name: _describe_graph(spec) for spec in specs},
         **settings,
@@ -101,10 +101,11 @@ def _fingerprint(files: Mapping[str, Mapping[str, Any]], settings: Mapping[str, 
     return hashlib.sha256("".join([*lines, decides]).encode()).hexdigest()[:12]
 
 
-def _dims(model: Rice) -> dict[str, int]:
+def _dims(model: Rice, frame_side: int) -> dict[str, int]:
     encoder = model.config.encoder
     return {
         "image_size": encoder.image_size,
+        **({"frame_size": frame_side} if frame_side != encoder.image_size else {}),
         "frames": model.config.frames,
         "patches": encoder.patches,
         "embedding": encoder.embedding,

@@ -23,6 +23,7 @@ from training.export.errors import ExportError
 from training.export.specs import GraphSpec
 
 TOLERANCE = 1e-4  # fp32
+ROUNDING = 1  # of a pixel: what lies between two values may be rounded either way
 LOSS = {"fp16-weights": 0.003, "fp16": 0.01, "int8": 0.1}
 """Of a lower precision, the share of an output that may be error: both as root mean squares."""
 LENGTHS = (
@@ -81,7 +82,11 @@ def check_parity(specs: list[GraphSpec], folder: Path, frames: int) -> None:
             for tensor, left, right in zip(
                 spec.outputs, found(inputs), expected(inputs), strict=True
             ):
-                require_equal(f"{spec.name}, {tensor.name}, at {lengths}", left, right, TOLERANCE)
+                what = f"{spec.name}, {tensor.name}, at {lengths}"
+                if tensor.dtype == "uint8":
+                    require_pixels(what, left, right)
+                else:
+                    require_equal(what, left, right, TOLERANCE)
 
 
 def require_equal(what: str, found: Array, expected: Array, tolerance: float) -> None:
@@ -101,6 +106,13 @@ def require_equal(what: str, found: Array, expected: Array, tolerance: float) ->
             f"{what}: torch and onnxruntime differ by {difference:.2g}, "
             f"{tolerance * scale:.2g} is allowed"
         )
+
+
+def require_pixels(what: str, found: Array, expected: Array) -> None:
+    """Raises ExportError where uint8 pixels differ by more than their rounding."""
+    difference = np.abs(found.astype(int) - expected.astype(int)).max()
+    if difference > ROUNDING:
+        raise ExportError(f"{what}: torch and onnxruntime differ by {difference} of 255")
 
 
 def require_near(

@@ -6,7 +6,7 @@ these names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from training.export.wrappers import (
     ClipEncoderGraph,
     Detector,
-    DetectorGraph,
     ExplainerGraph,
     ImageEncoderGraph,
     MatcherGraph,
     TextEncoderGraph,
     takes_raw_pixels,
 )
+from training.models.looking import Looking
 from training.models.rice import Rice, RiceConfig
 from training.models.text import TextTower
 
@@ -72,7 +72,7 @@ def graph_specs(model: Rice, detector: Detector | None = None) -> list[GraphSpec
     model = takes_raw_pixels(model)
     specs = [
         _image_encoder(model, config),
-        _clip_encoder(model, config, drops=detector is not None and model.family == "rice"),
+        _clip_encoder(model, config, drops=_masks(detector) and model.family == "rice"),
         _matcher(model, config),
         _explainer(model, config),
     ]
@@ -81,6 +81,17 @@ def graph_specs(model: Rice, detector: Detector | None = None) -> list[GraphSpec
     if detector is not None:
         specs.append(_detector(detector, config))
     return specs
+
+
+def _masks(detector: Detector | None) -> bool:
+    """Whether patches are left out."""
+    return detector is not None and not detector.closer
+
+
+def frame_size(specs: Sequence[GraphSpec], config: RiceConfig) -> int:
+    """Side of the frames that are looked at first, in pixels."""
+    found = (spec.module.frame_size for spec in specs if isinstance(spec.module, Looking))
+    return next(found, config.encoder.image_size)
 
 
 def state_length(config: RiceConfig) -> int:
@@ -166,15 +177,22 @@ def _text_encoder(tower: TextTower) -> GraphSpec:
 
 
 def _detector(detector: Detector, config: RiceConfig) -> GraphSpec:
+    looking = detector.looking(config.encoder)
+    side = looking.frame_size
     return GraphSpec(
         "detector",
-        DetectorGraph(detector, config.encoder.grid),
-        _frames(config),
+        looking,
+        (
+            TensorSpec("frames", "uint8", ("clips", "frames", side, side, 3)),
+            _bools("frame_mask", "clips", "frames"),
+        ),
         (
             _floats("boxes", "clips", "frames", 4),
             _floats("scores", "clips", "frames"),
             _bools("found", "clips", "frames"),
             _bools("patch_mask", "clips", "frames", config.encoder.patches),
+            _floats("views", "clips", "frames", 4),
+            _pixels("pixels", config, "clips", "frames"),
         ),
         shares_weights=False,
         lowered=False,  # a box that is a little off keeps other patches

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.data.transforms import normalise
-from training.models.detector import ClipDetector, best_of_frame
-from training.models.encoder import IMAGE_MEAN, IMAGE_STD
-from training.models.intended_product import patch_mask
+from training.models.detector import ClipDetector
+from training.models.encoder import IMAGE_MEAN, IMAGE_STD, EncoderConfig
+from training.models.looking import Looking
 from training.models.rice import Rice
 from training.models.text import Words
 
@@ -120,22 +119,6 @@ class ClipEncoderGraph(nn.Module):
         return clips.embedding, keys, values, clips.token_mask
 
 
-class DetectorGraph(nn.Module):
-    def __init__(self, detector: Detector, grid: int) -> None:
-        super().__init__()
-        self.model = detector.model
-        self.threshold = detector.threshold
-        self.grid = grid
-
-    def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 [N,F,S,S,3], bool [N,F] -> the box of each frame that is most likely the intended
-        product's, [N,F,4] (left, top, right, bottom, as shares of the frame), its score [N,F],
-        bool [N,F] whether that is enough, and the patches that then take part, bool [N,F,P]."""
-        box, score = best_of_frame(self.model(normalise(frames), frame_mask))
-        found = score >= self.threshold
-        return box, score, found, patch_mask((box * found[..., None])[..., None, :], self.grid)
-
-
 class MatcherGraph(nn.Module):
     def __init__(self, model: Rice) -> None:
         super().__init__()
@@ -195,3 +178,9 @@ class Detector(NamedTuple):
     model: ClipDetector
     threshold: float
     """The score from which on a box is taken for the intended product's."""
+    closer: bool
+    """Whether the encoder looks closer at what is found, instead of at its patches alone."""
+
+    def looking(self, encoder: EncoderConfig) -> Looking:
+        """For that encoder."""
+        return Looking(self.model, self.threshold, encoder, closer=self.closer)

@@ -4,7 +4,8 @@ The paper's detectors are of the DETR family and were not released; these are ou
 convolutions and a transformer encoder give tokens, the most promising tokens become queries with
 anchor boxes (RT-DETR: Zhao et al., 2024), and decoder layers refine the boxes (DAB-DETR: Liu et
 al., 2022). Over a clip, a temporal transformer looks at the queries of all frames together and
-judges again which of them is the product being sold. Knows nothing of losses and matching.
+judges again which of them is the product being sold, and where it is. Knows nothing of losses and
+matching.
 """
 
 from __future__ import annotations
@@ -158,8 +159,12 @@ class Head(nn.Module):
     def forward(self, vectors: Tensor, anchors: Tensor) -> Detections:
         """[B,Q,D], [B,Q,4] -> detections [B,Q]."""
         vectors = self.norm(vectors)
-        boxes = torch.sigmoid(torch.logit(anchors, eps=1e-4) + self.box(vectors))
-        return Detections(self.score(vectors)[..., 0], boxes)
+        return Detections(self.score(vectors)[..., 0], moved(anchors, self.box(vectors)))
+
+
+def moved(boxes: Tensor, change: Tensor) -> Tensor:
+    """Boxes [...,4] by a change [...,4] of their logits: they stay within 0 and 1."""
+    return torch.sigmoid(torch.logit(boxes, eps=1e-4) + change)
 
 
 class DecoderLayer(nn.Module):
@@ -213,12 +218,12 @@ class ClipDetector(nn.Module):
             return stages
         found = Detections(*(padded(value, frame_mask) for value in stages[-1]))
         judged = self.temporal(found, padded(queries, frame_mask), frame_mask)
-        return [*stages, Detections(judged.logits[frame_mask], stages[-1].boxes)]
+        return [*stages, Detections(*(value[frame_mask] for value in judged))]
 
 
 class TemporalTransformer(nn.Module):
     """Judges each query again, knowing those of the clip's other frames: which product is held
-    up, moved, shown longest, centred."""
+    up, moved, shown longest, centred, and how large it is."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -231,12 +236,12 @@ class TemporalTransformer(nn.Module):
             Block(width, config.heads, activation="gelu") for _ in range(config.temporal_layers)
         )
         self.norm_after = nn.LayerNorm(width)
-        self.change = nn.Linear(width, 1)
+        self.change = nn.Linear(width, 1 + 4)  # of the logit, of the box
         nn.init.zeros_(self.change.weight)  # begins with what the single frames say
         nn.init.zeros_(self.change.bias)
 
     def forward(self, found: Detections, queries: Tensor, frame_mask: Tensor) -> Detections:
-        """[N,F,Q], queries [N,F,Q,D], bool [N,F] -> [N,F,Q]: the same boxes, judged again."""
+        """[N,F,Q], queries [N,F,Q,D], bool [N,F] -> [N,F,Q], the same judged again."""
         shape = found.logits.shape
         tokens = self.norm_before(queries) + self.place(sine_embedding(found.boxes))
         tokens = tokens + self.score(found.logits[..., None]) + self.positions[: shape[1]]
@@ -244,8 +249,8 @@ class TemporalTransformer(nn.Module):
         mask = frame_mask[..., None].expand(shape).flatten(1)
         for block in self.blocks:
             tokens = block(tokens, mask)
-        change = self.change(self.norm_after(tokens))[..., 0]
-        return Detections(found.logits + change.unflatten(1, shape[1:]), found.boxes)
+        change = self.change(self.norm_after(tokens)).unflatten(1, shape[1:])
+        return Detections(found.logits + change[..., 0], moved(found.boxes, change[..., 1:]))
 
 
 _SINES = 16  # numbers an embedded coordinate has

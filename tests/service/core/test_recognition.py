@@ -20,7 +20,7 @@ from service.indexing import NewProduct
 from service.inference.features import ClipFeatures
 from service.inference.speech import Said
 from service.listening import Listener
-from service.recognition import Query, Recognizer, Stopwatch, evenly, rank
+from service.recognition import Query, Recognizer, Stopwatch, evenly, on_frames, rank
 from service.settings import MediaSettings, SearchSettings
 from tests.service.fakes import (
     BLUE,
@@ -28,6 +28,7 @@ from tests.service.fakes import (
     GREEN,
     PATCHES,
     RED,
+    SIZE,
     FakeDecoder,
     FakeEpochs,
     FakeIndex,
@@ -220,9 +221,35 @@ def test_the_products_box_is_looked_for_first(recognizer: Recognizer) -> None:
     model.manifest.graphs.detector = object()
     found = recognizer.recognize(query, watch)
     assert found.detections is not None and watch.ms["detect"] > 0
+    assert model.seen is found.detections.pixels
+    assert model.seen.shape == (FRAMES, SIZE, SIZE, 3), "looked at closer"
     assert model.patch_mask is found.detections.patch_mask
     none, *boxes = Clip.of(found).boxes
     assert none is None, "nothing was found in the first frame"
     assert boxes == [FrameBox(box=[0.0, 0.0, 0.5, 1.0], score=0.75)] * (FRAMES - 1)
     off = recognizer.recognize(replace(query, detect=False), Stopwatch())
     assert off.detections is None and model.patch_mask is None
+    assert model.seen.shape == (FRAMES, SIZE, SIZE, 3), "decoded so"
+
+
+def test_an_explanation_lies_on_the_frame_where_the_view_was(recognizer: Recognizer) -> None:
+    recognizer._model.manifest.graphs.detector = object()
+    query = Query("shop", clip=bytes([220, 20, 20]), explain=True)
+    explanation = recognizer.recognize(query, Stopwatch()).explanation
+    assert explanation is not None
+    expected = np.arange(FRAMES * (1 + PATCHES)).reshape(FRAMES, 1 + PATCHES)[:, 1:]
+    sums = explanation.attention.sum(axis=(1, 2))
+    np.testing.assert_allclose(sums, expected.sum(axis=1))
+    half = explanation.attention.shape[1] // 2
+    assert (
+        not explanation.attention[:, half:].any() and not explanation.attention[:, :, half:].any()
+    )
+
+
+def test_attention_moves_with_its_view() -> None:
+    attention = np.arange(16.0).reshape(1, 4, 4)
+    whole, shifted = np.array([[0.0, 0, 1, 1]]), np.array([[0.25, 0.0, 0.75, 0.5]])
+    np.testing.assert_allclose(on_frames(attention, whole), attention)
+    [moved] = on_frames(attention, shifted)
+    np.testing.assert_allclose(moved[:2, 1:3], [[0 + 1 + 4 + 5, 2 + 3 + 6 + 7], [42, 50]])
+    assert moved.sum() == pytest.approx(attention.sum())
