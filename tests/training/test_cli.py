@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from typer.testing import CliRunner
 
 from tests.training.tiny import RECIPE, photographs
 from training import cli
+from training.checkpoint import of_model, save
 from training.data.photographs import PhotographSet
+from training.evaluation import protocol
+from training.evaluation.fusion import Fusion
+from training.evaluation.protocol import Scores
+from training.models.build import build_model
 from training.recipes import RECIPES
 
 runner = CliRunner()
@@ -83,6 +89,31 @@ def test_fit_evaluate_and_export(
     refused = runner.invoke(cli.app, ["evaluate", str(out), *data])
     assert refused.exit_code == 1
     assert "onnxruntime cannot load" in refused.output
+
+
+def test_products_that_training_never_saw_have_a_say_in_fusion(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, other = tmp_path / "start.safetensors", tmp_path / "unseen"
+    save(start, of_model(RECIPE, build_model(RECIPE.model)))
+    shutil.copytree(folder, other)
+    (other / "val.csv").write_text("\n".join((folder / "val.csv").read_text().split("\n")[:3]))
+    seen: list[int | None] = []
+    fused = protocol.best_fusion
+
+    def watched(of: dict[protocol.Hearing, Scores], unseen: Scores | None = None) -> Fusion:
+        seen.append(None if unseen is None else len(unseen.truth))
+        return fused(of, unseen)
+
+    monkeypatch.setattr(protocol, "best_fusion", watched)
+    monkeypatch.setitem(RECIPES, "tiny", RECIPE)
+    command = ["export", str(start), "--data", f"made={folder}", "--out", str(tmp_path / "bundle"),
+               "--name", "x"]  # fmt: skip
+    for option in ([], ["--unseen", str(other)]):
+        exported = runner.invoke(cli.app, [*command, *option])
+        assert exported.exit_code == 0, exported.output
+    clips = {line.split(",")[2] for line in (other / "val.csv").read_text().split("\n")[1:]}
+    assert seen == [None, len(clips)]
 
 
 def _evaluated(*arguments: str) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
     coarse = own + torch.randn(50, 10)
     useless = Scores(own.clone(), 10 * torch.randn(50, 10), truth)
     perfect = Scores(coarse, 3 * own, truth)
-    assert accuracy(useless.fused(Fusion(best_match_weight(useless))), truth).r1 == 1
-    assert accuracy(perfect.fused(Fusion(best_match_weight(perfect))), truth).r1 == 1
+    assert accuracy(useless.fused(Fusion(best_match_weight([useless]))), truth).r1 == 1
+    assert accuracy(perfect.fused(Fusion(best_match_weight([perfect]))), truth).r1 == 1
+    known, unseen = {"missing": useless}, perfect  # val knows its products by heart
+    assert best_fusion(known).match < best_fusion(known, unseen).match < 4
 
 
 def spoken_scores(noise: float) -> dict[Hearing, Scores]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
+from statistics import mean
 from typing import Literal
 
 import numpy as np
@@ -308,11 +309,12 @@ def joined(of: Mapping[Hearing, Scores]) -> Scores:
     )
 
 
-def best_fusion(of: Mapping[Hearing, Scores]) -> Fusion:
+def best_fusion(of: Mapping[Hearing, Scores], unseen: Scores | None = None) -> Fusion:
     """The weights that rank these clips best by mean reciprocal rank: of the match without any
-    text; then of text's evidence, and its scale, where what is heard is right, no heavier than what
-    costs TEXT_COST where it is wrong."""
-    match = best_match_weight(of["missing"])
+    text, for clips of products that are `unseen` in training as well; then of text's evidence, and
+    its scale, where what is heard is right, no heavier than what costs TEXT_COST where it is
+    wrong."""
+    match = best_match_weight([of["missing"], *([] if unseen is None else [unseen])])
     if "right" not in of:
         return Fusion(match)
 
@@ -331,10 +333,13 @@ def best_fusion(of: Mapping[Hearing, Scores]) -> Fusion:
     return max(borne, key=lambda fusion: ranked("right", fusion))
 
 
-def best_match_weight(scores: Scores) -> float:
-    """The weight of the match logit that ranks these clips best by mean reciprocal rank: the middle
-    of those that a few hundred clips cannot tell from the best."""
-    reciprocal = [accuracy(scores.fused(Fusion(weight)), scores.truth).mrr for weight in WEIGHTS]
+def best_match_weight(sets: Sequence[Scores]) -> float:
+    """The weight of the match logit that ranks the clips of all sets best by the mean of their mean
+    reciprocal ranks: the middle of those that a few hundred clips cannot tell from the best."""
+    reciprocal = [
+        mean(accuracy(scores.fused(Fusion(weight)), scores.truth).mrr for scores in sets)
+        for weight in WEIGHTS
+    ]
     least = max(reciprocal) - TOLD_APART
     plateau = [w for w, r in zip(WEIGHTS, reciprocal, strict=True) if r >= least]
     return plateau[len(plateau) // 2]

@@ -54,8 +54,16 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
             help="Score from which on its boxes count, instead of the best on its own val.",
         ),
     ] = None,
+    unseen: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data like the recipe's val, of other products: the match's weight serves both."
+        ),
+    ] = None,
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
+
+    Val shows products that training knows. `--unseen` tells what the match is worth elsewhere.
 
     Without data nothing is measured, and the bundle's service ranks products but never decides.
     A lower precision is measured as it is served.
@@ -77,29 +85,37 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         with progress_bars() as bars:
             scorer = scorer_of(kept, detector=found)
             judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
+            others = None
+            if unseen is not None:
+                elsewhere = {kept.recipe.validate_on: unseen}
+                others = Judge(kept.recipe, elsewhere, bars, scorer.frame_size)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
                 write = partial(write, pictures=shown.numpy())
             if precision == "fp32":
-                told = measured(kept.recipe, scorer, judge)
+                told = measured(kept.recipe, scorer, judge, others)
             else:
-                told = _measured_as_served(kept.recipe, partial(write, **told), judge)
+                told = _measured_as_served(kept.recipe, partial(write, **told), judge, others)
     bundle = write(out, **told)
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
 
 
 def _measured_as_served(
-    recipe: Recipe, write: Callable[[Path], Path], judge: Judge
+    recipe: Recipe, write: Callable[[Path], Path], judge: Judge, unseen: Judge | None
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        return measured(recipe, BundleScorer(write(Path(folder) / "trial")), judge)
+        return measured(recipe, BundleScorer(write(Path(folder) / "trial")), judge, unseen)
 
 
-def measured(recipe: Recipe, scorer: Scorer, judge: Judge) -> dict[str, Any]:
-    """Fusion, calibration and metrics of a bundle. Raises DataError."""
+def measured(
+    recipe: Recipe, scorer: Scorer, judge: Judge, unseen: Judge | None = None
+) -> dict[str, Any]:
+    """Fusion, calibration and metrics of a bundle; products of `unseen` choose with val how much
+    the match weighs. Raises DataError."""
     val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
-    fusion = protocol.best_fusion(val)
+    others = None if unseen is None else unseen.scores(scorer, "val", hearing="missing")
+    fusion = protocol.best_fusion(val, others)
     results = protocol.summary(test, fusion)
     every = protocol.joined(val)
     fused = every.fused(fusion)

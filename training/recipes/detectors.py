@@ -25,7 +25,7 @@ DETECTOR_SMALL_SYNTH = DetectorRecipe(
     sources=(Source("synth", "lpr4m", products=16, frames=4),),
     validate_on="synth",
     schedule=Schedule(
-        steps=4000, warmup=100, encoder_rate=1e-3, matching_rate=1e-3, weight_decay=0.05,
+        steps=10_000, warmup=100, encoder_rate=1e-3, matching_rate=1e-3, weight_decay=0.05,
         clip_norm=1.0, ema=0.998, evaluate_every=1000,
     ),
     frame_view=FRAME_VIEW,
@@ -37,7 +37,7 @@ DETECTOR_CLIP_SMALL_SYNTH = replace(
     model=replace(DETECTOR_SMALL_SYNTH.model, temporal_layers=2),
     sources=(Source("synth", "lpr4m", products=16, frames=10),),
     schedule=Schedule(
-        steps=1500, warmup=50, encoder_rate=5e-4, matching_rate=1e-3, weight_decay=0.05,
+        steps=2000, warmup=50, encoder_rate=5e-4, matching_rate=1e-3, weight_decay=0.05,
         clip_norm=1.0, ema=0.995, evaluate_every=500,
     ),
 )  # fmt: skip
