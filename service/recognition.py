@@ -180,11 +180,10 @@ class Recognizer:
         with watch.stage("encode"):
             heard = self._heard(query)
             said = query.speech or " ".join(stretch.text for stretch in heard or ())
-            clip = (
-                self._model.encode_clip(frames.pixels, said)
-                if found is None
-                else self._model.encode_clip(found.pixels, said, found.patch_mask)
+            seen, kept = (
+                (frames.pixels, None) if found is None else (found.pixels, found.patch_mask)
             )
+            clip = self._model.encode_clip(seen, said, kept)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
