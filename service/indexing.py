@@ -96,7 +96,9 @@ class Indexer:
         encoder = self._projections.active.encoder
         record, pictures, pixels = _read(product, encoder)
         with self._locks.hold(product_folder(record.shop_id, record.product_id)) as alone:
-            marker = self._pending.open(record.shop_id, record.product_id, record.updated_at)
+            marker = self._pending.open(
+                record.shop_id, record.product_id, record.updated_at, of_job=True
+            )
             try:
                 self._catalogue.put(record, pictures, alone=alone)
             except BaseException:

@@ -180,11 +180,12 @@ class Service:
         bundles = self._open_bundles(storage, store, opener, alone=alone)
         pending = Pending(storage, alone=alone)
         gallery = Gallery(catalogue, bundles, epochs, pending, Locks(None if alone else store))
-        settler = Settler(gallery)
+        jobs = Jobs(storage, settings.jobs.keep_s)
+        settler = Settler(gallery, jobs.are_under_way)
         self._stop_with(settler.stop)
         self._settle(settler, bundles.serving.index, alone=alone)
         self._run("lpr-bundles", lambda: bundles.keep_in_step(settler))
-        indexer, jobs = Indexer(gallery, settler), Jobs(storage, settings.jobs.keep_s)
+        indexer = Indexer(gallery, settler)
         self._parts = Parts(
             bundles=bundles,
             decoder=decoder,

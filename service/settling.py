@@ -121,12 +121,15 @@ Closing = Callable[[Task, bool], list[Marker]]  # of a settled product; whether 
 class Settler:
     """Safe to share between threads and between services."""
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(
+        self, gallery: Gallery, jobs_are_under_way: Callable[[], bool] = lambda: False
+    ) -> None:
         self._catalogue = gallery.catalogue
         self._projections = gallery.projections
         self._epochs = gallery.epochs
         self._pending = gallery.pending
         self._locks = gallery.locks
+        self._jobs_are_under_way = jobs_are_under_way
         self._stopping = threading.Event()
 
     def settle(self, markers: Iterable[Marker]) -> dict[str, LPRError]:
@@ -238,6 +241,9 @@ class Settler:
                     logger.warning("the index is filled from the catalogue")
                     self.reconcile()
         due = self._pending.due()
+        jobs = {marker.key for marker in due if self._pending.waits_for_a_job(marker)}
+        if jobs and self._jobs_are_under_way():  # twice encoded is no sooner found
+            due = [marker for marker in due if marker.key not in jobs]
         if due:
             # Others each time, so that one that ends the process does not keep them all waiting.
             some = random.sample(due, min(len(due), _SWEEP_MARKERS))

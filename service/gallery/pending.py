@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 _PENDING = "pending"
 _SHOP = "shop"  # no product's folder is named so
 _YOUNG_S = 30.0  # a marker is left to whoever works on it for so long,
+_JOB_S = 3_600.0  # of a job that is under way, for so long,
 _ABANDONED_S = 120.0  # and if its record never comes, for longer than any write takes
 _FIRST_REST_S = 60.0  # of one that could not be settled; doubled each time,
 _LONGEST_REST_S = 3_600.0  # up to this
@@ -45,6 +46,7 @@ class Marker(BaseModel):
     shop_id: str
     product_id: str | None  # None: the whole shop
     updated_at: datetime | None  # of the record that its write leaves; None: it leaves none
+    of_job: bool = False  # the write ends with its record, and a job does the rest
 
 
 class _Rest(NamedTuple):
@@ -82,10 +84,23 @@ class Pending:
         with self._guard:
             return now - min(self._seen.values(), default=now)
 
-    def open(self, shop_id: str, product_id: str | None, updated_at: datetime | None) -> Marker:
+    def open(
+        self,
+        shop_id: str,
+        product_id: str | None,
+        updated_at: datetime | None,
+        *,
+        of_job: bool = False,
+    ) -> Marker:
         """A durable marker of a write that begins now; this process is at work on it."""
-        key = f"{_folder(shop_id, product_id)}/{uuid.uuid4().hex}"
-        marker = Marker(key=key, shop_id=shop_id, product_id=product_id, updated_at=updated_at)
+        marker = Marker(
+            key=f"{_folder(shop_id, product_id)}/{uuid.uuid4().hex}",
+            shop_id=shop_id,
+            product_id=product_id,
+            updated_at=updated_at,
+            of_job=of_job,
+        )
+        key = marker.key
         with self._guard:
             self._mine.add(key)
             self._known[key] = marker
@@ -148,6 +163,12 @@ class Pending:
                 and (marker.key not in self._resting or self._resting[marker.key].until <= now)
                 and (marker.key in self._failed or self._age_s(marker) >= _YOUNG_S)
             ]
+
+    def waits_for_a_job(self, marker: Marker) -> bool:
+        """Whether it is a job's to settle, as long as jobs are under way."""
+        with self._guard:
+            is_young = self._age_s(marker) < _JOB_S
+            return marker.of_job and marker.key not in self._failed and is_young
 
     def is_abandoned(self, marker: Marker) -> bool:
         """Whether its writer has surely ended."""

@@ -208,6 +208,10 @@ class Jobs:
         self._begun.discard(job_id)
         return True
 
+    def are_under_way(self) -> bool:
+        """Whether any is taken in or worked on."""
+        return bool(self._ids(_OPEN))
+
     def unfinished(self) -> Iterator[tuple[str, int]]:
         """Every piece that is still to be worked on, by its job's id and its number."""
         for key in self._storage.keys(f"{_STATES}/{_OPEN}"):

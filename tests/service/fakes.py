@@ -20,6 +20,7 @@ from service.gallery.rows import Row, row_id
 from service.gallery.storage import Storage
 from service.indexing import Indexer
 from service.inference.features import ClipFeatures, Detections, PictureFeatures
+from service.jobs.records import Jobs
 from service.media.clips import Frames
 from service.settings import MediaSettings
 from service.settling import Gallery, Kept, Projection, Settler
@@ -215,5 +216,6 @@ class FakeService:
         encoder = Encoder(FakeModel(), self.catalogue, MediaSettings())
         self.projections = FakeProjections(Projection(encoder, index))
         gallery = Gallery(self.catalogue, self.projections, epochs, self.pending, locks)
-        self.settler = Settler(gallery)
+        self.jobs = Jobs(storage, keep_s=3600)
+        self.settler = Settler(gallery, self.jobs.are_under_way)
         self.indexer = Indexer(gallery, self.settler)

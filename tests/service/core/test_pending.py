@@ -95,6 +95,26 @@ def test_a_write_that_failed_is_for_the_next_look(storage: Storage, clock: Clock
     assert (pending.due(), pending.failed("s"), pending.count) == ([], [], 0)
 
 
+def test_accepted_work_waits_for_its_job_an_hour_at_most(storage: Storage, clock: Clock) -> None:
+    pending = Pending(storage, alone=False)
+    post, accepted = pending.open("s", "p", NOW), pending.open("s", "q", NOW, of_job=True)
+    for each in (post, accepted):
+        pending.leave(each, failed=False)
+    clock.now = 70
+    assert set(pending.due()) == {post, accepted}
+    assert [m for m in pending.due() if pending.waits_for_a_job(m)] == [accepted]
+    restarted = Pending(storage, alone=False)
+    assert restarted.waits_for_a_job(next(iter(restarted.of("s", "q"))))
+    clock.now = 3_600
+    assert not pending.waits_for_a_job(accepted)
+
+
+def test_a_marker_of_an_older_service_waits_for_no_job(storage: Storage) -> None:
+    marker = Pending(storage, alone=False).open("s", "p", NOW)
+    storage.put(marker.key, marker.model_dump_json(exclude={"of_job"}).encode())
+    assert Pending(storage, alone=False).all() == [marker]
+
+
 def test_what_cannot_be_settled_is_due_later_each_time(storage: Storage, clock: Clock) -> None:
     pending = Pending(storage, alone=False)
     marker, other = pending.open("s", "p", NOW), pending.open("s", "q", NOW)

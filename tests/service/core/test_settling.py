@@ -321,6 +321,20 @@ def test_a_process_that_dies_at_any_step_is_finished_by_the_next(
     assert step >= 4
 
 
+def test_the_sweep_leaves_a_job_its_products_until_it_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch_young(monkeypatch)
+    job = world.service.jobs.begin()
+    world.accept("p", GREEN)
+    world.service.settler.sweep()
+    assert world.index.pictures("shop") == set()
+    job.discard()
+    world.service.settler.sweep()
+    assert world.index.pictures("shop") == {("p", image_id(GREEN))}
+    assert world.agrees()
+
+
 def patch_young(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.gallery.pending._YOUNG_S", 0.0)
 
