@@ -13,10 +13,11 @@ pytest.importorskip("torch", reason="exports with torch: the training extra")
 
 import onnx
 
+from service.inference.bundle import Bundle
 from tests.contract.bundles import copy_of, fingerprint, read_manifest
 from tests.contract.models import export_tiny, random_rice, tiny_rice
 from training.export import bundle as exporting
-from training.export.bundle import export_bundle
+from training.export.bundle import export_bundle, recalibrate_bundle
 from training.export.errors import ExportError
 from training.export.graphs import write_graphs
 from training.export.specs import graph_specs
@@ -103,6 +104,24 @@ def test_other_weights_replace_the_bundle_under_another_id(
     assert read_manifest(out)["bundle_id"] != read_manifest(tiny_bundle)["bundle_id"]
     assert not (out / "stale.txt").exists()
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_bundle_is_calibrated_anew_with_its_graphs_as_they_are(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out = copy_of(tiny_bundle, tmp_path)
+    calibration = ARGUMENTS["calibration"] | {"threshold": 0.75}
+    fusion = {"coarse": 1.0, "match": 0.25}
+    recalibrate_bundle(out, out, fusion=fusion, calibration=calibration, metrics={"r1": 0.5})
+    before, found = read_manifest(tiny_bundle), read_manifest(out)
+    assert found["bundle_id"] == f"rice-tiny-random-{fingerprint(out, found)}"
+    assert found["bundle_id"] != before["bundle_id"]
+    changed = {name for name in before if found[name] != before[name]}
+    assert changed == {"bundle_id", "fusion", "calibration", "metrics"}
+    assert Bundle.load(out).manifest.calibration.threshold == 0.75
+    with pytest.raises(ExportError, match="fusion has"):
+        recalibrate_bundle(out, out, fusion={"coarse": 1.0}, calibration=calibration, metrics={})
+    assert read_manifest(out) == found
 
 
 def test_graphs_of_other_weights_are_not_exported(

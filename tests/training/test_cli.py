@@ -22,6 +22,7 @@ from training.models.build import build_model
 from training.recipes import RECIPES
 
 runner = CliRunner()
+Heard = Mapping[protocol.Hearing, Scores]
 
 
 @pytest.fixture
@@ -85,6 +86,13 @@ def test_fit_evaluate_and_export(
         for name in ("coarse", "match", "fused"):
             assert served[name]["r1"] == pytest.approx(expected[name]["r1"], abs=1e-3)
             assert served[name]["mrr"] == pytest.approx(expected[name]["mrr"], abs=1e-3)
+    again = tmp_path / "again"
+    calibrated = runner.invoke(cli.app, ["calibrate", str(out), *data, "--out", str(again)])
+    assert calibrated.exit_code == 0, calibrated.output
+    found = json.loads((again / "manifest.json").read_text())
+    assert found["metrics"]["r1"] == pytest.approx(manifest["metrics"]["r1"], abs=1e-3)
+    for decision in ("fusion", "calibration"):
+        assert found[decision] == pytest.approx(manifest[decision], abs=1e-3)
     (out / "clip_encoder.onnx").write_bytes(b"no graph")
     refused = runner.invoke(cli.app, ["evaluate", str(out), *data])
     assert refused.exit_code == 1
@@ -101,8 +109,8 @@ def test_products_that_training_never_saw_have_a_say_in_fusion(
     seen: list[int | None] = []
     fused = protocol.best_fusion
 
-    def watched(of: dict[protocol.Hearing, Scores], unseen: Scores | None = None) -> Fusion:
-        seen.append(None if unseen is None else len(unseen.truth))
+    def watched(of: Heard, unseen: Heard | None = None) -> Fusion:
+        seen.append(None if unseen is None else len(unseen["missing"].truth))
         return fused(of, unseen)
 
     monkeypatch.setattr(protocol, "best_fusion", watched)

@@ -37,6 +37,7 @@ from training.models.detector import (
     best_of_frame,
     centred,
     corners,
+    likenesses,
     peaks,
 )
 from training.models.looking import Looked, Looking
@@ -123,6 +124,46 @@ def test_temporal_layers_begin_with_what_single_frames_say() -> None:
     stages = new.stages(clips(), mask)
     assert torch.equal(stages[-1].logits, stages[-2].logits)
     assert torch.allclose(stages[-1].boxes, stages[-2].boxes, atol=1e-4)
+
+
+def scene() -> tuple[torch.Tensor, Detections]:
+    """A clip of three frames of a wall with a picture at the left, and three boxes of each: the
+    product, which is moved and in the last frame held beside another, the other, and the picture.
+    """
+    noise = torch.Generator().manual_seed(3)
+    product, other, picture = (torch.randn(3, 8, 8, generator=noise) for _ in range(3))
+    frames = torch.zeros(1, 3, 3, 32, 32)
+    boxes = torch.zeros(1, 3, 3, 4)
+    for frame, (column, beside) in enumerate(((10, None), (14, None), (22, 12))):
+        seen = frames[0, frame]
+        seen[:, 2:10, 0:8] = picture
+        if beside is not None:
+            seen[:, 20:28, beside : beside + 8] = other
+        seen[:, 20:28, column : column + 8] = product
+        for query, (left, top) in enumerate(((column, 20), (beside or 0, 12), (0, 2))):
+            boxes[0, frame, query] = torch.tensor([left + 4, top + 4, 8, 8]) / 32
+    boxes[0, 2, 1, 1] = boxes[0, 2, 0, 1]
+    logits = torch.tensor([[[2.0, -4.0, -4.0], [2.0, -4.0, -4.0], [0.0, 0.0, -4.0]]])
+    return frames, Detections(logits, boxes)
+
+
+def test_of_two_held_alike_one_is_like_the_product_of_other_frames() -> None:
+    frames, found = scene()
+    agreed, mean, most = likenesses(frames, found, torch.ones(1, 3, dtype=torch.bool)).unbind(-1)
+    assert agreed[0, 2, 0] > 0.9 and agreed[0, 2, 1] < 0.4
+    assert (mean[0, :, 2] > 0.99).all() and (most[0, :, 2] > 0.99).all(), "the picture stays"
+    assert (mean[0, :, 0] < 0.6).all(), "the product is moved"
+
+
+def test_padded_frames_are_like_nothing_and_nothing_is_like_them() -> None:
+    frames, found = scene()
+    mask = torch.tensor([[True, True, False]])
+    shorter = likenesses(frames[:, :2], Detections(*(v[:, :2] for v in found)), mask[:, :2])
+    spoiled = frames.clone()
+    spoiled[:, 2] = torch.randn(3, 32, 32)
+    assert torch.allclose(likenesses(spoiled, found, mask)[:, :2], shorter, atol=1e-6)
+    alone = likenesses(frames, found, torch.tensor([[True, False, False]]))
+    assert (alone[0, 0] == 0).all()
 
 
 def test_temporal_layers_move_boxes_too() -> None:

@@ -57,7 +57,8 @@ def test_fusion_gives_a_useless_matcher_no_say_and_a_perfect_one_much() -> None:
     perfect = Scores(coarse, 3 * own, truth)
     assert accuracy(useless.fused(Fusion(best_match_weight([useless]))), truth).r1 == 1
     assert accuracy(perfect.fused(Fusion(best_match_weight([perfect]))), truth).r1 == 1
-    known, unseen = {"missing": useless}, perfect  # val knows its products by heart
+    known: dict[Hearing, Scores] = {"missing": useless}  # val knows its products by heart
+    unseen: dict[Hearing, Scores] = {"missing": perfect}
     assert best_fusion(known).match < best_fusion(known, unseen).match < 4
 
 
@@ -86,6 +87,17 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
     heavier = Fusion(fusion.match, 2 * fusion.text)
     assert mrr("wrong", unheard) - mrr("wrong", heavier) > TEXT_COST
     assert best_fusion({"missing": of["missing"]}) == unheard
+
+
+def test_wrong_words_may_cost_no_more_where_products_are_unseen() -> None:
+    known, unseen = spoken_scores(noise=0.1), spoken_scores(noise=0.6)
+    fusion = best_fusion(known, unseen)
+    assert 0 < fusion.text < best_fusion(known).text
+
+    def mrr(weights: Fusion) -> float:
+        return accuracy(unseen["wrong"].fused(weights), unseen["wrong"].truth).mrr
+
+    assert mrr(Fusion(fusion.match)) - mrr(fusion) <= TEXT_COST
 
 
 def test_what_reads_is_scored_by_all_that_it_may_hear() -> None:

@@ -19,7 +19,13 @@ from training.data.errors import DataError
 from training.data.lpr4m import LprData, open_lpr
 from training.data.records import Box, duration_type, scale_type
 from training.data.synthetic.articles import Article, draw_article
-from training.data.synthetic.catalogue import CATEGORIES, category_shares, make_article, make_shop
+from training.data.synthetic.catalogue import (
+    CATEGORIES,
+    Shown,
+    category_shares,
+    make_article,
+    make_shop,
+)
 from training.data.synthetic.film import Props, Stage, film, make_stage
 from training.data.synthetic.livestream import Livestream
 from training.data.synthetic.presenter import make_presenter
@@ -219,6 +225,20 @@ def test_two_products_are_held_side_by_side() -> None:
     assert len(both) >= 2
     for box, held in both:
         assert abs(box.left + box.right - held.left - held.right) > 0.4, "middles are apart"
+
+
+def test_rivals_are_held_alike_for_most_of_the_time_but_not_all() -> None:
+    rng = np.random.default_rng(4)
+    ways: tuple[Shown, ...] = ("held", "hung")
+    scripts = [write_script(10, ways, rng, crowded=1.0, rivals=True) for _ in range(100)]
+    alike = [script for script in scripts if script.alike]
+    assert len(alike) > 80
+    for script in alike:
+        shown = sum(shot.visible for shot in script.shots)
+        beside = sum(shot.visible and shot.other for shot in script.shots)
+        assert 0.4 * shown - 0.5 <= beside <= 0.7 * shown + 0.5, "alone it is told apart"
+        assert 0.75 < script.other_area / script.area < 1.2
+        assert not script.both_hands
 
 
 def test_the_full_test_has_110_livestreams_and_training_does_not_move_it() -> None:

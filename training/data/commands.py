@@ -58,6 +58,9 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
     seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
     size: Annotated[int, typer.Option(help="Shorter side of frames, pixels.")] = 224,
     shop_size: Annotated[int, typer.Option(help="Products of each livestream's shop.")] = 600,
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Products that are compared are held alike.")
+    ] = False,
     shards: Annotated[Shards, typer.Option(help="Tar files or folders.")] = "tar",
     processes: Annotated[int, typer.Option(help="That make it.")] = os.cpu_count() or 1,
 ) -> None:
@@ -67,7 +70,7 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
             task = progress.add_task("clips", total=clips)
             write_synth(
                 out,
-                Synth(clips, seed, size=size, shop_size=shop_size),
+                Synth(clips, seed, size=size, shop_size=shop_size, rivals=rivals),
                 shards=shards,
                 processes=processes,
                 done=lambda made: progress.advance(task, made),

@@ -58,6 +58,8 @@ Boxes = Callable[[Sequence[Frame]], Tensor]
 Hearing = Literal["right", "wrong", "missing"]
 """What is heard of a clip: what the data says, what it says of another clip, or nothing."""
 
+UNTOLD: frozenset[Hearing] = frozenset({"wrong", "missing"})  # speech tells nothing of the clip
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -309,28 +311,33 @@ def joined(of: Mapping[Hearing, Scores]) -> Scores:
     )
 
 
-def best_fusion(of: Mapping[Hearing, Scores], unseen: Scores | None = None) -> Fusion:
+def best_fusion(
+    of: Mapping[Hearing, Scores], unseen: Mapping[Hearing, Scores] | None = None
+) -> Fusion:
     """The weights that rank these clips best by mean reciprocal rank: of the match without any
-    text, for clips of products that are `unseen` in training as well; then of text's evidence, and
-    its scale, where what is heard is right, no heavier than what costs TEXT_COST where it is
-    wrong."""
-    match = best_match_weight([of["missing"], *([] if unseen is None else [unseen])])
+    text; then of text's evidence, and its scale, where what is heard is right, no heavier than what
+    costs TEXT_COST where it is wrong. Clips of products that are `unseen` in training have the same
+    say in the match's weight, and bound text's as well."""
+    sets = [of] if unseen is None else [of, unseen]
+    match = best_match_weight([scores["missing"] for scores in sets])
     if "right" not in of:
         return Fusion(match)
+    misled = [scores["wrong"] for scores in sets if "wrong" in scores]
+    least = [_mrr(scores, Fusion(match)) - TEXT_COST for scores in misled]
 
-    def ranked(hearing: Hearing, fusion: Fusion) -> float:
-        return accuracy(of[hearing].fused(fusion), of[hearing].truth).mrr
+    def is_borne(fusion: Fusion) -> bool:
+        return all(_mrr(s, fusion) >= bound for s, bound in zip(misled, least, strict=True))
 
-    least = ranked("wrong", Fusion(match)) - TEXT_COST
     borne = [
         fusion
         for scale in SCALES
-        for fusion in takewhile(
-            lambda fusion: ranked("wrong", fusion) >= least,
-            (Fusion(match, weight, scale) for weight in WEIGHTS),
-        )
+        for fusion in takewhile(is_borne, (Fusion(match, weight, scale) for weight in WEIGHTS))
     ]
-    return max(borne, key=lambda fusion: ranked("right", fusion))
+    return max(borne, key=lambda fusion: _mrr(of["right"], fusion))
+
+
+def _mrr(scores: Scores, fusion: Fusion) -> float:
+    return accuracy(scores.fused(fusion), scores.truth).mrr
 
 
 def best_match_weight(sets: Sequence[Scores]) -> float:

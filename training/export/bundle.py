@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from training.data.tokenizing import TextTokenizer
 from training.export.errors import ExportError
 from training.export.golden import check_golden, drawn_pictures, examples_of, write_golden
 from training.export.graphs import write_graphs
-from training.export.manifest import MANIFEST, TOKENIZER, write_manifest
+from training.export.manifest import MANIFEST, TOKENIZER, rewrite_manifest, write_manifest
 from training.export.parity import Array, check_parity
 from training.export.precision import Precision
 from training.export.specs import GraphSpec, graph_specs
@@ -91,6 +92,24 @@ def export_bundle(
     return out
 
 
+def recalibrate_bundle(
+    bundle: Path,
+    out: Path,
+    *,
+    fusion: Mapping[str, Any],
+    calibration: Mapping[str, float],
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Writes to `out` the bundle with the same graphs that decides by these; returns `out`, which
+    may be the bundle itself. Raises ExportError, and then `out` is as it was."""
+    _check_decisions(fusion, calibration, metrics, reads=(bundle / TOKENIZER).is_file())
+    _check_replaceable(out)
+    with _folder_for(out) as folder:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        rewrite_manifest(folder, fusion=fusion, calibration=calibration, metrics=metrics)
+    return out
+
+
 def _at_rest(model: Module) -> Module:
     """A copy on the CPU, in full precision and evaluation mode."""
     return copy.deepcopy(model).cpu().float().eval()
@@ -149,6 +168,16 @@ def _check_arguments(
         raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", recipe):
         raise ExportError(f"a recipe's name is lower case, digits and underscores, not {recipe!r}")
+    _check_decisions(fusion, calibration, metrics, reads=reads)
+
+
+def _check_decisions(
+    fusion: Mapping[str, Any],
+    calibration: Mapping[str, float],
+    metrics: Mapping[str, Any],
+    *,
+    reads: bool,
+) -> None:
     _check_fusion(fusion, reads=reads)
     _check_numbers("calibration", calibration, CALIBRATION)
     if calibration["temperature"] <= 0 or not 0 <= calibration["threshold"] <= 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 
 from training import checkpoint
 from training.configs import Recipe, judged_layout
@@ -19,16 +20,22 @@ from training.evaluation.calibration import UNFITTED, confidence_shares, fit_cal
 from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
-from training.export.bundle import export_bundle
+from training.export.bundle import export_bundle, recalibrate_bundle
 from training.export.precision import Precision
 from training.export.wrappers import Detector
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
 from training.models.sgmn.model import Sgmn
+from training.recipes import recipe_named
 from training.terminal import console, progress_bars
 
 TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is worth
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
+
+UnseenOption = Annotated[
+    Path | None,
+    typer.Option(help="Data like the recipe's val, of products that training never saw."),
+]
 
 app = typer.Typer()
 
@@ -54,16 +61,12 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
             help="Score from which on its boxes count, instead of the best on its own val.",
         ),
     ] = None,
-    unseen: Annotated[
-        Path | None,
-        typer.Option(
-            help="Data like the recipe's val, of other products: the match's weight serves both."
-        ),
-    ] = None,
+    unseen: UnseenOption = None,
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
-    Val shows products that training knows. `--unseen` tells what the match is worth elsewhere.
+    Val shows products that training knows. `--unseen` tells what match and text are worth
+    elsewhere.
 
     Without data nothing is measured, and the bundle's service ranks products but never decides.
     A lower precision is measured as it is served.
@@ -85,10 +88,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         with progress_bars() as bars:
             scorer = scorer_of(kept, detector=found)
             judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
-            others = None
-            if unseen is not None:
-                elsewhere = {kept.recipe.validate_on: unseen}
-                others = Judge(kept.recipe, elsewhere, bars, scorer.frame_size)
+            others = _judge_of(kept.recipe, unseen, bars, scorer)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
@@ -101,6 +101,32 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
 
 
+@app.command()
+def calibrate(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The new bundle's folder; may be the same.")],
+    unseen: UnseenOption = None,
+) -> None:
+    """Fuse and calibrate a bundle anew on other data, such as one's own shop's; its graphs stay.
+
+    Takes the bundle alone, no checkpoint. As `export` does: on val, measured on test.
+    """
+    scorer = BundleScorer(path)
+    recipe = recipe_named(scorer.recipe).at_size(scorer.size)
+    with progress_bars() as bars:
+        judge = Judge(recipe, given_folders(data), bars, scorer.frame_size)
+        told = measured(recipe, scorer, judge, _judge_of(recipe, unseen, bars, scorer))
+    bundle = recalibrate_bundle(path, out, **told)
+    console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
+
+
+def _judge_of(recipe: Recipe, folder: Path | None, bars: Progress, scorer: Scorer) -> Judge | None:
+    if folder is None:
+        return None
+    return Judge(recipe, {recipe.validate_on: folder}, bars, scorer.frame_size)
+
+
 def _measured_as_served(
     recipe: Recipe, write: Callable[[Path], Path], judge: Judge, unseen: Judge | None
 ) -> dict[str, Any]:
@@ -111,10 +137,13 @@ def _measured_as_served(
 def measured(
     recipe: Recipe, scorer: Scorer, judge: Judge, unseen: Judge | None = None
 ) -> dict[str, Any]:
-    """Fusion, calibration and metrics of a bundle; products of `unseen` choose with val how much
-    the match weighs. Raises DataError."""
+    """Fusion, calibration and metrics of a bundle; products of `unseen` choose fusion with val.
+    Raises DataError."""
     val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
-    others = None if unseen is None else unseen.scores(scorer, "val", hearing="missing")
+    others = None
+    if unseen is not None:
+        hearings = protocol.UNTOLD & val.keys()
+        others = {hearing: unseen.scores(scorer, "val", hearing=hearing) for hearing in hearings}
     fusion = protocol.best_fusion(val, others)
     results = protocol.summary(test, fusion)
     every = protocol.joined(val)

@@ -52,6 +52,28 @@ def write_manifest(
         "metrics": dict(metrics),
         "golden": GOLDEN_FILE,
     }
+    _write(folder, manifest)
+
+
+def rewrite_manifest(
+    folder: Path,
+    *,
+    fusion: Mapping[str, Any],
+    calibration: Mapping[str, float],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Of a bundle whose graphs stay as they are; its id changes with what it decides by. On the
+    disk when this returns."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    kept = {name: manifest[name] for name in ("preprocessing", "text") if name in manifest}
+    settings = kept | _decisions(fusion, calibration)
+    name = manifest["bundle_id"].rpartition("-")[0]
+    fingerprint = _fingerprint(manifest["files"], settings)
+    told = {"bundle_id": f"{name}-{fingerprint}", **settings, "metrics": dict(metrics)}
+    _write(folder, manifest | told)
+
+
+def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
     with (folder / MANIFEST).open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
         stream.flush()
@@ -69,9 +91,15 @@ def _settings(
             "filter": "bicubic",
             "crop": "centre",
         },
+        **_decisions(fusion, calibration),
+        **_text(model),
+    }
+
+
+def _decisions(fusion: Mapping[str, Any], calibration: Mapping[str, float]) -> dict[str, Any]:
+    return {
         "fusion": {part: _floats(weight) for part, weight in fusion.items()},
         "calibration": {part: float(value) for part, value in calibration.items()},
-        **_text(model),
     }
 
 

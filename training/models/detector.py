@@ -32,6 +32,7 @@ from training.models.padding import padded
 RARE = -math.log((1 - 0.05) / 0.05)  # scores begin low: most queries show no intended product
 ANCHOR_SIDE = 0.4  # of a token's first box, as a share of the frame
 PASSED_OVER = 100.0  # what a logit loses beside a higher one: more than logits differ by
+CONTENT = 8  # pixels across and down, in which what boxes show is compared
 TEMPERATURE = 100.0  # of sine embeddings: their longest wave over the shortest
 
 
@@ -208,7 +209,8 @@ class ClipDetector(nn.Module):
         found = Detections(*(value.unflatten(0, shape) for value in stages[-1]))
         if self.temporal is None:
             return found
-        return self.temporal(found, queries.unflatten(0, shape), frame_mask)
+        likeness = likenesses(frames.unflatten(0, shape), found, frame_mask)
+        return self.temporal(found, queries.unflatten(0, shape), likeness, frame_mask)
 
     def stages(self, frames: Tensor, frame_mask: Tensor) -> list[Detections]:
         """For training: what every stage says of the M real frames, [M,Q], the last is the
@@ -217,7 +219,8 @@ class ClipDetector(nn.Module):
         if self.temporal is None:
             return stages
         found = Detections(*(padded(value, frame_mask) for value in stages[-1]))
-        judged = self.temporal(found, padded(queries, frame_mask), frame_mask)
+        likeness = likenesses(frames, found, frame_mask)
+        judged = self.temporal(found, padded(queries, frame_mask), likeness, frame_mask)
         return [*stages, Detections(*(value[frame_mask] for value in judged))]
 
 
@@ -230,6 +233,7 @@ class TemporalTransformer(nn.Module):
         width = config.width
         self.place = nn.Linear(4 * _SINES, width)
         self.score = nn.Linear(1, width)
+        self.likeness = nn.Linear(3, width)
         self.positions = nn.Parameter(0.02 * torch.randn(config.frames, 1, width))  # in time
         self.norm_before = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(
@@ -240,10 +244,14 @@ class TemporalTransformer(nn.Module):
         nn.init.zeros_(self.change.weight)  # begins with what the single frames say
         nn.init.zeros_(self.change.bias)
 
-    def forward(self, found: Detections, queries: Tensor, frame_mask: Tensor) -> Detections:
-        """[N,F,Q], queries [N,F,Q,D], bool [N,F] -> [N,F,Q], the same judged again."""
+    def forward(
+        self, found: Detections, queries: Tensor, likeness: Tensor, frame_mask: Tensor
+    ) -> Detections:
+        """[N,F,Q], queries [N,F,Q,D], `likenesses` [N,F,Q,3], bool [N,F] -> [N,F,Q], the same
+        judged again."""
         shape = found.logits.shape
         tokens = self.norm_before(queries) + self.place(sine_embedding(found.boxes))
+        tokens = tokens + self.likeness(likeness)
         tokens = tokens + self.score(found.logits[..., None]) + self.positions[: shape[1]]
         tokens = tokens.flatten(1, 2)
         mask = frame_mask[..., None].expand(shape).flatten(1)
@@ -262,6 +270,49 @@ def sine_embedding(boxes: Tensor) -> Tensor:
     waves = math.pi * TEMPERATURE ** (exponent / (_SINES // 2) - 0.5)
     phase = boxes[..., None] * waves
     return torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(-2)
+
+
+@torch.no_grad()
+def likenesses(frames: Tensor, found: Detections, frame_mask: Tensor) -> Tensor:
+    """How like what each box shows is to other frames, [N,F,Q,3] between -1 and 1, of frames
+    [N,F,3,S,S] and bool [N,F].
+
+    First to what is likely the product there: of two that are held alike, one is seen elsewhere
+    too. Then to what the same place shows there, on the mean and at most: what stands about stays
+    where it is. 0 where there is no other frame.
+    """
+    clips, count, queries = found.logits.shape
+    boxes = found.boxes.flatten(1, 2)[:, None].expand(-1, count, -1, -1)  # of all in each frame
+    shown = contents(frames.flatten(0, 1), boxes.flatten(0, 1))
+    shown = shown.unflatten(1, (count, queries)).unflatten(0, (clips, count))  # [N,F seen,F,Q,C]
+    own = shown.diagonal(dim1=1, dim2=2).movedim(-1, 1)  # [N,F,Q,C]
+    others = (
+        frame_mask[:, :, None] & frame_mask[:, None] & ~torch.eye(count, device=own.device).bool()
+    )
+
+    likely = found.logits.flatten(1).softmax(dim=1).view_as(found.logits) * frame_mask[..., None]
+    product = torch.einsum("nfq,nfqc->nfc", likely, own)
+    product = F.normalize(torch.einsum("nfg,ngc->nfc", others.to(own.dtype), product), dim=-1)
+    agreed = torch.einsum("nfqc,nfc->nfq", own, product)
+
+    still = torch.einsum("ngfqc,nfqc->nfqg", shown, own) * others[:, :, None]
+    mean = still.sum(dim=-1) / others.sum(dim=-1).clamp(min=1)[..., None]
+    return torch.stack([agreed, mean, still.amax(dim=-1)], dim=-1)
+
+
+def contents(frames: Tensor, boxes: Tensor) -> Tensor:
+    """What boxes [B,K,4] of frames [B,3,S,S] show, in few pixels whose mean is 0 and length 1,
+    [B,K,3*CONTENT*CONTENT]."""
+    step = (torch.arange(CONTENT, device=frames.device) + 0.5) / CONTENT - 0.5
+    across, down = (2 * (boxes[..., i, None] + step * boxes[..., i + 2, None]) - 1 for i in (0, 1))
+    shape = (*boxes.shape[:2], CONTENT, CONTENT)
+    places = torch.stack(
+        [across[..., None, :].expand(shape), down[..., None].expand(shape)], dim=-1
+    )  # -1 to 1 over the frame
+    smooth = F.avg_pool2d(frames, 2)
+    seen = F.grid_sample(smooth, places.flatten(1, 2), padding_mode="border", align_corners=False)
+    seen = seen.unflatten(2, (-1, CONTENT)).transpose(1, 2).flatten(2)
+    return F.normalize(seen - seen.mean(dim=-1, keepdim=True), dim=-1)
 
 
 def corners(boxes: Tensor) -> Tensor:

@@ -187,6 +187,8 @@ class _Frame:
         if sold:
             hands = (0, 1) if script.both_hands else (hand,)
             grasps.append(Grasp(self.article, hands, script.area, (x + aside, y), shot.turn))
+        if script.alike:
+            grasps.sort(key=lambda grasp: grasp.hands)  # else what is sold is always in front
         return grasps
 
     def _stance(self) -> Stance:

@@ -41,6 +41,8 @@ class Plan:
     shop_size: int
     whole_shop: bool
     """Pictures of all products are made, not only of those that a clip sells."""
+    rivals: bool = False
+    """Products that are compared are held alike."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class Livestream:
         product = self._sold[int(len(self._sold) * float(rng.random()) ** 1.6)]
         other = self._another(product, rng)
         article = self._article(product)
-        script = write_script(plan.frames, self._ways(product), rng, crowded=self._crowded)
+        script = write_script(
+            plan.frames, self._ways(product), rng, crowded=self._crowded, rivals=plan.rivals
+        )
         worn = draw_article(product, worn=True) if script.shown == "worn" else article
         shot = film(self._stage, script, Props(article, worn, self._article(other)), rng)
         clip_id = f"{self.live_id}-{start}-{start + script.seconds * 1000}"

@@ -19,6 +19,9 @@ SCALE_SHARES = (0.45, 0.35, 0.2)
 ONE_HANDED = 0.15  # the largest area that one hand holds
 DURATIONS = ((0.15, 0.4), (0.45, 0.7), (0.75, 1.0))  # frames that show it: short, medium, long
 DURATION_SHARES = (0.25, 0.3, 0.45)
+ALIKE = (0.85, 1.15)  # size of another product that is held alike, over that of the one sold
+BESIDE = (0.3, 0.6)  # of the frames that show the product, with another beside it
+ALIKE_BESIDE = (0.4, 0.7)
 COMPARED = 0.9  # of the clips in the most crowded room: there is much to compare the product with
 
 
@@ -61,6 +64,8 @@ class Script:
     """Of the product's box over the frame, as planned."""
     other_area: float
     """Of the box of the other product that is held."""
+    alike: bool
+    """The other is held just like the one that is sold: only other frames tell which that is."""
     both_hands: bool
     closeness: float
     """Of the presenter, about 1."""
@@ -71,26 +76,34 @@ class Script:
 
 
 def write_script(
-    frames: int, ways: tuple[Shown, ...], rng: Generator, *, crowded: float = 0.0
+    frames: int,
+    ways: tuple[Shown, ...],
+    rng: Generator,
+    *,
+    crowded: float = 0.0,
+    rivals: bool = False,
 ) -> Script:
-    """A clip of that many frames, evenly over its seconds; the room is `crowded` in [0, 1]."""
+    """A clip of that many frames, evenly over its seconds; the room is `crowded` in [0, 1].
+    `rivals`: more is compared, and what is compared is held alike."""
     shown = pick(ways, rng)
-    comparing = shown != "hung" and rng.random() < COMPARED * crowded**2
+    alike = rivals and shown in ("held", "hung") and rng.random() < COMPARED * crowded
+    comparing = alike or (shown != "hung" and rng.random() < COMPARED * crowded**2)
     scale = int(rng.choice(3, p=SCALE_SHARES))
     if shown == "stood":
         scale = min(scale, 1)
-    if shown == "held" and comparing:  # one in each hand
+    if alike or (shown == "held" and comparing):  # one in each hand
         scale = 0
     area = float(rng.uniform(*SCALES[scale]))
-    both = shown == "hung" or (
+    both = (shown == "hung" and not alike) or (
         shown == "held" and not comparing and (area > ONE_HANDED or rng.random() < 0.5)
     )
-    other_area = max(0.04, area * float(rng.uniform(0.5, 1.1)))
+    other_area = max(0.04, area * float(rng.uniform(*(ALIKE if alike else (0.5, 1.1)))))
     if comparing:
         other_area = min(other_area, ONE_HANDED)
     visible = _when(frames, rng)
     walk = _Walk(frames, rng)
-    other = _beside(visible, rng) if comparing else _meanwhile(visible, rng)
+    shares = ALIKE_BESIDE if alike else BESIDE
+    other = _beside(visible, shares, rng) if comparing else _meanwhile(visible, rng)
     shots = tuple(
         _shot(bool(visible[i]), bool(other[i]), walk.values[i], walk.offset, rng)
         for i in range(frames)
@@ -98,7 +111,7 @@ def write_script(
     closeness = float(rng.uniform(0.72, 1.08))
     standing = (shown == "hung" and area < 0.15) or (shown == "worn" and area < 0.25)
     seconds = int(rng.integers(2 * frames, 12 * frames))
-    return Script(shown, area, other_area, both, closeness, standing, seconds, shots)
+    return Script(shown, area, other_area, alike, both, closeness, standing, seconds, shots)
 
 
 def _when(frames: int, rng: Generator) -> np.ndarray:
@@ -126,11 +139,11 @@ def _meanwhile(visible: np.ndarray, rng: Generator) -> np.ndarray:
     return held
 
 
-def _beside(visible: np.ndarray, rng: Generator) -> np.ndarray:
+def _beside(visible: np.ndarray, shares: tuple[float, float], rng: Generator) -> np.ndarray:
     """Bool [frames]: another product is held beside the one that is sold, for some of its frames
     in a row. In one of these alone, either could be the one."""
     shown = np.flatnonzero(visible)
-    count = round(len(shown) * float(rng.uniform(0.3, 0.6)))
+    count = round(len(shown) * float(rng.uniform(*shares)))
     start = int(rng.integers(0, len(shown) - count + 1))
     held = np.zeros(len(visible), bool)
     held[shown[start : start + count]] = True

@@ -44,6 +44,8 @@ class Synth:
     """Of each clip, evenly over its seconds."""
     shop_size: int = 600
     """Products of each livestream's shop."""
+    rivals: bool = False
+    """Products that are compared are held alike: one frame alone cannot tell which is sold."""
 
     def __post_init__(self) -> None:
         if (
@@ -99,6 +101,7 @@ def _plan(synth: Synth, place: int, clips: int, lives: int, *, test: bool = Fals
         height=2 * round(synth.size * 8 / 9),  # 9:16
         shop_size=synth.shop_size,
         whole_shop=test,
+        rivals=synth.rivals,
     )
 
 
