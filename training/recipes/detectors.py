@@ -1,12 +1,13 @@
 """Detectors of the intended product, from nothing on LPR-Synth: of single frames, and of clips.
 
-    lpr-train data synth --out DIR --clips 16000 --size 128
+    lpr-train data synth --out DIR --clips 16000 --size 128 --rivals
     lpr-train fit detector_small_synth --data synth=DIR --out SINGLE
     lpr-train fit detector_clip_small_synth --data synth=DIR --out CLIP \\
         --start SINGLE/best.safetensors
 
 The second begins with the first and trains it further, now that its queries are judged over whole
-clips too. Small enough to stand beside the small RICE on a CPU.
+clips too: with `--rivals` some frames alone cannot tell the product that is sold. Small enough to
+stand beside the small RICE on a CPU.
 """
 
 from __future__ import annotations
