@@ -41,8 +41,11 @@ _FORK_S = 5.0  # for the zygote to fork, on a machine that is very busy
 _REPORT_BYTES = 4_096
 _FOLDER = Path(__file__).resolve().parent.parent  # of the package `service`
 _PROGRAM = """
-import sys
-sys.path[:0] = sys.argv[2:]
+import sys, types
+# Python finds a package by listing the folder around it: of a checkout, that is not to be read.
+package = sys.modules["service"] = types.ModuleType("service")
+package.__path__ = [sys.argv[2]]
+sys.path.insert(0, sys.argv[3])
 import socket
 from service.media.zygote import main
 main(socket.socket(fileno=int(sys.argv[1])))
@@ -85,7 +88,7 @@ class Workers:
         if libav is None or libav.origin is None:
             raise WorkersUnavailableError("PyAV is not installed")
         self._limits = limits
-        self._paths = (str(_FOLDER.parent), str(Path(libav.origin).parents[1]))
+        self._paths = (str(_FOLDER), str(Path(libav.origin).parents[1]))
         readable = (str(_FOLDER), self._paths[1], sys.prefix, sys.base_prefix)
         # The zygote lives long: its workers' limits of time and files are not its own.
         self._sandbox = Sandbox(

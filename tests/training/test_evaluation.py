@@ -90,7 +90,7 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
 
 
 def test_wrong_words_may_cost_no_more_where_products_are_unseen() -> None:
-    known, unseen = spoken_scores(noise=0.1), spoken_scores(noise=0.6)
+    known, unseen = spoken_scores(noise=0.35), spoken_scores(noise=0.45)
     fusion = best_fusion(known, unseen)
     assert 0 < fusion.text < best_fusion(known).text
 
