@@ -59,7 +59,7 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
     size: Annotated[int, typer.Option(help="Shorter side of frames, pixels.")] = 224,
     shop_size: Annotated[int, typer.Option(help="Products of each livestream's shop.")] = 600,
     rivals: Annotated[
-        bool, typer.Option("--rivals", help="Products that are compared are held alike.")
+        bool, typer.Option("--rivals", help="More products are compared, and held alike.")
     ] = False,
     shards: Annotated[Shards, typer.Option(help="Tar files or folders.")] = "tar",
     processes: Annotated[int, typer.Option(help="That make it.")] = os.cpu_count() or 1,

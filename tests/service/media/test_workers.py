@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,16 @@ def test_when_the_zygote_is_killed_another_takes_its_place(good_mp4: bytes) -> N
     wait_until(lambda: np.array_equal(decoder.decode(good_mp4, size=S, frames=10).pixels, expected))
     assert process_of(decoder) not in killed
     assert decoder.describe()["workers"], "as before"
+
+
+def test_landlock_lets_them_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a checkout too, around which nothing may be listed."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "bwrap" else which(name))
+    told = ClipDecoder(MediaSettings()).describe()
+    if told["file_system"] != "landlock":
+        pytest.skip("this machine has no Landlock")
+    assert told["workers"], told["without_workers"]
 
 
 def test_without_workers_ffmpeg_decodes(

@@ -42,7 +42,7 @@ class Plan:
     whole_shop: bool
     """Pictures of all products are made, not only of those that a clip sells."""
     rivals: bool = False
-    """Products that are compared are held alike."""
+    """More products are compared, and held alike."""
 
 
 @dataclass(frozen=True)

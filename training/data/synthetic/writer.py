@@ -45,7 +45,7 @@ class Synth:
     shop_size: int = 600
     """Products of each livestream's shop."""
     rivals: bool = False
-    """Products that are compared are held alike: one frame alone cannot tell which is sold."""
+    """More products are compared, and held alike: one frame alone cannot tell which is sold."""
 
     def __post_init__(self) -> None:
         if (
