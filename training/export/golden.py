@@ -110,15 +110,17 @@ def check_golden(
     config: RiceConfig,
     folder: Path,
     tokenizer: TextTokenizer | None = None,
+    run_of: Callable[[GraphSpec], Run] | None = None,
 ) -> None:
-    """Asks the written graphs for what `golden.json` says. Raises ExportError."""
+    """Asks the written graphs, or those that `run_of` runs, for what `golden.json` says. Raises
+    ExportError."""
     golden = json.loads((folder / GOLDEN_FILE).read_text())
     pictures, clip = golden["pictures"], golden["clip"]
-    written = partial(onnx_graph, folder=folder)
+    run_of = run_of or partial(onnx_graph, folder=folder)
     names = [picture["file"] for picture in pictures]
-    answers = _answers(specs, written, config, folder, names, clip["frames"], tokenizer)
+    answers = _answers(specs, run_of, config, folder, names, clip["frames"], tokenizer)
     read = [] if tokenizer is None else [("text", clip["text"])]
-    read += [(name, clip[name]) for name in DETECTED if name in clip]
+    read += [(name, clip[name]) for name in DETECTED if name in answers]
     for name, expected in (
         *read,
         ("embedding", [picture["embedding"] for picture in pictures]),
@@ -127,6 +129,13 @@ def check_golden(
         ("logits", clip["logits"]),
     ):
         require_equal(f"golden {name}", answers[name], np.array(expected), golden["tolerance"])
+
+
+def golden_pictures(folder: Path, size: int) -> Array:
+    """All that `golden.json` names, uint8 [B,size,size,3]."""
+    golden = json.loads((folder / GOLDEN_FILE).read_text())
+    names = [*(picture["file"] for picture in golden["pictures"]), *golden["clip"]["frames"]]
+    return np.stack([read_picture(folder / name, size) for name in names])
 
 
 def drawn_pictures(size: int, count: int) -> Array:

@@ -74,8 +74,7 @@ def write_graphs(
     """
     weights = SharedWeights(folder)
     for spec in specs:
-        model = _trace(spec)
-        _strip(model)
+        model = traced(spec)
         _name_lengths(model.graph, spec)
         if spec.lowered or precision == "fp16-weights":
             model = in_precision(model, precision, (examples or {}).get(spec.name, []))
@@ -86,7 +85,8 @@ def write_graphs(
         onnx.checker.check_model(folder / spec.file)
 
 
-def _trace(spec: GraphSpec) -> onnx.ModelProto:
+def traced(spec: GraphSpec) -> onnx.ModelProto:
+    """The graph in full precision, with all weights inside. Raises ExportError."""
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(tensor.example(TRACED_LENGTHS, generator) for tensor in spec.inputs)
     with quiet("torch.onnx"), torch.no_grad():
@@ -109,6 +109,7 @@ def _trace(spec: GraphSpec) -> onnx.ModelProto:
     model = program.model_proto
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError(f"{spec.name}: a BatchNorm was not folded into its convolution")
+    _strip(model)
     return model
 
 

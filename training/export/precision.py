@@ -36,6 +36,7 @@ Feed = Mapping[str, npt.NDArray[np.generic]]
 """A graph's named inputs."""
 
 QUANTISED = ("MatMul", "Conv")
+HALVED = "_fp16"  # ends the names of what `fp16-weights` halves
 FEWEST_HALVED = 256  # numbers of a tensor; of fewer, a node more is not worth it
 FEWEST_TERMS = 256  # a convolution of fewer a sum is no faster in int8, and loses the most
 
@@ -57,7 +58,7 @@ def _fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= FEWEST_HALVED:
             name = tensor.name
             halved = to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(from_array(halved, f"{name}_fp16"))
+            tensor.CopyFrom(from_array(halved, name + HALVED))
             casts.append(make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]

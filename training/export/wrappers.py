@@ -8,6 +8,7 @@ convolution, whose numbers are the only ones that are changed here.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,25 +33,49 @@ class RawPixelStem(nn.Module):
     def __init__(self, stem: nn.Module) -> None:
         super().__init__()
         self.stem = stem
-        first = next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
-        mean, deviation = (
-            255 * torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD)
-        )
-        first.weight = nn.Parameter(first.weight.detach() / deviation)
+        first, mean = _first_convolution(stem), _of_pixels(IMAGE_MEAN)
+        first.weight = nn.Parameter(first.weight.detach() / _of_pixels(IMAGE_STD))
         self.pads = any(first.padding)
         self.register_buffer("mean", mean)
         if not self.pads:
             first.bias = nn.Parameter(-(first.weight.detach() * mean).sum(dim=(1, 2, 3)))
+
+    def normalised(self) -> nn.Module:
+        """The stem as it was."""
+        stem = copy.deepcopy(self.stem)
+        first = _first_convolution(stem)
+        first.weight = nn.Parameter(first.weight.detach() * _of_pixels(IMAGE_STD))
+        if not self.pads:
+            first.bias = None
+        return stem
 
     def forward(self, pixels: Tensor) -> Tensor:
         stemmed: Tensor = self.stem(pixels - self.mean if self.pads else pixels)
         return stemmed
 
 
+def _first_convolution(stem: nn.Module) -> nn.Conv2d:
+    return next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
+
+
+def _of_pixels(channels: Sequence[float]) -> Tensor:
+    """A channel's number each, [3,1,1], of pixels from 0 to 255 instead of 0 to 1."""
+    return 255 * torch.tensor(channels).view(3, 1, 1)
+
+
 def takes_raw_pixels(model: Rice) -> Rice:
     """A copy of `model` whose encoder needs no normalised pixels."""
     model = copy.deepcopy(model)
     model.encoder.stem = RawPixelStem(model.encoder.stem)
+    return model
+
+
+def takes_normalised_pixels(model: Rice) -> Rice:
+    """The inverse: a copy of what `takes_raw_pixels` gave, whose encoder takes normalised ones."""
+    model = copy.deepcopy(model)
+    raw = model.encoder.stem
+    if isinstance(raw, RawPixelStem):
+        model.encoder.stem = raw.normalised()
     return model
 
 

@@ -12,6 +12,7 @@ import typer
 from training import checkpoint
 from training.configs import Recipe
 from training.evaluation.reference import TOLERANCE, FixtureError, differences
+from training.export.reading import read_bundle
 from training.models.build import build_model
 from training.models.matching_decoder import Head
 from training.models.pretrained import begin_with
@@ -43,15 +44,21 @@ def init(
 
 
 @app.command(name="import")
-def import_released(
-    path: Annotated[Path, typer.Argument(metavar="RELEASED.pth")],
+def import_model(
+    path: Annotated[Path, typer.Argument(metavar="RELEASED.pth|BUNDLE")],
     out: OutOption,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="The run that the checkpoint stands for.")
+        str, typer.Option("--recipe", help="The run that a released checkpoint stands for.")
     ] = "rice_vitb32_lpr750k",
     head: HeadOption = "cosine",
 ) -> None:
-    """Turn a checkpoint of RICE's released code into one of ours."""
+    """Turn a checkpoint of RICE's released code, or a bundle's graphs, into a checkpoint of ours.
+
+    A bundle's has the weights that are served, and not its detector's.
+    """
+    if path.is_dir():
+        _save(out, read_bundle(path))
+        return
     recipe = recipe_named(recipe_name)
     model = _released(path, head)
     weight = recipe.reconstruction_weight if model.reconstruction else 0.0
