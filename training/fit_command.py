@@ -21,6 +21,7 @@ from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.files import replacing
 from training.models.commands import begun
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
+from training.starting import reduced
 from training.terminal import (
     CommandError,
     DeviceOption,
@@ -91,8 +92,8 @@ def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Co
 def beginning(
     recipe: AnyRecipe, start: Path | None, encoder: Path | None, text: Path | None
 ) -> tuple[AnyRecipe, checkpoint.AnyCheckpoint | None]:
-    """The weights that a run begins with, None for random ones, and its recipe, of which a
-    pre-trained text tower is a part. Raises TrainingError."""
+    """The weights that a run begins with, None for random ones and without parts that it lacks, and
+    its recipe, of which a pre-trained text tower is a part. Raises TrainingError."""
     begin: checkpoint.AnyCheckpoint | None = None
     if start is not None:
         if encoder is not None or text is not None:
@@ -100,6 +101,8 @@ def beginning(
                 "--start brings all weights: give one of --start and --encoder or --text"
             )
         begin = checkpoint.load_any(start)
+        if isinstance(begin, checkpoint.Checkpoint) and isinstance(recipe, Recipe):
+            begin = reduced(begin, recipe)
     elif encoder is not None or text is not None:
         if not isinstance(recipe, Recipe):
             raise CommandError(f"{recipe.name} has no encoder of CLIP's and reads no text")

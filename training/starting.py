@@ -48,8 +48,7 @@ def begin_with(model: Rice, recipe: Recipe, start: Checkpoint) -> None:
 
 
 def reduced(start: Checkpoint, recipe: Recipe) -> Checkpoint:
-    """The checkpoint without the parts that the recipe's model lacks: an ablation leaves out parts
-    of what it begins with, too."""
+    """The checkpoint without the parts that the recipe's model lacks."""
     theirs, ours = _shapes(start.recipe), _shapes(recipe)
     left_out = [part for part in PARTS if theirs.get(part) and not ours.get(part)]
     without = {part: None if part in ("text", "reconstruction") else False for part in left_out}

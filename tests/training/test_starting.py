@@ -18,9 +18,10 @@ from tests.training.tiny_sgmn import (
     titled_photographs,
 )
 from training import engine
-from training.checkpoint import Checkpoint, CheckpointError, load, of_model
+from training.checkpoint import Checkpoint, CheckpointError, load, of_model, save
 from training.configs import Recipe
 from training.data.batches import BatchDrawer
+from training.fit_command import beginning
 from training.models.build import build_model
 from training.models.locked_encoder import EncoderMemory
 from training.models.rice import Rice
@@ -83,7 +84,7 @@ def test_a_reading_model_lends_its_text_to_a_further_one() -> None:
     assert torch.equal(model.state_dict()[name], start.group("model")[name])
 
 
-def test_an_ablation_leaves_out_parts_of_what_it_begins_with_too() -> None:
+def test_parts_that_a_recipe_lacks_are_left_out_of_what_it_begins_with() -> None:
     start = replace(start_of(SGMN_RECIPE), tokenizer="told")
     for recipe in (SEES, READS, SGMN_RECIPE):
         fewer = reduced(start, recipe)
@@ -91,6 +92,15 @@ def test_an_ablation_leaves_out_parts_of_what_it_begins_with_too() -> None:
         assert kept.keys() == model.state_dict().keys()
         assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
         assert fewer.tokenizer == ("told" if recipe.model.text else None)
+
+
+def test_a_run_begins_with_a_file_of_more_parts(tmp_path: Path) -> None:
+    """As a bundle's is, which reads, where the recipe is of what sees."""
+    start = replace(start_of(READS), tokenizer="told")
+    save(tmp_path / "start.safetensors", start)
+    recipe, begin = beginning(SEES, tmp_path / "start.safetensors", None, None)
+    assert isinstance(begin, Checkpoint) and recipe is SEES
+    assert begun(SEES, begin).state_dict().keys() == begin.group("model").keys()
 
 
 def test_pfr_may_begin_with_a_model_without_it() -> None:

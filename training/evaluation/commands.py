@@ -39,7 +39,6 @@ from training.evaluation.scorers import BundleScorer
 from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
 from training.models.sgmn.model import Sgmn
 from training.recipes import RECIPES, recipe_named
-from training.starting import reduced
 from training.terminal import (
     CommandError,
     DeviceOption,
@@ -93,8 +92,6 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         def measure(variant: ablation.Variant, folder: Path) -> tuple[int, Accuracy]:
             tower = text if variant.recipe.model.text else None
             begun, begin = beginning(variant.recipe, start, encoder, tower)
-            if isinstance(begin, checkpoint.Checkpoint):
-                begin = reduced(begin, variant.recipe)
             best = fitted(
                 begun, opened, folder, bars,
                 device=torch.device(device), compute=Compute(precision), begin=begin,
