@@ -1,12 +1,13 @@
 """This service against the do-it-yourself one (`diy.py`), on the same pictures and clips.
 
-    python deploy/bench/against_diy.py --weights CKPT --bundle BUNDLE [--data FOLDER] [--clips N]
+    python deploy/bench/against_diy.py --weights CKPT --bundle BUNDLE [--int8 BUNDLE] \
+        [--data FOLDER] [--clips N]
 
-Clips/s: both with one model of full size (CKPT in torch, and BUNDLE, exported from it), both warm,
-by turns, each from clients that send one clip after the other, of a short clip and of a longer
-one: how much of a clip need not be decoded grows with its length. Accuracy: both with the encoder
-of the default bundle, so that what differs is what is done with it; clips filmed from photographs
-as `lpr demo` does. One JSON object on standard output.
+Clips/s: both with one model of full size (CKPT in torch, and BUNDLE, exported from it, as it is
+and in int8), all warm, by turns, each from clients that send one clip after the other, of a short
+clip and of a longer one: how much of a clip need not be decoded grows with its length. Accuracy:
+both with the encoder of the default bundle, so that what differs is what is done with it; clips
+filmed from photographs as `lpr demo` does. One JSON object on standard output.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +76,23 @@ def _wait(client: httpx.Client, child: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the do-it-yourself service did not start")
 
 
-def clips_per_s(weights: Path, bundle: Path, seconds: float) -> dict[str, Any]:
-    """Of both services, by the length of the clip, in seconds."""
-    pictures = material.jpegs()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_diy(weights) as diy,
-        running_service(Path(folder), LPR_BUNDLE=bundle, LPR_DEADLINE_S=60) as ours,
-    ):
-        for place in range(SHOP_PICTURES):
-            picture = pictures[place % len(pictures)]
-            ours.put_product("bench", f"{place}", [picture])
+def clips_per_s(weights: Path, bundles: Mapping[str, Path], seconds: float) -> dict[str, Any]:
+    """Of this service with each bundle and of the other, by the length of the clip, in seconds."""
+    pictures = list(islice(cycle(material.jpegs()), SHOP_PICTURES))
+    with ExitStack() as running:
+        urls = {}
+        for name, bundle in bundles.items():
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            ours = running.enter_context(
+                running_service(folder, LPR_BUNDLE=bundle, LPR_DEADLINE_S=60)
+            )
+            for place, picture in enumerate(pictures):
+                ours.put_product("bench", f"{place}", [picture])
+            urls[name] = ours.base_url
+        diy = running.enter_context(running_diy(weights))
+        for place, picture in enumerate(pictures):
             _put_diy(diy, "bench", f"{place}", picture)
-        urls = {"ours": ours.base_url, "diy": str(diy.base_url).rstrip("/")}
+        urls["diy"] = str(diy.base_url).rstrip("/")
         return {f"{clip_s}": _by_turns(urls, _recognition(clip_s), seconds) for clip_s in CLIPS_S}
 
 
@@ -191,12 +197,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of full size")
     parser.add_argument("--bundle", type=Path, required=True, help="exported from it")
+    parser.add_argument("--int8", type=Path, help="the same in int8")
     parser.add_argument("--data", type=Path, help="photographs; without it made products")
     parser.add_argument("--clips", type=int, default=120, help="for the accuracy")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each turn")
     given = parser.parse_args()
+    bundles = {"ours": given.bundle, **({"int8": given.int8} if given.int8 else {})}
     found = {
-        "clips_per_s": clips_per_s(given.weights, given.bundle, given.seconds),
+        "clips_per_s": clips_per_s(given.weights, bundles, given.seconds),
         "accuracy": accuracy(given.data, given.clips),
     }
     sys.stdout.write(json.dumps(found) + "\n")

@@ -16,7 +16,7 @@ RECIPE = "rice_vitb32_lpr4m"
 _STEP_S = 600.0
 _TOLD = 300  # characters of what a bench that failed said last
 _PROGRAMS = Path(sys.executable).parent
-_LEFT_OUT = {"--bundle", "--checkpoint", "--weights"}  # of the commands shown
+_LEFT_OUT = {"--bundle", "--checkpoint", "--int8", "--weights"}  # of the commands shown
 
 # By name, in the order they are run: `lpr bench ...`, and what a quick run does instead.
 # fmt: off
@@ -60,6 +60,7 @@ def commands(work: Path, data: Path | None, *, quick: bool) -> dict[str, list[st
         model = ["--checkpoint", str(_checkpoint(work))] if bench == "match" else []
         found[name] = ["lpr", "bench", bench, *options, *bundle, *model, "--json"]
     diy = ["python", "deploy/bench/against_diy.py", "--weights", str(_checkpoint(work)), *bundle]
+    diy += ["--int8", str(_int8(work))]
     diy += ["--clips", "4" if quick else "120", "--seconds", "1" if quick else "8"]
     return {**found, "diy": [*diy, *(["--data", str(data)] if data else [])]}
 
@@ -78,12 +79,14 @@ def shown(command: Sequence[str]) -> str:
 
 
 def make_model(work: Path, flags: str) -> None:
-    """ViT-B/32 with random weights, as a checkpoint and as a bundle. Raises CalledProcessError."""
-    checkpoint, bundle = str(_checkpoint(work)), str(_bundle(work))
-    name = ["--name", "rice-vitb32-random"]
+    """ViT-B/32 with random weights, as a checkpoint and as a bundle, in int8 too. Raises
+    CalledProcessError."""
+    checkpoint = str(_checkpoint(work))
+    export = ["lpr-train", "export", checkpoint, "--name", "rice-vitb32-random", "--out"]
     for command in (
         ["lpr-train", "init", RECIPE, "--out", checkpoint],
-        ["lpr-train", "export", checkpoint, "--out", bundle, *name, *shlex.split(flags)],
+        [*export, str(_bundle(work)), *shlex.split(flags)],
+        [*export, str(_int8(work)), "--precision", "int8"],
     ):
         _say(shlex.join(command))
         subprocess.run(_here(command), check=True, timeout=_STEP_S)  # noqa: S603 - our own
@@ -111,6 +114,10 @@ def _checkpoint(work: Path) -> Path:
 
 def _bundle(work: Path) -> Path:
     return work / "vitb32"
+
+
+def _int8(work: Path) -> Path:
+    return work / "vitb32-int8"
 
 
 def _said(command: Sequence[str]) -> JSON:

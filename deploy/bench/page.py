@@ -20,6 +20,13 @@ _TABLES = {
 }
 
 
+_SERVICES = {
+    "ours": "this service",
+    "int8": "this service, in int8 (what it costs: docs/LOG.md)",
+    "diy": "do it yourself",
+}
+
+
 def page(results: Results, benches: Mapping[str, list[str]], *, quick: bool) -> str:
     """The whole of docs/PERFORMANCE.md."""
     machine = next((r["machine"] for r in results.values() if "machine" in r), {})
@@ -152,8 +159,8 @@ def _diy(results: Results) -> list[str]:
         f"|---|{'---|' * len(rates)}---|---|",
         *(
             f"| {name} | {' | '.join(f'{rate[key]:.2f}' for rate in rates.values())} | "
-            f"{found[key]['r1']:.1%} | {found[key]['r5']:.1%} |"
-            for key, name in (("ours", "this service"), ("diy", "do it yourself"))
+            + (f"{found[key]['r1']:.1%} | {found[key]['r5']:.1%} |" if key in found else "| |")
+            for key, name in _SERVICES.items()
         ),
         "",
         f"{found['clips']} clips of {found['products']} products ({found['data']}); only this "

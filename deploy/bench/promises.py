@@ -54,10 +54,10 @@ def growth(report: JSON) -> float:
     return float(hot[-1] / hot[0])
 
 
-def times_diy(clip_s: int) -> Read:
+def times_diy(clip_s: int, ours: str = "ours") -> Read:
     def read(report: JSON) -> float:
         rates = report["clips_per_s"][f"{clip_s}"]
-        return float(rates["ours"] / rates["diy"])
+        return float(rates[ours] / rates["diy"])
 
     return read
 
@@ -93,6 +93,10 @@ FLOORS = (
           "diy", times_diy(10), at_least(3)),
     Floor("the same, clips of 30 s",
           "diy", times_diy(30), at_least(3)),
+    Floor("the same in int8, clips of 10 s",
+          "diy", times_diy(10, "int8"), at_least(3)),
+    Floor("the same in int8, clips of 30 s",
+          "diy", times_diy(30, "int8"), at_least(3)),
     Floor("against the do-it-yourself service: more accurate (difference of R@1, in points)",
           "diy", points_above_diy, lambda points: points > 0, "{:+.1f}"),
     Floor("cost does not grow with the gallery (a hot shop of 600, largest over smallest)",
