@@ -38,7 +38,7 @@ DETECTOR_CLIP_SMALL_SYNTH = replace(
     model=replace(DETECTOR_SMALL_SYNTH.model, temporal_layers=2),
     sources=(Source("synth", "lpr4m", products=16, frames=10),),
     schedule=Schedule(
-        steps=2000, warmup=50, encoder_rate=5e-4, matching_rate=1e-3, weight_decay=0.05,
+        steps=5000, warmup=50, encoder_rate=5e-4, matching_rate=1e-3, weight_decay=0.05,
         clip_norm=1.0, ema=0.995, evaluate_every=500,
     ),
 )  # fmt: skip
