@@ -43,6 +43,7 @@ class Cost:
     """Of one unit, as measured."""
 
     recognition_s: float  # CPU
+    undetected_s: float  # CPU, of one without the detector
     indexing_s: float  # CPU, a picture
     resident_bytes: float  # of a service with nothing hot
     hot_bytes: float  # a picture
@@ -68,12 +69,16 @@ def measure(folder: Path) -> Cost:
             for _ in range(ROUNDS):
                 recognise(client, takes, clips)
             done = _cpu_s(process.process.pid)
+            for _ in range(ROUNDS):
+                recognise(client, takes, clips, detect=False)
+            undetected = _cpu_s(process.process.pid)
             hot = _metric(client.base_url, "lpr_hot_shops_bytes")
     finally:
         process.stop()
     dims = Bundle.load(DEFAULT_BUNDLE).manifest.dims
     return Cost(
         recognition_s=(done - warm) / (ROUNDS * len(takes)),
+        undetected_s=(undetected - done) / (ROUNDS * len(takes)),
         indexing_s=(indexed - before) / PRODUCTS,
         resident_bytes=resident,
         hot_bytes=hot / PRODUCTS,
@@ -91,6 +96,8 @@ def page(cost: Cost) -> str:
         "| measured | |",
         "|---|---|",
         f"| a recognition, decoding included | {1e3 * cost.recognition_s:.0f} ms of one core |",
+        "| the same without the detector (`detect=false`) | "
+        f"{1e3 * cost.undetected_s:.0f} ms of one core |",
         f"| indexing a picture | {1e3 * cost.indexing_s:.0f} ms of one core |",
         f"| the service with nothing hot | {cost.resident_bytes / 1e6:.0f} MB |",
         f"| a picture of a hot shop | {cost.hot_bytes / 1e3:.1f} kB of memory |",

@@ -119,12 +119,14 @@ def _plan(folder: Path, distractors: Path | None, wanted: int | None) -> _Plan:
     )
 
 
-def _run(console: Console, client: Client, plan: _Plan, clips: list[Path]) -> Outcome:
+def _run(
+    console: Console, client: Client, plan: _Plan, clips: list[Path], *, detect: bool
+) -> Outcome:
     """The shop goes in, the clips are recognised."""
     with _bar(console, "Indexing the shop") as progress:
         index(client, entries(plan.shop, plan.distractors), progress)
     with _bar(console, "Recognising clips") as progress:
-        rows = recognise(client, plan.takes, clips, progress)
+        rows = recognise(client, plan.takes, clips, progress, detect=detect)
     bundle = str(client.info()["bundle"]["id"])
     return Outcome(bundle, plan.shop, len(plan.distractors), plan.takes, clips, rows)
 
@@ -160,6 +162,9 @@ def demo(  # noqa: PLR0917 - typer reads the options off the signature
         int,
         typer.Option(min=FIRST_DEMO_SEED, help="Of the made products and of the clips' camera."),
     ] = FIRST_DEMO_SEED,
+    detect: Annotated[
+        bool, typer.Option(help="Whether the bundle's detector, if any, looks for the product.")
+    ] = True,
     keep: Annotated[bool, typer.Option(help="Leave the service up until Ctrl-C.")] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="The service's data directory.  [default: temporary]")
@@ -188,7 +193,7 @@ def demo(  # noqa: PLR0917 - typer reads the options off the signature
             with console.status("Starting the service"):
                 service = running_service(data_dir or work / "service")
                 client = stack.enter_context(service)
-            outcome = _run(console, client, plan, filmed)
+            outcome = _run(console, client, plan, filmed, detect=detect)
             tell(console, outcome)
             if json_file is not None:
                 write_json(outcome, json_file)

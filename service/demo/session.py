@@ -89,14 +89,19 @@ def film_all(
 
 
 def recognise(
-    client: Client, takes: Sequence[Take], clips: Sequence[Path], progress: Progress | None = None
+    client: Client,
+    takes: Sequence[Take],
+    clips: Sequence[Path],
+    progress: Progress | None = None,
+    *,
+    detect: bool = True,
 ) -> list[Row]:
     """Sends the clips one at a time and notes every answer. Raises ClientError."""
     rows = []
     for done, (take, clip) in enumerate(zip(takes, clips, strict=True), start=1):
         data = clip.read_bytes()
         start = time.perf_counter()
-        answer = client.recognize(SHOP, data, top_k=CANDIDATES)
+        answer = client.recognize(SHOP, data, top_k=CANDIDATES, detect=detect)
         wall_ms = 1e3 * (time.perf_counter() - start)
         rows.append(row_of(take.clip_id, take.item.name, answer, wall_ms))
         if progress:
