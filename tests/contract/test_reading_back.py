@@ -17,7 +17,6 @@ from tests.contract.models import (  # noqa: E402
     TEXT,
     TEXT_FUSION,
     TINY,
-    tiny_detector,
     tokenizer,
     widened,
 )
@@ -59,7 +58,6 @@ def exported(recipe: Recipe, precision: Precision, out: Path) -> Rice:
         metrics={},
         tokenizer=tokenizer() if reads else None,
         precision=precision,
-        detector=tiny_detector(closer=True) if recipe is READS else None,
     )
     return model
 
@@ -86,7 +84,7 @@ def answers(model: Rice) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(
     ("recipe", "precision", "tolerance"),
     [(READS, "fp16-weights", 1e-2), (SGMN, "fp32", 1e-5), (LIKE_RELEASED, "fp32", 1e-5)],
-    ids=["reading, halved, with a detector", "sgmn", "of the released code's kind"],
+    ids=["reading, halved", "sgmn", "of the released code's kind"],
 )
 def test_its_answers_are_the_exported_models(
     recipe: Recipe,
