@@ -108,7 +108,7 @@ class _Service:
             raise ProblemError(422, {"detail": "too small"})
         self.products[product_id] = title
 
-    def recognize(self, shop_id: str, clip: bytes, top_k: int) -> dict[str, Any]:
+    def recognize(self, shop_id: str, clip: bytes, top_k: int, *, detect: bool) -> dict[str, Any]:
         self.calls.append(f"recognize {shop_id} {clip.decode()}")
         return next(self._answers)
 
