@@ -93,6 +93,10 @@ def test_its_answers_are_the_exported_models(
     assert code == 0, told
     kept = checkpoint.load(tmp_path / "read.safetensors")
     assert (kept.tokenizer is not None) == (recipe.model.text is not None)
+    torch.manual_seed(recipe.seed)
+    begun, read = build_model(recipe.model).state_dict(), kept.group("model")
+    unread = {name for name in begun if name.startswith(("instance_graph.", "temperature"))}
+    assert all(torch.equal(read[name], begun[name]) for name in unread), "as training begins"
     for found, expected in zip(answers(kept.model()), answers(model), strict=True):
         scale = max(1.0, float(expected.square().mean().sqrt()))
         assert (found - expected).abs().max() < tolerance * scale

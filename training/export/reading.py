@@ -8,6 +8,7 @@ golden examples prove it.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,8 +43,8 @@ FOLDED = ".weight_bias"  # what the tracer calls a norm's part in a convolution
 
 def read_bundle(folder: Path) -> checkpoint.Checkpoint:
     """The model with its numbers as the bundle stores them, so of `fp16-weights` rounded, and
-    without its detector and what is for training alone (patch reconstruction; the contrast's
-    temperature begins anew).
+    without its detector and patch reconstruction; what else is for training alone (the contrast's
+    temperature, SGMN's instance graph) begins anew.
 
     Raises ExportError where the bundle cannot be read, or is of another model than its recipe
     is today.
@@ -79,13 +80,16 @@ def _tokenizer(folder: Path) -> str | None:
 def _model(recipe: Recipe, folder: Path) -> Rice:
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model).eval()
+    begun = copy.deepcopy(model.state_dict())
     _tell_apart(model)
     specs = graph_specs(model)
     for spec in specs:
         if spec.name != "explainer":  # which has no weights of its own
             _fill(spec, folder)
     filled: Any = specs[0].module
-    model.load_state_dict(takes_normalised_pixels(filled.model).state_dict())
+    read = takes_normalised_pixels(filled.model).state_dict()
+    unread = {name for name, value in model.state_dict().items() if torch.equal(value, read[name])}
+    model.load_state_dict(read | {name: begun[name] for name in unread})
     _set_statistics(model, golden_pictures(folder, recipe.image_size))
     return model
 
