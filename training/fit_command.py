@@ -48,6 +48,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     encoder: EncoderOption = None,
     text: TextOption = None,
     steps: StepsOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     precision: PrecisionOption = "bf16",
     chunk: Annotated[
         int | None,
@@ -62,6 +63,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     On several GPUs: torchrun --no-python --nproc-per-node 8 lpr-train fit ... --device cuda
     """
     recipe = shortened(any_recipe_named(recipe_name), steps)
+    recipe = recipe if seed is None else replace(recipe, seed=seed)
     compute = _compute(precision, chunk, checkpointing)
     folders = training_folders(recipe, data)
     recipe, begin = beginning(recipe, start, encoder, text)

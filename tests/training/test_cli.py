@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.training.tiny import RECIPE, photographs
 from training import cli
-from training.checkpoint import of_model, save
+from training.checkpoint import load, of_model, save
 from training.data.photographs import PhotographSet
 from training.evaluation import protocol
 from training.evaluation.fusion import Fusion
@@ -57,9 +58,10 @@ def test_fit_evaluate_and_export(
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     data = ["--data", f"made={folder}"]
     run = tmp_path / "run"
-    fitted = runner.invoke(cli.app, ["fit", "tiny", *data, "--out", str(run)])
+    fitted = runner.invoke(cli.app, ["fit", "tiny", *data, "--out", str(run), "--seed", "3"])
     assert fitted.exit_code == 0, fitted.output
     best = str(run / "best.safetensors")
+    assert load(Path(best)).recipe == replace(RECIPE, seed=3)
     scored = runner.invoke(cli.app, ["evaluate", best, *data])
     assert scored.exit_code == 0, scored.output
     report = json.loads(scored.stdout.splitlines()[-1])

@@ -199,12 +199,9 @@ class ClipDetector(nn.Module):
         self.temporal = TemporalTransformer(config) if config.temporal_layers else None
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Detections:
-        """Normalised frames [N,F,3,S,S], bool [N,F] -> the answer, [N,F,Q]. Frames of another size
-        are looked at in the model's own."""
-        shape, size = frame_mask.shape, self.config.image_size
+        """Normalised frames [N,F,3,S,S], bool [N,F] -> the answer, [N,F,Q]."""
+        shape = frame_mask.shape
         frames = frames.flatten(0, 1)
-        if frames.shape[-1] != size:
-            frames = F.interpolate(frames, (size, size), mode="bilinear")
         stages, queries = self.single(frames)
         found = Detections(*(value.unflatten(0, shape) for value in stages[-1]))
         if self.temporal is None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.detector import ClipDetector, best_of_frame
+from training.models.detector import ClipDetector, Detections, best_of_frame
 from training.models.encoder import IMAGE_MEAN, IMAGE_STD, PatchGrid
 from training.models.intended_product import patch_mask
 
@@ -47,21 +47,29 @@ class Looking(nn.Module):
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Looked:
         """uint8 [N,F,D,D,3], D the `frame_size`, and bool [N,F]."""
-        pixels = frames.movedim(-1, -3).float()
-        mean, deviation = (
-            255 * torch.tensor(each, device=frames.device).view(3, 1, 1)
-            for each in (IMAGE_MEAN, IMAGE_STD)
-        )
-        boxes, scores = best_of_frame(self.detector((pixels - mean) / deviation, frame_mask))
+        pixels = frames.movedim(-1, -3).flatten(0, 1)
+        boxes, scores = best_of_frame(self._detected(pixels, frame_mask))
         found = scores >= self.threshold
         if not self.closer:
             kept = patch_mask((boxes * found[..., None])[..., None, :], self.grid)
             return Looked(boxes, scores, found, kept, whole_like(boxes), frames)
         views = torch.where(found[..., None], views_around(boxes), whole_like(boxes))
-        seen = cut_out(pixels.flatten(0, 1), views.flatten(0, 1), self.size)
+        seen = cut_out(pixels, views.flatten(0, 1), self.size)
         seen = seen.round().to(torch.uint8).movedim(-3, -1).unflatten(0, found.shape)
         everything = found[..., None].expand(*found.shape, self.grid**2) | True
         return Looked(boxes, scores, found, everything, views, seen)
+
+    def _detected(self, pixels: Tensor, frame_mask: Tensor) -> Detections:
+        """In frames uint8 [N*F,3,D,D], bool [N,F], looked at in the detector's own size."""
+        size = self.detector.config.image_size
+        mean, deviation = (
+            255 * torch.tensor(each, device=pixels.device).view(3, 1, 1)
+            for each in (IMAGE_MEAN, IMAGE_STD)
+        )
+        resized = F.interpolate(pixels.float(), (size, size), mode="bilinear")
+        normalised = (resized - mean) / deviation
+        found: Detections = self.detector(normalised.unflatten(0, frame_mask.shape), frame_mask)
+        return found
 
 
 def frame_size(image_size: int, *, closer: bool) -> int:
@@ -84,13 +92,29 @@ def views_around(boxes: Tensor) -> Tensor:
 
 
 def cut_out(frames: Tensor, views: Tensor, size: int) -> Tensor:
-    """Frames [B,3,D,D] and squares [B,4] of them -> [B,3,size,size], bilinear. A whole frame of
-    twice the size is the mean of each four pixels."""
+    """Frames [B,C,D,D] and squares [B,4] of them -> float [B,C,size,size], bilinear. A whole frame
+    of twice the size is the mean of each four pixels."""
     step = (torch.arange(size, device=frames.device) + 0.5) / size
     across, down = (
-        2 * (views[:, i, None] + step * (views[:, i + 2] - views[:, i])[:, None]) - 1
-        for i in (0, 1)
+        views[:, i, None] + step * (views[:, i + 2] - views[:, i])[:, None] for i in (0, 1)
     )
-    shape = (-1, size, size)
-    places = torch.stack([across[:, None].expand(shape), down[:, :, None].expand(shape)], dim=-1)
-    return F.grid_sample(frames, places, padding_mode="border", align_corners=False)
+    columns = _rows_at(frames, down).transpose(-1, -2)
+    return _rows_at(columns, across).transpose(-1, -2)
+
+
+def _rows_at(frames: Tensor, places: Tensor) -> Tensor:
+    """Frames [B,C,D,W] at places [B,K], shares of their height -> float [B,C,K,W], each between
+    its two nearest rows. Whole rows are copied: by pixels, `grid_sample` takes three times as
+    long on a CPU."""
+    count, channels, height, _ = frames.shape
+    at = (places * height - 0.5).clamp(0, height - 1)
+    above = at.floor()
+    begin = height * torch.arange(count * channels, device=frames.device).view(count, channels, 1)
+    upper, lower = (
+        frames.flatten(0, 2)
+        .index_select(0, (begin + row.long()[:, None]).flatten())
+        .unflatten(0, (count, channels, -1))
+        .float()
+        for row in (above, (above + 1).clamp(max=height - 1))
+    )
+    return upper + (at - above)[:, None, :, None] * (lower - upper)
