@@ -128,9 +128,9 @@ def page(cost: Cost) -> str:
         "",
         f"Assumed: {PICTURES_A_SHOP} pictures a shop, {LIVE_SHARE:.0%} of the shops live at once, "
         f"10 s of 720p every {CLIP_EVERY_S:.0f} s from each, cores {BUSY:.0%} busy, instances of "
-        f"{CORES} cores and never fewer than two. Requests of a shop may go to any instance, so each keeps "
-        "all live shops hot (`LPR_SEARCH__HOT_SHOPS_BYTES`, 256 MB unless it is set); where that "
-        "is too much, send a shop's requests to the same few.",
+        f"{CORES} cores and never fewer than two. Requests of a shop may go to any instance, so "
+        "each keeps all live shops hot (`LPR_SEARCH__HOT_SHOPS_BYTES`, 256 MB unless it is set); "
+        "where that is too much, send a shop's requests to the same few.",
         "",
         "| shops | clips/s | cores | instances | hot memory, each | catalogue | Milvus | "
         "indexing all anew |",

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="compares with training: the trainin
 
 def test_what_is_said_weighs_as_much_as_training_found() -> None:
     from training.evaluation import fusion, protocol
-    from training.evaluation.evidence import DOUBT
+    from training.evaluation.evidence import DOUBTS
 
     generator = torch.Generator().manual_seed(4)
     coarse, match, text = (torch.randn(5, 12, generator=generator).tanh() for _ in range(3))
@@ -26,7 +26,9 @@ def test_what_is_said_weighs_as_much_as_training_found() -> None:
         fusion.Fusion(0.07, 0.4, 16.0)
     )
     manifest = Manifest.model_construct(
-        fusion=Fusion(coarse=1, match=0.07, text=TextFusion(weight=0.4, scale=16.0, doubt=DOUBT)),
+        fusion=Fusion(
+            coarse=1, match=0.07, text=TextFusion(weight=0.4, scale=16.0, doubt=DOUBTS[0])
+        ),
         calibration=Calibration(temperature=0.1, none_logit=1.0, threshold=0.5),
     )
     pictures = tuple(Picture(f"{product:02}", None, "picture") for product in range(12))

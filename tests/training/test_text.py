@@ -24,7 +24,7 @@ from training.data.talk import made_up_talk
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
-from training.evaluation.protocol import _said, _speech, score
+from training.evaluation.protocol import MISHEARD, _said, _speech, score, score_clips
 from training.evaluation.scorers import TorchScorer
 from training.losses import text_loss
 from training.models.build import build_model
@@ -416,12 +416,26 @@ def test_other_speech_is_heard_where_that_is_asked_for() -> None:
         Query("c", "live", (), ("y",), speech="of y"),
         Query("d", "elsewhere", (), ("z",), speech="of z"),
     ]
-    assert _speech(queries, "right") == [query.speech for query in queries]
-    assert _speech(queries, "wrong") == ["of y", "of y", "of x", ""]
-    assert _speech(queries, "missing") == [""] * 4
-    said = [_said(2, TITLES, "wrong", default_rng(seed)) for seed in range(30)]
-    assert _said(2, TITLES, "missing", default_rng(0)) == ""
-    assert sum("moon" in one for one in said) < 15, "of other products, which may mention it"
+    assert _speech(queries, "right") == [[query.speech] for query in queries]
+    of_x = ["of x", "also of x"] * (MISHEARD // 2)
+    assert _speech(queries, "wrong") == [*([["of y"] * MISHEARD] * 2), of_x, [""] * MISHEARD]
+    assert _speech(queries, "missing") == [[""]] * 4
+    said = [one for seed in range(4) for one in _said(2, TITLES, "wrong", default_rng(seed))]
+    assert _said(2, TITLES, "missing", default_rng(0)) == [""]
+    assert len(said) == 4 * MISHEARD
+    assert sum("moon" in one for one in said) < len(said) / 2, "others' may mention it"
+
+
+def test_a_clip_is_judged_with_many_wrong_speeches() -> None:
+    """Each is a row of its own; what reads no speech to see is the same in all of them."""
+    scorer = TorchScorer(reading_model(), tokenizer())
+    data = replace(photographs(), titles=TITLES)
+    wrong, missing = (score_clips(scorer, data, hearing=of) for of in ("wrong", "missing"))
+    assert wrong.clips == missing.clips == len(missing.truth) == len(wrong.truth) / MISHEARD
+    assert torch.equal(wrong.once().truth, missing.truth)
+    assert torch.equal(wrong.coarse, missing.coarse.repeat_interleave(MISHEARD, dim=0))
+    assert wrong.text is not None and len(wrong.text.unique(dim=0)) > MISHEARD
+    assert len(wrong.groups.get("category", wrong.truth)) == len(wrong.truth)
 
 
 def test_a_recipe_begins_with_the_text_tower_of_a_folder(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     ] = None,
     speech: Annotated[
         protocol.Hearing,
-        typer.Option(help="What is heard: right, wrong (another clip's), missing."),
+        typer.Option(help="What is heard: right, wrong (other clips'), missing."),
     ] = "right",
     groups: Annotated[
         bool,
@@ -160,17 +160,19 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
 def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
     """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
     stdout."""
-    clips = len(scores.truth)
+    clips = scores.clips
     report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
     if scores.text is not None:
-        report |= {"text_weight": fusion.text, "text_scale": fusion.scale}
+        report |= {f"text_{name}": getattr(fusion, name) for name in ("scale", "doubt")}
+        report["text_weight"] = fusion.text
     for name, result in protocol.summary(scores, fusion).items():
         report[name] = _figures(result, clips)
         low, high = report[name]["intervals"]["r1"]
         console.print(f"{name:7}{result}  R@1 between {100 * low:.1f} and {100 * high:.1f}")
     fused, report["groups"] = scores.fused(fusion), {}
     for kind, of_clips in scores.groups.items():
-        found = by_group(fused, scores.truth, of_clips)
+        rows = by_group(fused, scores.truth, of_clips)
+        found = {group: (n // scores.speeches, result) for group, (n, result) in rows.items()}
         report["groups"][kind] = {
             group: {"clips": count, **_figures(result, count)}
             for group, (count, result) in found.items()

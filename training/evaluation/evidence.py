@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DOUBT = 0.2
 SCALES = (8.0, 16.0, 32.0, 64.0)  # that fusion may have
+DOUBTS = (0.2, 0.4, 0.6)  # the same
 
 
 def evidence(text: Tensor, scale: float, doubt: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from training.evaluation.evidence import DOUBT, SCALES
+from training.evaluation.evidence import DOUBTS, SCALES
 
 
 class Fusion(NamedTuple):
@@ -14,7 +14,7 @@ class Fusion(NamedTuple):
     match: float
     text: float = 0.0
     scale: float = SCALES[0]  # of cosines in text's evidence
-    doubt: float = DOUBT  # of it
+    doubt: float = DOUBTS[0]  # of it
 
 
 def fusion_of(told: Mapping[str, Any]) -> Fusion:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import cycle, islice, takewhile
 from statistics import mean
 from typing import Literal
 
@@ -31,7 +31,7 @@ from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
 from training.evaluation.calibration import OUT_OF_SHOP
-from training.evaluation.evidence import SCALES, evidence
+from training.evaluation.evidence import DOUBTS, SCALES, evidence
 from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
@@ -43,6 +43,7 @@ GROUPS = ("scale", "duration", "products", "category")  # of clips: training.dat
 WEIGHTS = (0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5)))  # that fusion may have
 TOLD_APART = 0.005  # of mean reciprocal rank on val: less is chance
 TEXT_COST = 0.0015  # the same, at most, where what is heard is wrong: of R@1 it may be twice that
+MISHEARD = 8  # wrong speeches that each clip is judged with: what one of them costs is chance
 VAL_TAKES = 5  # the few val clips are filmed often, to choose on more than their accidents
 TOLD: dict[Layout, str] = {
     "photographs": "photographs of each clip, moved as if filmed, against all products",
@@ -56,14 +57,15 @@ Boxes = Callable[[Sequence[Frame]], Tensor]
 """A clip's frames -> boxes of the intended product [F,K,4], all zeros where there are fewer."""
 
 Hearing = Literal["right", "wrong", "missing"]
-"""What is heard of a clip: what the data says, what it says of another clip, or nothing."""
+"""What is heard of a clip: what the data says, what it says of other clips, or nothing."""
 
 UNTOLD: frozenset[Hearing] = frozenset({"wrong", "missing"})  # speech tells nothing of the clip
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N clips against P products, or pictures: as many as the largest shop has.
+    """Of N clips against P products, or pictures: as many as the largest shop has. A clip has as
+    many rows, one after the other, as `speeches` are heard in it.
 
     Columns that a clip's own shop does not fill are OUT_OF_SHOP.
     """
@@ -76,12 +78,29 @@ class Scores:
     """By what clips differ (scale, duration, products, category): each one's group, or ""."""
     text: Tensor | None = None
     """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
+    speeches: int = 1
+
+    @property
+    def clips(self) -> int:
+        return len(self.truth) // self.speeches
 
     def fused(self, fusion: Fusion) -> Tensor:
         scores = self.coarse + fusion.match * self.match
         if self.text is not None:
             scores = scores + fusion.text * evidence(self.text, fusion.scale, fusion.doubt)
         return self.judged(scores)
+
+    def once(self) -> Scores:
+        """Of each clip its first row."""
+        first = slice(None, None, self.speeches)
+        return Scores(
+            self.coarse[first],
+            self.match[first],
+            self.truth[first],
+            None if self.also is None else self.also[first],
+            {name: groups[first] for name, groups in self.groups.items()},
+            None if self.text is None else self.text[first],
+        )
 
     def largest_shop(self) -> int:
         """Products, or pictures, of the largest shop."""
@@ -135,13 +154,15 @@ def score_clips(
         product = int(data.product[clip[0]])
         said = _said(product, titles, hearing, rng)
         shown = boxes([Frame(pixels) for pixels in frames.numpy()]) if boxes else None
-        compared.append(scorer.compare(shop, frames, said, shown))
-        truth.append(product)
+        compared.append(_compared(scorer, shop, frames, said, shown))
+        truth += [product] * len(said)
         done()
-    coarse, match, text = (torch.stack(part) for part in zip(*compared, strict=True))
+    coarse, match, text = (torch.cat(part) for part in zip(*compared, strict=True))
     category = [data.categories[product] for product in truth] if data.categories else []
     groups = {"category": category} if category else {}
-    return Scores(coarse, match, torch.tensor(truth), groups=groups, text=_any(text))
+    return Scores(
+        coarse, match, torch.tensor(truth), groups=groups, text=_any(text), speeches=len(said)
+    )
 
 
 @torch.inference_mode()
@@ -159,59 +180,74 @@ def score_queries(
     are all missing is a miss: it ranks last. Raises DataError where a file is broken.
     """
     scorer = _scorer(model)
-    count, largest = len(data.queries), max(len(data.galleries[live]) for live in data.by_shop())
+    said = _speech(data.queries, hearing)
+    speeches, largest = len(said[0]), max(len(data.galleries[live]) for live in data.by_shop())
+    count = len(data.queries) * speeches
     shape = (count, largest + 1)  # the last column is never filled
     compared = Comparison(*(torch.full(shape, OUT_OF_SHOP) for _ in Comparison._fields))
     truth = torch.full((count,), largest)
     also = torch.zeros(shape, dtype=torch.bool)
-    speech = _speech(data.queries, hearing)
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
         column = {image: place for place, image in enumerate(images)}
         for position in positions:
-            query = data.queries[position]
+            query, first = data.queries[position], position * speeches
+            rows = slice(first, first + speeches)
             own = [column[image] for image in query.truth if image in column]
             if own:
-                truth[position] = own[0]
-                also[position, own[1:]] = True
+                truth[rows] = own[0]
+                also[rows, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.frame_size)
             if frames:
                 pixels = _stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
-                found = scorer.compare(shop, pixels, speech[position], shown)
+                found = _compared(scorer, shop, pixels, said[position], shown)
                 for part, scores in zip(compared, found, strict=True):
-                    part[position, : len(images)] = scores
+                    part[rows, : len(images)] = scores
             done()
     coarse, match, text = compared
-    return Scores(coarse, match, truth, also, _groups(data.queries), _any(text))
+    groups = _groups(data.queries, speeches)
+    return Scores(coarse, match, truth, also, groups, _any(text), speeches)
 
 
-def _said(product: int, titles: Sequence[str], hearing: Hearing, rng: Generator) -> str:
-    """Of a photographed product, by its title; by another's where that is heard."""
+def _compared(
+    scorer: Scorer, shop: Shop, frames: Tensor, said: Sequence[str], shown: Tensor | None
+) -> Comparison:
+    """One clip with each of N speeches, [N,P]; a decoder that reads speech hears the first."""
+    coarse, match, text = scorer.compare(shop, frames, said[0], shown)
+    others = scorer.hears(shop, said[1:])
+    return Comparison(
+        coarse.expand(len(said), -1), match.expand(len(said), -1), torch.cat([text[None], others])
+    )
+
+
+def _said(product: int, titles: Sequence[str], hearing: Hearing, rng: Generator) -> list[str]:
+    """Of a photographed product, by its title; by others' where those are heard."""
     if hearing == "wrong":
-        product = (product + 1 + int(rng.integers(len(titles) - 1))) % len(titles)
+        others = (product + 1 + rng.integers(len(titles) - 1, size=MISHEARD)) % len(titles)
+        return [spoken(titles[other], titles, rng) for other in others]
     said = spoken(titles[product], titles, rng)
-    return "" if hearing == "missing" else said
+    return ["" if hearing == "missing" else said]
 
 
-def _speech(queries: list[Query], hearing: Hearing) -> list[str]:
-    """Of each query; the wrong one is that of the next clip of the same shop that shows another
-    product, where there is any."""
+def _speech(queries: list[Query], hearing: Hearing) -> list[list[str]]:
+    """Of each query; wrong ones are those of the next clips of the same shop that show other
+    products, where there are any."""
     if hearing == "missing":
-        return [""] * len(queries)
+        return [[""] for _ in queries]
     if hearing == "right":
-        return [query.speech for query in queries]
+        return [[query.speech] for query in queries]
     of_shop: dict[str, list[Query]] = {}
     for query in queries:
         of_shop.setdefault(query.live_id, []).append(query)
-    return [_of_another(query, of_shop[query.live_id]) for query in queries]
+    return [_of_others(query, of_shop[query.live_id]) for query in queries]
 
 
-def _of_another(query: Query, shop: list[Query]) -> str:
+def _of_others(query: Query, shop: list[Query]) -> list[str]:
     place = next(i for i, other in enumerate(shop) if other is query)
     following = (*shop[place + 1 :], *shop[:place])
-    others = (o.speech for o in following if o.speech and not set(o.truth) & set(query.truth))
-    return next(others, "")
+    others = [o.speech for o in following if o.speech and not set(o.truth) & set(query.truth)]
+    return list(islice(cycle(others or [""]), MISHEARD))
 
 
 def sample_pictures(data: JudgedSet, count: int, size: int) -> Tensor:
@@ -232,9 +268,9 @@ def _scorer(model: Rice | Scorer) -> Scorer:
     return TorchScorer(model) if isinstance(model, Rice) else model
 
 
-def _groups(queries: list[Query]) -> dict[str, list[str]]:
-    """What the data tells of its clips, where it tells it of any."""
-    told = {name: [getattr(query, name) for query in queries] for name in GROUPS}
+def _groups(queries: list[Query], rows: int) -> dict[str, list[str]]:
+    """What the data tells of its clips, of so many rows each, where it tells it of any."""
+    told = {name: [getattr(q, name) for q in queries for _ in range(rows)] for name in GROUPS}
     return {name: groups for name, groups in told.items() if any(groups)}
 
 
@@ -299,7 +335,7 @@ def heard(score: Callable[[Hearing], Scores]) -> dict[Hearing, Scores]:
 
 def joined(of: Mapping[Hearing, Scores]) -> Scores:
     """All as if they were of different clips: what is ranked is neither always told nor never."""
-    every = list(of.values())
+    every = [one.once() for one in of.values()]
     also = [one.also for one in every if one.also is not None]
     text = [torch.zeros_like(one.match) if one.text is None else one.text for one in every]
     return Scores(
@@ -315,9 +351,9 @@ def best_fusion(
     of: Mapping[Hearing, Scores], unseen: Mapping[Hearing, Scores] | None = None
 ) -> Fusion:
     """The weights that rank these clips best by mean reciprocal rank: of the match without any
-    text; then of text's evidence, and its scale, where what is heard is right, no heavier than what
-    costs TEXT_COST where it is wrong. Clips of products that are `unseen` in training have the same
-    say in the match's weight, and bound text's as well."""
+    text; then of text's evidence, its scale and doubt, where what is heard is right, no heavier
+    than what costs TEXT_COST where it is wrong. Clips of products that are `unseen` in training
+    have the same say in the match's weight, and bound text's as well."""
     sets = [of] if unseen is None else [of, unseen]
     match = best_match_weight([scores["missing"] for scores in sets])
     if "right" not in of:
@@ -331,7 +367,8 @@ def best_fusion(
     borne = [
         fusion
         for scale in SCALES
-        for fusion in takewhile(is_borne, (Fusion(match, weight, scale) for weight in WEIGHTS))
+        for doubt in DOUBTS
+        for fusion in takewhile(is_borne, (Fusion(match, w, scale, doubt) for w in WEIGHTS))
     ]
     return max(borne, key=lambda fusion: _mrr(of["right"], fusion))
 

@@ -66,6 +66,9 @@ class Scorer(Protocol):
         does by itself, where there is one.
         """
 
+    def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
+        """[N,P], cosines of N speeches and P titles; 0 where one of them is missing."""
+
 
 class TorchScorer:
     def __init__(
@@ -105,10 +108,14 @@ class TorchScorer:
         encoded = model.encode_clips(normalise(seen), frame_mask, kept, words)
         key, value = model.decoder.keys_values(encoded.tokens)
         match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
-        text = torch.zeros_like(match)
-        if words is not None and shop.titles is not None:
-            text = (words.embedding @ shop.titles.T)[0]
-        return Comparison((encoded.embedding @ shop.embedding.T)[0].cpu(), match.cpu(), text.cpu())
+        coarse = (encoded.embedding @ shop.embedding.T)[0]
+        return Comparison(coarse.cpu(), match.cpu(), self.hears(shop, [speech])[0])
+
+    def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
+        words = self._read(speeches)
+        if words is None or shop.titles is None:
+            return torch.zeros(len(speeches), len(shop.embedding))
+        return (words.embedding @ shop.titles.T).cpu()
 
     def _read(self, texts: Sequence[str]) -> Words | None:
         if self._tokenizer is None or not texts:
@@ -166,11 +173,14 @@ class BundleScorer:
         )
         clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
         [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
-        match = torch.from_numpy(logits)
-        text = torch.zeros_like(match)
-        if shop.titles is not None:
-            text = shop.titles @ torch.from_numpy(heard["speech_embedding"][0])
-        return Comparison((torch.from_numpy(embedding) @ shop.embedding.T)[0], match, text)
+        coarse = (torch.from_numpy(embedding) @ shop.embedding.T)[0]
+        return Comparison(coarse, torch.from_numpy(logits), self.hears(shop, [speech])[0])
+
+    def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
+        if self._reader is None or shop.titles is None or not speeches:
+            return torch.zeros(len(speeches), len(shop.embedding))
+        _, _, embedding = self._reader(speeches)
+        return torch.from_numpy(embedding) @ shop.titles.T
 
 
 class _Reader:
