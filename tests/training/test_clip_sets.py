@@ -333,5 +333,12 @@ def test_a_recipe_that_reads_is_fitted_scored_and_exported_on_synth(
     best = run / "best.safetensors"
     right, missing = done("evaluate", best), done("evaluate", best, "--speech", "missing")
     assert "text" in right and "text" not in missing
+    wrong = done("evaluate", best, "--speech", "wrong")
+    assert wrong["clips"] == right["clips"] and wrong["groups"].keys() == right["groups"].keys()
+    assert all(
+        wrong["groups"]["scale"][name]["clips"] == told["clips"]
+        for name, told in right["groups"]["scale"].items()
+    )
+    assert wrong["coarse"]["mrr"] == pytest.approx(right["coarse"]["mrr"]), "of what is seen"
     done("export", best, "--out", out, "--name", "x")
     assert json.loads((out / "manifest.json").read_text())["fusion"]["text"]["weight"] >= 0
