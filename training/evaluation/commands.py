@@ -163,8 +163,11 @@ def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
     clips = scores.clips
     report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
     if scores.text is not None:
-        report |= {f"text_{name}": getattr(fusion, name) for name in ("scale", "doubt")}
-        report["text_weight"] = fusion.text
+        report |= {
+            "text_weight": fusion.text,
+            "text_scale": fusion.scale,
+            "text_doubt": fusion.doubt,
+        }
     for name, result in protocol.summary(scores, fusion).items():
         report[name] = _figures(result, clips)
         low, high = report[name]["intervals"]["r1"]

@@ -199,15 +199,22 @@ class ClipDetector(nn.Module):
         self.temporal = TemporalTransformer(config) if config.temporal_layers else None
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Detections:
-        """Normalised frames [N,F,3,S,S], bool [N,F] -> the answer, [N,F,Q]."""
+        """Normalised frames [N,F,3,D,D] of any size, bool [N,F] -> the answer, [N,F,Q]."""
         shape = frame_mask.shape
-        frames = frames.flatten(0, 1)
+        frames = self.resized(frames.flatten(0, 1))
         stages, queries = self.single(frames)
         found = Detections(*(value.unflatten(0, shape) for value in stages[-1]))
         if self.temporal is None:
             return found
         likeness = likenesses(frames.unflatten(0, shape), found, frame_mask)
         return self.temporal(found, queries.unflatten(0, shape), likeness, frame_mask)
+
+    def resized(self, frames: Tensor) -> Tensor:
+        """Frames [B,3,D,D] -> [B,3,S,S], the model's own size."""
+        size = self.config.image_size
+        if frames.shape[-1] == size:
+            return frames
+        return F.interpolate(frames, (size, size), mode="bilinear")
 
     def stages(self, frames: Tensor, frame_mask: Tensor) -> list[Detections]:
         """For training: what every stage says of the M real frames, [M,Q], the last is the

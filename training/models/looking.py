@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.models.detector import ClipDetector, Detections, best_of_frame
 from training.models.encoder import IMAGE_MEAN, IMAGE_STD, PatchGrid
@@ -60,14 +59,12 @@ class Looking(nn.Module):
         return Looked(boxes, scores, found, everything, views, seen)
 
     def _detected(self, pixels: Tensor, frame_mask: Tensor) -> Detections:
-        """In frames uint8 [N*F,3,D,D], bool [N,F], looked at in the detector's own size."""
-        size = self.detector.config.image_size
+        """In frames uint8 [N*F,3,D,D], bool [N,F]; they are made small first, then normalised."""
         mean, deviation = (
             255 * torch.tensor(each, device=pixels.device).view(3, 1, 1)
             for each in (IMAGE_MEAN, IMAGE_STD)
         )
-        resized = F.interpolate(pixels.float(), (size, size), mode="bilinear")
-        normalised = (resized - mean) / deviation
+        normalised = (self.detector.resized(pixels.float()) - mean) / deviation
         found: Detections = self.detector(normalised.unflatten(0, frame_mask.shape), frame_mask)
         return found
 
