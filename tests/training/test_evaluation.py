@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.training.tiny import CONFIG, photographs, tiny_model
+from training.evaluation import protocol
 from training.evaluation.calibration import (
     ABSENT_SHARE,
     Calibration,
@@ -73,6 +74,15 @@ def spoken_scores(noise: float) -> dict[Hearing, Scores]:
     return {of: Scores(coarse, match, truth, text=text) for of, text in named.items()}
 
 
+def repeated(scores: Scores, speeches: int) -> Scores:
+    """As if each clip were judged with so many speeches, all alike."""
+    parts = (scores.coarse, scores.match, scores.truth, scores.text)
+    coarse, match, truth, text = (
+        part.repeat_interleave(speeches, dim=0) for part in parts if part is not None
+    )
+    return Scores(coarse, match, truth, text=text, speeches=speeches)
+
+
 def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
     of = spoken_scores(noise=0.45)
     fusion = best_fusion(of)
@@ -84,9 +94,18 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
     assert mrr("missing", fusion) == mrr("missing", unheard)
     assert mrr("wrong", unheard) - mrr("wrong", fusion) <= TEXT_COST
     assert mrr("right", fusion) > mrr("right", unheard)
-    heavier = Fusion(fusion.match, 2 * fusion.text)
+    heavier = fusion._replace(text=2 * fusion.text)
     assert mrr("wrong", unheard) - mrr("wrong", heavier) > TEXT_COST
     assert best_fusion({"missing": of["missing"]}) == unheard
+
+
+def test_fusion_has_a_scale_and_a_doubt_of_those_it_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "SCALES", (32.0,))
+    monkeypatch.setattr(protocol, "DOUBTS", (0.6,))
+    fusion = best_fusion(spoken_scores(noise=0.45))
+    assert fusion.text > 0 and (fusion.scale, fusion.doubt) == (32.0, 0.6)
 
 
 def test_wrong_words_may_cost_no_more_where_products_are_unseen() -> None:
@@ -108,6 +127,7 @@ def test_what_reads_is_scored_by_all_that_it_may_hear() -> None:
         asked.append(hearing)
         return of[hearing]
 
+    of["wrong"] = repeated(of["wrong"], speeches=3)
     every = joined(heard(score))
     assert asked == ["right", "wrong", "missing"] and len(every.truth) == 900
     assert every.text is not None and every.text[600:].count_nonzero() == 0

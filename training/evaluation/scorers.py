@@ -109,13 +109,12 @@ class TorchScorer:
         key, value = model.decoder.keys_values(encoded.tokens)
         match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
         coarse = (encoded.embedding @ shop.embedding.T)[0]
-        return Comparison(coarse.cpu(), match.cpu(), self.hears(shop, [speech])[0])
+        text = _cosines(None if words is None else words.embedding, shop)
+        return Comparison(coarse.cpu(), match.cpu(), text[0])
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         words = self._read(speeches)
-        if words is None or shop.titles is None:
-            return torch.zeros(len(speeches), len(shop.embedding))
-        return (words.embedding @ shop.titles.T).cpu()
+        return _cosines(None if words is None else words.embedding, shop, len(speeches))
 
     def _read(self, texts: Sequence[str]) -> Words | None:
         if self._tokenizer is None or not texts:
@@ -160,9 +159,11 @@ class BundleScorer:
         self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
     ) -> Comparison:
         heard: dict[str, np.ndarray] = {}
+        said = None
         if self._reader is not None:
             names = ("speech_tokens", "speech_mask", "speech_embedding")
             heard = dict(zip(names, self._reader([speech]), strict=True))
+            said = torch.from_numpy(heard["speech_embedding"])
         seen, frame_mask = frames[None].numpy(), np.ones((1, len(frames)), np.bool_)
         kept = _kept(boxes, len(frames), self._patches)[None].numpy()
         if boxes is None and self._detector is not None:
@@ -174,13 +175,13 @@ class BundleScorer:
         clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
         [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
         coarse = (torch.from_numpy(embedding) @ shop.embedding.T)[0]
-        return Comparison(coarse, torch.from_numpy(logits), self.hears(shop, [speech])[0])
+        return Comparison(coarse, torch.from_numpy(logits), _cosines(said, shop)[0])
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
-        if self._reader is None or shop.titles is None or not speeches:
-            return torch.zeros(len(speeches), len(shop.embedding))
-        _, _, embedding = self._reader(speeches)
-        return torch.from_numpy(embedding) @ shop.titles.T
+        said = None
+        if self._reader is not None and speeches:
+            said = torch.from_numpy(self._reader(speeches)[2])
+        return _cosines(said, shop, len(speeches))
 
 
 class _Reader:
@@ -196,6 +197,13 @@ class _Reader:
         ids, mask = (part.numpy() for part in self._tokenize(texts))
         tokens, embedding = self._session.run(None, {"token_ids": ids, "mask": mask})
         return tokens, mask, embedding
+
+
+def _cosines(speech: Tensor | None, shop: Shop, count: int = 1) -> Tensor:
+    """Of `count` speeches' embeddings [N,Et] and titles, [N,P], on the CPU; 0 without either."""
+    if speech is None or shop.titles is None:
+        return torch.zeros(count, len(shop.embedding))
+    return (speech @ shop.titles.T).cpu()
 
 
 def _kept(boxes: Tensor | None, frames: int, patches: int) -> Tensor:
