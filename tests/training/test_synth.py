@@ -241,6 +241,25 @@ def test_rivals_are_held_alike_for_most_of_the_time_but_not_all() -> None:
         assert not script.both_hands
 
 
+def test_by_speech_half_of_them_are_held_all_the_while() -> None:
+    rng = np.random.default_rng(4)
+    scripts = [
+        write_script(10, ("held",), rng, crowded=1.0, rivals=True, by_speech=True)
+        for _ in range(100)
+    ]
+    undecided = [
+        script
+        for script in scripts
+        if script.alike and all(shot.other for shot in script.shots if shot.visible)
+    ]
+    assert 30 < len(undecided) < 60, "no frame tells which is sold"
+
+
+def test_speech_tells_rivals_apart_and_nothing_else() -> None:
+    with pytest.raises(DataError, match="without `rivals`"):
+        Synth(clips=20, seed=0, by_speech=True)
+
+
 def test_the_full_test_has_110_livestreams_and_training_does_not_move_it() -> None:
     training, test = plans(Synth(clips=220_000, seed=0))
     assert len(test) == 110

@@ -61,6 +61,12 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
     rivals: Annotated[
         bool, typer.Option("--rivals", help="More products are compared, and held alike.")
     ] = False,
+    by_speech: Annotated[
+        bool,
+        typer.Option(
+            "--by-speech", help="With --rivals: some all the while, so that only speech tells."
+        ),
+    ] = False,
     shards: Annotated[Shards, typer.Option(help="Tar files or folders.")] = "tar",
     processes: Annotated[int, typer.Option(help="That make it.")] = os.cpu_count() or 1,
 ) -> None:
@@ -70,7 +76,14 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
             task = progress.add_task("clips", total=clips)
             write_synth(
                 out,
-                Synth(clips, seed, size=size, shop_size=shop_size, rivals=rivals),
+                Synth(
+                    clips,
+                    seed,
+                    size=size,
+                    shop_size=shop_size,
+                    rivals=rivals,
+                    by_speech=by_speech,
+                ),  # fmt: skip
                 shards=shards,
                 processes=processes,
                 done=lambda made: progress.advance(task, made),

@@ -46,20 +46,20 @@ class Looking(nn.Module):
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Looked:
         """uint8 [N,F,D,D,3], D the `frame_size`, and bool [N,F]."""
-        pixels = frames.movedim(-1, -3).flatten(0, 1)
-        boxes, scores = best_of_frame(self._detected(pixels, frame_mask))
+        boxes, scores = best_of_frame(self._detected(frames, frame_mask))
         found = scores >= self.threshold
         if not self.closer:
             kept = patch_mask((boxes * found[..., None])[..., None, :], self.grid)
             return Looked(boxes, scores, found, kept, whole_like(boxes), frames)
         views = torch.where(found[..., None], views_around(boxes), whole_like(boxes))
-        seen = cut_out(pixels, views.flatten(0, 1), self.size)
-        seen = seen.round().to(torch.uint8).movedim(-3, -1).unflatten(0, found.shape)
+        seen = cut_out(frames.flatten(0, 1), views.flatten(0, 1), self.size)
+        seen = seen.round().to(torch.uint8).unflatten(0, found.shape)
         everything = found[..., None].expand(*found.shape, self.grid**2) | True
         return Looked(boxes, scores, found, everything, views, seen)
 
-    def _detected(self, pixels: Tensor, frame_mask: Tensor) -> Detections:
-        """In frames uint8 [N*F,3,D,D], bool [N,F]; they are made small first, then normalised."""
+    def _detected(self, frames: Tensor, frame_mask: Tensor) -> Detections:
+        """In frames uint8 [N,F,D,D,3], bool [N,F]; they are made small first, then normalised."""
+        pixels = frames.movedim(-1, -3).flatten(0, 1)
         mean, deviation = (
             255 * torch.tensor(each, device=pixels.device).view(3, 1, 1)
             for each in (IMAGE_MEAN, IMAGE_STD)
@@ -89,29 +89,31 @@ def views_around(boxes: Tensor) -> Tensor:
 
 
 def cut_out(frames: Tensor, views: Tensor, size: int) -> Tensor:
-    """Frames [B,C,D,D] and squares [B,4] of them -> float [B,C,size,size], bilinear. A whole frame
+    """Frames [B,D,D,C] and squares [B,4] of them -> float [B,size,size,C], bilinear. A whole frame
     of twice the size is the mean of each four pixels."""
     step = (torch.arange(size, device=frames.device) + 0.5) / size
     across, down = (
         views[:, i, None] + step * (views[:, i + 2] - views[:, i])[:, None] for i in (0, 1)
     )
-    columns = _rows_at(frames, down).transpose(-1, -2)
-    return _rows_at(columns, across).transpose(-1, -2)
+    side, channels = frames.shape[2:]
+    columns = _rows_at(frames.flatten(2), down).mT.reshape(-1, side, channels * size)
+    seen = _rows_at(columns, across).reshape(-1, size * channels, size)
+    return seen.mT.unflatten(2, (size, channels))
 
 
-def _rows_at(frames: Tensor, places: Tensor) -> Tensor:
-    """Frames [B,C,D,W] at places [B,K], shares of their height -> float [B,C,K,W], each between
-    its two nearest rows. Whole rows are copied: by pixels, `grid_sample` takes three times as
+def _rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows of numbers [B,D,R] at places [B,K], shares of their height -> float [B,K,R], each
+    between the two nearest. Whole rows are copied: by pixels, `grid_sample` takes three times as
     long on a CPU."""
-    count, channels, height, _ = frames.shape
+    count, height = rows.shape[:2]
     at = (places * height - 0.5).clamp(0, height - 1)
     above = at.floor()
-    begin = height * torch.arange(count * channels, device=frames.device).view(count, channels, 1)
+    begin = height * torch.arange(count, device=rows.device)[:, None]
     upper, lower = (
-        frames.flatten(0, 2)
-        .index_select(0, (begin + row.long()[:, None]).flatten())
-        .unflatten(0, (count, channels, -1))
+        rows.flatten(0, 1)
+        .index_select(0, (begin + each.long()).flatten())
+        .unflatten(0, places.shape)
         .float()
-        for row in (above, (above + 1).clamp(max=height - 1))
+        for each in (above, (above + 1).clamp(max=height - 1))
     )
-    return upper + (at - above)[:, None, :, None] * (lower - upper)
+    return upper + (at - above)[..., None] * (lower - upper)

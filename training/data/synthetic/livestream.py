@@ -43,6 +43,8 @@ class Plan:
     """Pictures of all products are made, not only of those that a clip sells."""
     rivals: bool = False
     """More products are compared, and held alike."""
+    by_speech: bool = False
+    """Some of them all the while: only speech tells which is sold."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ class Livestream:
         other = self._another(product, rng)
         article = self._article(product)
         script = write_script(
-            plan.frames, self._ways(product), rng, crowded=self._crowded, rivals=plan.rivals
-        )
+            plan.frames, self._ways(product), rng,
+            crowded=self._crowded, rivals=plan.rivals, by_speech=plan.by_speech,
+        )  # fmt: skip
         worn = draw_article(product, worn=True) if script.shown == "worn" else article
         shot = film(self._stage, script, Props(article, worn, self._article(other)), rng)
         clip_id = f"{self.live_id}-{start}-{start + script.seconds * 1000}"

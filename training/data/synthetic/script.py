@@ -22,6 +22,7 @@ DURATION_SHARES = (0.25, 0.3, 0.45)
 ALIKE = (0.85, 1.15)  # size of another product that is held alike, over that of the one sold
 BESIDE = (0.3, 0.6)  # of the frames that show the product, with another beside it
 ALIKE_BESIDE = (0.4, 0.7)
+UNDECIDED = 0.5  # of the clips whose other product is held alike: all the while, by request
 COMPARED = 0.9  # of the clips in the most crowded room: there is much to compare the product with
 
 
@@ -65,7 +66,8 @@ class Script:
     other_area: float
     """Of the box of the other product that is held."""
     alike: bool
-    """The other is held just like the one that is sold: only other frames tell which that is."""
+    """The other is held just like the one that is sold: only other frames tell which that is, or
+    what is said."""
     both_hands: bool
     closeness: float
     """Of the presenter, about 1."""
@@ -82,9 +84,11 @@ def write_script(
     *,
     crowded: float = 0.0,
     rivals: bool = False,
+    by_speech: bool = False,
 ) -> Script:
     """A clip of that many frames, evenly over its seconds; the room is `crowded` in [0, 1].
-    `rivals`: more is compared, and what is compared is held alike."""
+    `rivals`: more is compared, and what is compared is held alike; `by_speech`: some of it all the
+    while, so that no frame tells which is sold."""
     shown = pick(ways, rng)
     alike = rivals and shown in ("held", "hung") and rng.random() < COMPARED * crowded
     comparing = alike or (shown != "hung" and rng.random() < COMPARED * crowded**2)
@@ -103,6 +107,8 @@ def write_script(
     visible = _when(frames, rng)
     walk = _Walk(frames, rng)
     shares = ALIKE_BESIDE if alike else BESIDE
+    if alike and by_speech and rng.random() < UNDECIDED:
+        shares = (1.0, 1.0)
     other = _beside(visible, shares, rng) if comparing else _meanwhile(visible, rng)
     shots = tuple(
         _shot(bool(visible[i]), bool(other[i]), walk.values[i], walk.offset, rng)

@@ -46,6 +46,8 @@ class Synth:
     """Products of each livestream's shop."""
     rivals: bool = False
     """More products are compared, and held alike: one frame alone cannot tell which is sold."""
+    by_speech: bool = False
+    """Some of them all the while: no frame can tell, only what is said."""
 
     def __post_init__(self) -> None:
         if (
@@ -59,6 +61,8 @@ class Synth:
                 "LPR-Synth needs at least 2 clips, 64 pixels, 1 frame and shops of 2 products, "
                 "and a seed of 0 or more"
             )
+        if self.by_speech and not self.rivals:
+            raise DataError("by_speech is about rivals: there are none without `rivals`")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def _plan(synth: Synth, place: int, clips: int, lives: int, *, test: bool = Fals
         shop_size=synth.shop_size,
         whole_shop=test,
         rivals=synth.rivals,
+        by_speech=synth.by_speech,
     )
 
 
