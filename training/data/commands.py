@@ -71,19 +71,13 @@ def synth(  # noqa: PLR0917 - typer reads the options off the signature
     processes: Annotated[int, typer.Option(help="That make it.")] = os.cpu_count() or 1,
 ) -> None:
     """Make LPR-Synth: livestreams of made products, in LPR4M's layout."""
+    made = Synth(clips, seed, size, shop_size=shop_size, rivals=rivals, by_speech=by_speech)
     try:
         with progress_bars() as progress:
             task = progress.add_task("clips", total=clips)
             write_synth(
                 out,
-                Synth(
-                    clips,
-                    seed,
-                    size=size,
-                    shop_size=shop_size,
-                    rivals=rivals,
-                    by_speech=by_speech,
-                ),  # fmt: skip
+                made,
                 shards=shards,
                 processes=processes,
                 done=lambda made: progress.advance(task, made),
