@@ -307,7 +307,7 @@ def contents(frames: Tensor, boxes: Tensor) -> Tensor:
     length 1, [N,K,F,C].
 
     Each pixel is copied from all frames of the clip at once: frame by frame, `grid_sample` takes
-    four times as long on a CPU.
+    longer on a CPU (docs/LOG.md).
     """
     clips, count = frames.shape[:2]
     small = F.interpolate(frames.flatten(0, 1), scale_factor=0.5, mode="bilinear")
@@ -317,8 +317,8 @@ def contents(frames: Tensor, boxes: Tensor) -> Tensor:
     across, down = (boxes[..., i, None] + step * boxes[..., i + 2, None] for i in (0, 1))
     begin = side * side * torch.arange(clips, device=frames.device).view(-1, 1, 1, 1)
     seen = torch.zeros((), device=frames.device)
-    for row, of_row in _between(down, side):
-        for column, of_column in _between(across, side):
+    for row, of_row in between(down, side):
+        for column, of_column in between(across, side):
             place = begin + (side * row)[..., None] + column[..., None, :]  # [N,K,8,8]
             weight = of_row[..., None] * of_column[..., None, :]
             found = pixels.index_select(0, place.flatten()).unflatten(0, place.shape)
@@ -327,7 +327,7 @@ def contents(frames: Tensor, boxes: Tensor) -> Tensor:
     return F.normalize(seen - seen.mean(dim=-1, keepdim=True), dim=-1)
 
 
-def _between(places: Tensor, length: int) -> tuple[tuple[Tensor, Tensor], ...]:
+def between(places: Tensor, length: int) -> tuple[tuple[Tensor, Tensor], ...]:
     """Shares of an axis of that length -> twice (int64, float), the pixels before and after each
     place, and what they weigh."""
     at = (places * length - 0.5).clamp(0, length - 1)

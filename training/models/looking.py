@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.models.detector import ClipDetector, Detections, best_of_frame
+from training.models.detector import ClipDetector, Detections, best_of_frame, between
 from training.models.encoder import IMAGE_MEAN, IMAGE_STD, PatchGrid
 from training.models.intended_product import patch_mask
 
@@ -96,6 +96,7 @@ def cut_out(frames: Tensor, views: Tensor, size: int) -> Tensor:
         views[:, i, None] + step * (views[:, i + 2] - views[:, i])[:, None] for i in (0, 1)
     )
     side, channels = frames.shape[2:]
+    # Rows first, then columns in place of rows: only whole matrices are transposed, which is fast.
     columns = _rows_at(frames.flatten(2), down).mT.reshape(-1, side, channels * size)
     seen = _rows_at(columns, across).reshape(-1, size * channels, size)
     return seen.mT.unflatten(2, (size, channels))
@@ -106,14 +107,13 @@ def _rows_at(rows: Tensor, places: Tensor) -> Tensor:
     between the two nearest. Whole rows are copied: by pixels, `grid_sample` takes three times as
     long on a CPU."""
     count, height = rows.shape[:2]
-    at = (places * height - 0.5).clamp(0, height - 1)
-    above = at.floor()
+    (above, _), (below, share) = between(places, height)
     begin = height * torch.arange(count, device=rows.device)[:, None]
     upper, lower = (
         rows.flatten(0, 1)
-        .index_select(0, (begin + each.long()).flatten())
+        .index_select(0, (begin + each).flatten())
         .unflatten(0, places.shape)
         .float()
-        for each in (above, (above + 1).clamp(max=height - 1))
+        for each in (above, below)
     )
-    return upper + (at - above)[..., None] * (lower - upper)
+    return upper + share[..., None] * (lower - upper)
