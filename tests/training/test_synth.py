@@ -255,9 +255,12 @@ def test_by_speech_half_of_them_are_held_all_the_while() -> None:
     assert 30 < len(undecided) < 60, "no frame tells which is sold"
 
 
-def test_speech_tells_rivals_apart_and_nothing_else() -> None:
-    with pytest.raises(DataError, match="without `rivals`"):
-        Synth(clips=20, seed=0, by_speech=True)
+def test_speech_tells_rivals_apart_and_nothing_else(tmp_path: Path) -> None:
+    command = ["data", "synth", "--out", str(tmp_path / "out"), "--clips", "20", "--by-speech"]
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 1
+    assert "without rivals" in run.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_full_test_has_110_livestreams_and_training_does_not_move_it() -> None:

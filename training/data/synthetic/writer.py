@@ -62,7 +62,7 @@ class Synth:
                 "and a seed of 0 or more"
             )
         if self.by_speech and not self.rivals:
-            raise DataError("by_speech is about rivals: there are none without `rivals`")
+            raise DataError("speech tells rivals apart: there are none without rivals")
 
 
 @dataclass(frozen=True)
