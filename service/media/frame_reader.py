@@ -231,8 +231,10 @@ class _Square:
         self._graph.vpush(frame)
         plane = self._graph.vpull().planes[0]
         row, stride, rows = self._size * 3, plane.line_size, memoryview(plane)
-        for y in range(self._size):
-            pixels[offset + y * row : offset + (y + 1) * row] = rows[y * stride : y * stride + row]
+        step = self._size if stride == row else 1  # rows, copied at once: all that nothing parts
+        for y in range(0, self._size, step):
+            place = offset + y * row
+            pixels[place : place + step * row] = rows[y * stride : y * stride + step * row]
 
     def _made(self, kind: _Kind) -> Any:
         graph = av.filter.Graph()
