@@ -147,13 +147,18 @@ def _seconds(graph: onnx.GraphProto, operator: str) -> set[str]:
     return {node.input[1] for node in graph.node if node.op_type == operator}
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that reads and finds, in fp32."""
+    return export_reading(tmp_path_factory.mktemp("full") / "bundle", detector=tiny_detector())
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_what_is_read_and_where_it_is_found_stay_exact(
-    precision: Precision, tmp_path: Path
+    precision: Precision, full: Path, tmp_path: Path
 ) -> None:
     """Neither is worth the error: text is little work, and a box moved a little keeps others."""
     lower = export_reading(tmp_path / "lower", precision, tiny_detector())
-    full = export_reading(tmp_path / "full", detector=tiny_detector())
     for graph in ("text_encoder.onnx", "detector.onnx"):
         assert (lower / graph).read_bytes() == (full / graph).read_bytes()
     for graph in ("image_encoder.onnx", "clip_encoder.onnx", "matcher.onnx"):
