@@ -155,6 +155,16 @@ def test_of_two_held_alike_one_is_like_the_product_of_other_frames() -> None:
     assert (mean[0, :, 0] < 0.6).all(), "the product is moved"
 
 
+def test_clips_are_compared_with_nothing_but_themselves() -> None:
+    frames, found = scene()
+    other = Detections(found.logits, found.boxes.flip(2))
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    both = Detections(*(torch.cat(each) for each in zip(found, other, strict=True)))
+    together = likenesses(torch.cat([frames, frames.flip(1)]), both, mask)
+    assert torch.allclose(together[:1], likenesses(frames, found, mask[:1]), atol=1e-6)
+    assert torch.allclose(together[1:], likenesses(frames.flip(1), other, mask[1:]), atol=1e-6)
+
+
 def test_padded_frames_are_like_nothing_and_nothing_is_like_them() -> None:
     frames, found = scene()
     mask = torch.tensor([[True, True, False]])

@@ -255,6 +255,16 @@ def test_by_speech_half_of_them_are_held_all_the_while() -> None:
     assert 30 < len(undecided) < 60, "no frame tells which is sold"
 
 
+def test_a_livestream_has_such_clips_where_that_is_asked_for() -> None:
+    """The rest of what is asked for is the same."""
+    asked = Synth(clips=40, seed=1, size=64, shop_size=20, rivals=True)
+    made = []
+    for synth in (asked, replace(asked, by_speech=True)):
+        [plan], _ = plans(synth)
+        made.append([clip.others for clip in Livestream(replace(plan, clips=12)).clips()])
+    assert made[0] != made[1]
+
+
 def test_speech_tells_rivals_apart_and_nothing_else(tmp_path: Path) -> None:
     command = ["data", "synth", "--out", str(tmp_path / "out"), "--clips", "20", "--by-speech"]
     run = CliRunner().invoke(app, command)
