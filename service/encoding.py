@@ -20,7 +20,7 @@ from service.gallery.entries import Entries, Picture
 from service.gallery.rows import row_id
 from service.inference.features import PictureFeatures
 from service.inference.manifest import Manifest
-from service.media.images import decode_image, fit
+from service.media.images import decode_square
 from service.settings import MediaSettings
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,8 @@ class Encoder:
 
     def decode(self, data: bytes) -> tuple[Pixels, str]:
         """The pixels the model sees [S,S,3], and the picture's media type. Raises ImageError."""
-        picture = decode_image(data, self._limits)
-        size = self._model.manifest.dims.image_size
-        return fit(picture.pixels, size), f"image/{picture.format}"
+        picture = decode_square(data, self._model.manifest.dims.image_size, self._limits)
+        return picture.pixels, f"image/{picture.format}"
 
     def keep(self, record: ProductRecord, pixels: Sequence[Pixels]) -> None:
         """`encode_stored` will be asked for this record soon, whose pictures in order are `pixels`;

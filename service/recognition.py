@@ -27,7 +27,7 @@ from service.inference.manifest import Manifest
 from service.inference.speech import Said
 from service.listening import Listener
 from service.media.clips import Frames
-from service.media.images import decode_image, fit
+from service.media.images import decode_square
 from service.settings import MediaSettings
 from service.tracing import stage_span
 
@@ -231,11 +231,10 @@ class Recognizer:
     def _frame(self, data: bytes, place: int, size: int) -> Pixels:
         deadlines.check()
         try:
-            picture = decode_image(data, self._limits)
+            return decode_square(data, size, self._limits).pixels
         except BadInputError as error:
             error.pointer = f"/frames/{place}"
             raise
-        return fit(picture.pixels, size)
 
     def _explain(
         self,
@@ -250,7 +249,7 @@ class Recognizer:
         try:
             with watch.stage("decode"):
                 _, data = self._catalogue.picture(shop_id, picture.product_id, picture.image_id)
-                pixels = fit(decode_image(data, self._limits).pixels, dims.image_size)
+                pixels = decode_square(data, dims.image_size, self._limits).pixels
         except BadInputError as error:
             logger.warning("an answer goes without its explanation: %s", error)
             return None

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from service.errors import BundleError, ImageError
 from service.inference.bundle import Bundle
 from service.inference.manifest import Document, FileName, describe, read_text
-from service.media.images import decode_image, fit
+from service.media.images import decode_square
 from service.settings import MediaSettings
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ def _golden_frames(bundle: Bundle, golden: Golden, size: int) -> npt.NDArray[np.
 
 
 def _read_pictures(bundle: Bundle, names: list[str], size: int) -> npt.NDArray[np.uint8]:
-    return np.stack([fit(_decode(bundle, name), size) for name in names])
+    return np.stack([_read_square(bundle, name, size) for name in names])
 
 
-def _decode(bundle: Bundle, name: str) -> npt.NDArray[np.uint8]:
+def _read_square(bundle: Bundle, name: str, size: int) -> npt.NDArray[np.uint8]:
     if name not in bundle.manifest.files:
         raise BundleError(f"the golden picture {name} is not among the bundle's files")
     try:
-        return decode_image((bundle.path / name).read_bytes(), _LIMITS).pixels
+        return decode_square((bundle.path / name).read_bytes(), size, _LIMITS).pixels
     except (OSError, ImageError) as error:
         raise BundleError(f"the golden picture {name} cannot be read: {error}") from error
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from service.inference.bundle import Bundle
 from service.inference.golden import read_golden
-from service.media.images import decode_image, fit
+from service.media.images import decode_image, decode_square, fit
 from service.settings import MediaSettings
 
 LIMITS = MediaSettings.model_validate({})
@@ -44,7 +44,7 @@ def test_every_golden_picture_is_a_picture_to_the_service(tiny_bundle: Path) -> 
         assert fitted.std() > 20, "something is drawn on it"
 
 
-@pytest.mark.parametrize("form", ["jpeg", "transparent", "turned", "palette"])
+@pytest.mark.parametrize("form", ["jpeg", "large", "transparent", "turned", "palette"])
 def test_both_programs_see_the_same_pixels(tiny_bundle: Path, tmp_path: Path, form: str) -> None:
     photographs = pytest.importorskip(
         "training.data.photographs", reason="reads as training does: the training extra",
@@ -53,7 +53,7 @@ def test_both_programs_see_the_same_pixels(tiny_bundle: Path, tmp_path: Path, fo
     size = Bundle.load(tiny_bundle).manifest.preprocessing.size
     for file in picture_files(tiny_bundle):
         seen = _saved_as(form, file, tmp_path)
-        served = fit(decode_image(seen.read_bytes(), LIMITS).pixels, size)
+        served = decode_square(seen.read_bytes(), size, LIMITS).pixels
         np.testing.assert_array_equal(served, photographs.read_picture(seen, size))
 
 
@@ -65,6 +65,8 @@ def _saved_as(form: str, file: Path, folder: Path) -> Path:
         image.save(folder / "picture.png")
     elif form == "palette":
         image.quantize(16).save(folder / "picture.png", transparency=0)
+    elif form == "large":
+        image.resize((4 * image.width, 5 * image.height)).save(folder / "picture.jpg")
     elif form == "turned":
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -80,6 +82,7 @@ def test_the_golden_pictures_tell_other_ways_of_resizing_apart(tiny_bundle: Path
     images = [Image.open(BytesIO(file.read_bytes())) for file in picture_files(tiny_bundle)]
     assert any(min(image.size) > size for image in images)
     assert any(max(image.size) < size for image in images)
+    assert any(min(image.size) >= 2 * size for image in images), "one is decoded at half its size"
     assert any(image.width > image.height for image in images)
     assert any(image.width < image.height for image in images)
     for image in images:

@@ -51,7 +51,7 @@ from service.jobs.batch import BatchLimits, check_batch, items, open_batch
 from service.keys import KeyRing, Right, create_key
 from service.media import clips, decoder_log, remote_images
 from service.media.image_metadata import check_metadata
-from service.media.images import decode_image
+from service.media.images import decode_image, decode_square
 from service.media.remote_images import RemoteImages
 from service.settings import ImageUrlSettings, MediaSettings
 from tests.service.media.material import encoded, picture, png_chunk, png_with
@@ -221,6 +221,7 @@ _PICTURES = (
 def image(data: bytes) -> None:
     try:
         pixels = decode_image(data, _LIMITS).pixels
+        assert decode_square(data, 32, _LIMITS).pixels.shape == (32, 32, 3)
     except ImageError as error:
         _tellable(error)
         return

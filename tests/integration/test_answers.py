@@ -16,7 +16,7 @@ from service.client import Client, ProblemError
 from service.inference.model import Model
 from service.launch import running_service
 from service.media.clips import ClipDecoder
-from service.media.images import decode_image, fit
+from service.media.images import decode_square
 from service.settings import MediaSettings
 from tests.integration.material import Shop, clip, picture
 
@@ -47,7 +47,7 @@ def expected_scores(model: Model, shop: Shop, mp4: bytes) -> dict[str, float]:
     frames = ClipDecoder(MediaSettings()).decode(mp4, size=dims.image_size, frames=dims.frames)
     clip = model.encode_clip(frames.pixels)
     pixels = [
-        fit(decode_image(jpeg, MediaSettings()).pixels, dims.image_size)
+        decode_square(jpeg, dims.image_size, MediaSettings()).pixels
         for jpeg in shop.pictures.values()
     ]
     features = model.encode_pictures(np.stack(pixels))

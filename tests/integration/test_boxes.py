@@ -15,7 +15,7 @@ from service.client import Client
 from service.inference.bundle import Bundle
 from service.inference.model import Model
 from service.launch import running_service
-from service.media.images import decode_image, fit
+from service.media.images import decode_square
 from service.settings import InferenceSettings, MediaSettings
 from tests.integration.material import Shop, picture
 
@@ -51,7 +51,7 @@ def model(finding_bundle: Path) -> Model:
 def test_the_boxes_are_the_detectors(client: Client, model: Model) -> None:
     jpegs = [picture(seed) for seed in SEEN]
     size = model.manifest.dims.image_size
-    frames = np.stack([fit(decode_image(jpeg, MediaSettings()).pixels, size) for jpeg in jpegs])
+    frames = np.stack([decode_square(jpeg, size, MediaSettings()).pixels for jpeg in jpegs])
     found = model.detect(frames)
     assert found is not None
     assert 0 < found.found.sum() < len(jpegs), "the test has both kinds of frames"

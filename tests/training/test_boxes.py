@@ -56,6 +56,21 @@ def test_a_box_is_cropped_with_its_frame(size: tuple[int, int], relative: bool) 
     assert list(frame.boxes[0]) == pytest.approx(bounds(frame.pixels), abs=2 / 64)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_of_a_box_are_those_of_the_whole_frame(turned: bool) -> None:
+    """However small a large JPEG is decoded."""
+    size, box = (480, 640), Box(120, 200, 240, 320)
+    exif, file = Image.Exif(), io.BytesIO()
+    frame = painted(box, size)
+    if turned:
+        exif[0x0112] = 6
+        frame = frame.transpose(Image.Transpose.ROTATE_90)
+    frame.save(file, "JPEG", exif=exif)
+    seen = fit_frame(file.getvalue(), "frame", [box], None, 64)
+    assert seen.boxes is not None
+    assert list(seen.boxes[0]) == pytest.approx(bounds(seen.pixels), abs=2 / 64)
+
+
 def test_what_the_square_does_not_show_is_no_box() -> None:
     assert in_square([Box(0.1, 0.0, 0.9, 0.1)], 90, 160) == []
     [cut] = in_square([Box(0.1, 0.0, 0.9, 0.5)], 90, 160)

@@ -27,12 +27,12 @@ def fit_frame(
 ) -> Frame:
     """An encoded frame, and boxes that are relative or in pixels of the `original` (width, height;
     None: the frame as it is). Raises DataError, which begins with `name`."""
-    picture = upright_picture(data, name)
+    picture, whole = upright_picture(data, name, size)
     pixels = fit_square(picture, size)
     if boxes is None:
         return Frame(pixels)
-    relative = [box.relative(*(original or picture.size)) for box in boxes]
-    return Frame(pixels, tuple(in_square(relative, *picture.size)))
+    relative = [box.relative(*(original or whole)) for box in boxes]
+    return Frame(pixels, tuple(in_square(relative, *whole)))
 
 
 def in_square(boxes: Iterable[Box], width: int, height: int) -> list[Box]:

@@ -106,18 +106,24 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 
 def fit_picture(data: bytes, name: str, size: int) -> np.ndarray:
     """The same of an encoded picture; `name` is for the message of a DataError."""
-    return fit_square(upright_picture(data, name), size)
+    return fit_square(upright_picture(data, name, size)[0], size)
 
 
-def upright_picture(data: bytes, name: str) -> Image.Image:
-    """Decoded, RGB, transparency laid over white. Raises DataError, which begins with `name`."""
+def upright_picture(data: bytes, name: str, least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decoded, RGB, transparency laid over white; and the width and height it has as a whole.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size where its shorter side has
+    `least` pixels even so, as the service does. Raises DataError, which begins with `name`.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            whole = image.size
+            image.draft(None, (least, least))
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return upright.convert("RGB")
+            return upright.convert("RGB"), whole if upright.size == image.size else whole[::-1]
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: {error}") from error
 

@@ -39,7 +39,7 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16-weights": 1e-3, "fp16":
 """Leaves room for another JPEG decoder's rounding, for a GPU, and in int8 for what another CPU's
 last digits move over a step; the service bears none above 1e-2."""
 JPEG_QUALITY = 92
-PICTURE_SIDES = ((2.5, 1.7), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
+PICTURE_SIDES = ((2.9, 2.2), (1.2, 1.9), (0.8, 0.7))  # width, height, in the model's sizes
 FRAME_SIDES = (1.1, 2.0)
 FRAMES = 3
 DETECTED = ("boxes", "scores")  # of the clip's frames, where there is a detector

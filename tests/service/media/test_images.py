@@ -19,7 +19,7 @@ from service.errors import (
     ImageTooLargeError,
     ImageTooSmallError,
 )
-from service.media.images import decode_image, fit
+from service.media.images import decode_image, decode_square, fit
 from service.settings import MediaSettings
 from tests.service.media.material import (
     encoded,
@@ -75,6 +75,37 @@ def test_exif_orientation_is_undone(format_name: str, orientation: int) -> None:
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
     data = encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\xff" * 40)
     assert decode_image(data, LIMITS).pixels.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("side", [16, 20, 40, 100, 400])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_no_larger_than_need_be(side: int, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    drawn = picture().resize((640, 480), Image.Resampling.BICUBIC)
+    data = encoded(drawn, "JPEG", quality=95, exif=exif)
+    whole = decode_image(data, LIMITS).pixels
+    small = decode_image(data, LIMITS, least=side).pixels
+    times = whole.shape[0] // small.shape[0]
+    assert times == max(part for part in (1, 2, 4, 8) if part * side <= 480 or part == 1)
+    square = decode_square(data, side, LIMITS).pixels
+    assert square.shape == (side, side, 3)
+    difference = np.abs(square.astype(int) - fit(whole, side))
+    assert difference.mean() < 1 if times > 1 else not difference.any()
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
+def test_other_formats_are_decoded_whole(format_name: str) -> None:
+    data = encoded(picture().resize((640, 480)), format_name, quality=95)
+    square = decode_square(data, 32, LIMITS)
+    assert square.format == format_name.lower()
+    np.testing.assert_array_equal(square.pixels, fit(decode_image(data, LIMITS).pixels, 32))
+
+
+def test_a_large_jpeg_that_ends_early_is_refused() -> None:
+    data = encoded(picture().resize((640, 480)), "JPEG", quality=95)
+    with pytest.raises(ImageError):
+        decode_square(data[: len(data) // 2], 32, LIMITS)
 
 
 def test_transparency_is_laid_over_white() -> None:
