@@ -23,6 +23,7 @@ from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.replicas import Replicas
 from service.coordination.store import Store
+from service.cores import cores
 from service.errors import (
     CoordinationError,
     IndexUnavailableError,
@@ -38,7 +39,6 @@ from service.indexing import Indexer
 from service.inference.batcher import Batcher
 from service.inference.gpus import Gpus
 from service.inference.manifest import read_manifest
-from service.inference.session import cores
 from service.inference.shelf import Shelf
 from service.inference.speech import Whisper
 from service.jobs.acceptance import Acceptance

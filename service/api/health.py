@@ -11,9 +11,9 @@ from service.api.access import Caller
 from service.api.problems import documented
 from service.api.schemas import Info, Status
 from service.api.state import service_of
+from service.cores import cores
 from service.errors import InferenceError, NotReadyError
 from service.inference.manifest import Manifest
-from service.inference.session import cores
 from service.parts import Service
 
 router = APIRouter(tags=["health"])

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service.cores import cores
 from service.errors import BenchError
 from service.inference.bundle import Bundle
 from service.inference.manifest import Graph
-from service.inference.session import cores
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bench.bare import ONNXRUNTIME
-from service.inference.session import cores
+from service.cores import cores
 
 _CPU_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 

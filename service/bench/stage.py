@@ -14,10 +14,10 @@ import httpx
 from service.bench import material
 from service.bench.machine import describe
 from service.client import Client
+from service.cores import cores
 from service.errors import BenchError
 from service.inference.bundle import Bundle
 from service.inference.model import Model
-from service.inference.session import cores
 from service.launch import running_service
 from service.settings import Settings
 

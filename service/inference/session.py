@@ -19,6 +19,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from service import deadlines
+from service.cores import cores
 from service.errors import BundleError, InferenceError, StartupError
 from service.inference.manifest import Graph, Tensor
 from service.settings import InferenceSettings
@@ -92,13 +93,6 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise InferenceError(f"{self._graph.file} could not be run; try again") from error
         return outputs
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _options(settings: InferenceSettings, *, shares_weights: bool) -> ort.SessionOptions:
