@@ -15,6 +15,7 @@ from service.errors import BadInputError, MetadataTooLargeError
 
 MAX_IMAGES = 64  # of a product
 MAX_METADATA_BYTES = 16_384
+MAX_METADATA_LEVELS = 32  # what reads a record again gives up on deep ones long before Python does
 
 # For readers of the documentation, as regular expressions of JSON Schema: no other characters, no
 # separators but the space. What is checked is said below in words.
@@ -70,11 +71,20 @@ def _keepable(metadata: object) -> object:
         length = check_writable(metadata)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON object ({error})") from error
+    if _is_deeper(metadata, MAX_METADATA_LEVELS):
+        raise ValueError(f"has more than {MAX_METADATA_LEVELS} levels of objects and lists")
     if length > MAX_METADATA_BYTES:
         raise MetadataTooLargeError(
             f"metadata has at most {MAX_METADATA_BYTES} bytes", pointer="/metadata"
         )
     return metadata
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
 Identifier = Annotated[
@@ -94,7 +104,10 @@ Title = Annotated[
 Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_keepable),  # before, for pydantic points at keys, and a key may be at fault
-    Field(description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes"),
+    Field(
+        description=f"a JSON object of at most {MAX_METADATA_BYTES} bytes, "
+        f"{MAX_METADATA_LEVELS} levels deep"
+    ),
 ]
 MetadataText = Annotated[Metadata, BeforeValidator(_from_text)]  # as a form has it
 

@@ -176,19 +176,20 @@ class Indexer:
         others = self._pending.of(shop_id, product_id)
         write = _Write(self._pending.open(shop_id, product_id, updated_at), others)
         try:
-            yield write
+            try:
+                yield write
+            finally:
+                self._epochs.renew(shop_id)
+            if product_id is not None and not self._settler.is_durable(write.marker):
+                # Another service has written it meanwhile.
+                self._pending.leave(write.marker, failed=True)
+            elif write.is_done:
+                self._pending.close([write.marker, *others] if alone else [write.marker])
+            else:
+                self._pending.leave(write.marker, failed=False)
         except BaseException:
             self._pending.leave(write.marker, failed=True)
             raise
-        finally:
-            self._epochs.renew(shop_id)
-        if product_id is not None and not self._settler.is_durable(write.marker):
-            # Another service has written it meanwhile.
-            self._pending.leave(write.marker, failed=True)
-        elif write.is_done:
-            self._pending.close([write.marker, *others] if alone else [write.marker])
-        else:
-            self._pending.leave(write.marker, failed=False)
 
     def _feed(
         self,

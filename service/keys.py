@@ -141,7 +141,9 @@ class KeyRing:
         try:
             self._keys = _by_id(read_keys(self._file))
         except KeysError as error:
-            logger.error("the keys stay as they were: %s", error)
+            # Where none were needed: whoever made the first believes that the door is shut.
+            self._keys = self._keys or {}
+            logger.error("the keys stay as they were, and none is none: %s", error)
         else:
             logger.info("keys", extra={"valid": len(self._keys)})
 

@@ -290,12 +290,15 @@ class Settler:
         """Runs of products of one shop, each of few enough pictures for one write."""
         for _, of_shop in groupby(sorted(tasks, key=_shop_of), key=_shop_of):
             batch: list[Task] = []
+            size = 0
             for task in of_shop:
                 task.record = self._catalogue.find(task.shop_id, task.product_id)
-                if batch and sum(t.pictures for t in [*batch, task]) > _BATCH_PICTURES:
+                more = max(1, task.pictures)  # to remove one is work too
+                if batch and size + more > _BATCH_PICTURES:
                     yield batch
-                    batch = []
+                    batch, size = [], 0
                 batch.append(task)
+                size += more
             yield batch
 
     def _settle_batch(self, batch: Sequence[Task]) -> dict[str, LPRError]:

@@ -6,7 +6,7 @@ The least recently used shops make room.
 
 - A shop of up to `exact_limit` pictures is loaded when a clip asks for it; all are candidates.
 - A larger one takes long to load, so the index answers while it is loaded in the background.
-- One beyond `hot_limit`, or beyond the memory, is always left to the index.
+- One beyond `hot_limit`, or beyond the memory, is left to the index.
 
 Knows nothing of clips, models or Redis itself.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from service.settings import SearchSettings
 logger = logging.getLogger(__name__)
 
 _LOADERS = 16
+_HUGE_S = 600.0  # that a shop too large for the memory is believed to be, whatever is written
 _PICTURE_BYTES = 400  # ids, title and the tuple that holds them, roughly
 
 
@@ -61,6 +63,12 @@ class _HotShop:
         return vectors + _PICTURE_BYTES * len(self.entries.pictures)
 
 
+@dataclass(frozen=True)
+class _Huge:
+    epoch: str  # when it was found to be
+    until: float  # on the monotonic clock
+
+
 class HotShops:
     """Safe to share between threads."""
 
@@ -70,7 +78,7 @@ class HotShops:
         self._settings = settings
         self._hot: OrderedDict[str, _HotShop] = OrderedDict()
         self._large: set[str] = set()  # more than `exact_limit` pictures
-        self._huge: set[str] = set()  # of those: not for this memory
+        self._huge: dict[str, _Huge] = {}  # of those: not for this memory
         self._coming: set[str] = set()  # of those: being loaded in the background
         self._guard = threading.Lock()  # of the four above
         self._loading = [threading.Lock() for _ in range(_LOADERS)]
@@ -128,13 +136,13 @@ class HotShops:
 
     def _ask_index(self, shop_id: str, embedding: Vectors) -> Candidates:
         wanted = self._settings.candidates
-        since = written_at(self._epochs.read(shop_id))
-        found = self._index.search(shop_id, embedding, wanted, since)
+        epoch = self._epochs.read(shop_id)
+        found = self._index.search(shop_id, embedding, wanted, written_at(epoch))
         with self._guard:
             if len(found.pictures) < wanted:  # it may have shrunk: the next request looks again
                 self._large.discard(shop_id)
-                self._huge.discard(shop_id)
-            elif shop_id not in self._huge | self._coming:
+                self._huge.pop(shop_id, None)
+            elif shop_id not in self._coming and not self._is_huge(shop_id, epoch):
                 self._coming.add(shop_id)
                 self._background.submit(self._load_large, shop_id)
         return found
@@ -150,12 +158,17 @@ class HotShops:
                 self._forget(shop_id)
                 fits = len(entries.pictures) <= self._settings.hot_limit
                 if not (fits and self._keep(shop_id, _HotShop(epoch, entries))):
-                    self._huge.add(shop_id)
+                    self._huge[shop_id] = _Huge(epoch, time.monotonic() + _HUGE_S)
         except IndexUnavailableError as error:
             logger.warning("a large shop could not be loaded: %s", error)
         finally:
             with self._guard:
                 self._coming.discard(shop_id)
+
+    def _is_huge(self, shop_id: str, epoch: str | None) -> bool:
+        """As far as is known: it may have shrunk since, which is looked at now and then."""
+        found = self._huge.get(shop_id)
+        return found is not None and (found.epoch == epoch or time.monotonic() < found.until)
 
     def _kept(self, shop_id: str, epoch: str | None) -> Entries | None:
         with self._guard:

@@ -97,7 +97,7 @@ class Acceptance:
         are not the caller's. Raises BatchError, UnsupportedMediaTypeError, IndexUnavailableError.
         """
         with open_batch(file, self._limits) as batch:
-            self.check_backlog(check_batch(batch, shop_id))
+            self.check_backlog(check_batch(batch, shop_id, self._limits.batch_bytes))
             job = self._jobs.begin()
             try:
                 for place, few in enumerate(_few(items(batch, shop_id), check_shop)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import stat
 import tarfile
 import tempfile
@@ -36,6 +37,7 @@ _HARMLESS_BYTES = 1_000_000  # up to which nobody asks for the ratio
 _MAX_NAME = 1_024
 _LISTING_S = 30.0
 _ZIP_DIRECTORY_BYTES = 8_000_000
+_TAR_HEADERS_BYTES = 65_536  # of one entry: they say its name and little else
 CHUNK = 16_384  # the most of a file that is read at once, and of a tar's extended header
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"})
 
@@ -95,13 +97,15 @@ def open_archive(file: IO[bytes], kind: Kind, max_bytes: int, spool: Path) -> It
 
 
 class _Cautious(io.BufferedIOBase):
-    """A file that hands out at most `most` bytes at once and, while `listing`, for a while only."""
+    """A file that hands out at most `most` bytes at once and, while `listing`, for a while only,
+    and at most `left` in all."""
 
     def __init__(self, file: IO[bytes], most: int) -> None:
         self._file = file
         self._most = most
         self._deadline = time.monotonic() + _LISTING_S
         self.listing = True
+        self.left = math.inf
 
     def seekable(self) -> bool:
         return True
@@ -117,8 +121,9 @@ class _Cautious(io.BufferedIOBase):
             raise ArchiveUnsafeError("the archive's headers take too long to read")
         whole = size is None or size < 0
         data = self._file.read(self._most + 1 if whole else min(size or 0, self._most + 1))
-        if len(data) > self._most:
-            raise ArchiveUnsafeError(f"a header of the archive has more than {self._most} bytes")
+        self.left -= len(data)
+        if len(data) > self._most or (self.listing and self.left < 0):
+            raise ArchiveUnsafeError("a header of the archive is far longer than it need be")
         return data
 
 
@@ -129,14 +134,18 @@ def _open_tar(file: IO[bytes], max_bytes: int) -> Archive:
     members: dict[str, tarfile.TarInfo] = {}
     listing = _Listing(max_bytes)
     with _archive_errors():
+        cautious.left = _TAR_HEADERS_BYTES
         tar = tarfile.open(fileobj=cautious, mode="r:", encoding="utf-8")  # noqa: SIM115
-        for member in tar:
+        while (member := tar.next()) is not None:
             plain = member.isreg() and not member.issparse()
             if member.size < 0 or (plain and member.offset_data + member.size > length):
                 raise ArchiveUnreadableError("the archive is cut off, or lies about its sizes")
             name = listing.add(member.name, member.size, plain=plain, folder=member.isdir())
             if name is not None:
-                members[name] = member
+                members[name] = _plain_member(member)
+            # Where it keeps every header that it has read; not all of it is in the stubs.
+            tar.members, tar.pax_headers = [], {}  # type: ignore[attr-defined]
+            cautious.left = _TAR_HEADERS_BYTES
         # The reader takes a damaged header for the archive's end; the real end is a block of zeros.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -150,6 +159,13 @@ def _open_tar(file: IO[bytes], max_bytes: int) -> Archive:
         return content
 
     return Archive(listing.sizes, open_member)
+
+
+def _plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same without what its headers said besides."""
+    plain = tarfile.TarInfo(member.name)
+    plain.size, plain.offset_data = member.size, member.offset_data
+    return plain
 
 
 def _open_zip(file: IO[bytes], max_bytes: int) -> Archive:

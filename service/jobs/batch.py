@@ -64,6 +64,7 @@ class Item:
     shop_id: str | None
     product_id: str | None
     product: Callable[[], NewProduct]  # raises BadInputError, with a pointer into the item's line
+    size: int = 0  # of its pictures, in bytes
 
 
 class Batch(Protocol):
@@ -75,6 +76,10 @@ class Batch(Protocol):
 
     def picture(self, reference: str) -> bytes:
         """What an entry of a line's `images` stands for. Raises BadInputError."""
+        ...
+
+    def length(self, reference: str) -> int:
+        """Bytes of that picture, as far as is known without reading it."""
         ...
 
 
@@ -104,15 +109,19 @@ def open_batch(file: IO[bytes], limits: BatchLimits) -> Iterator[Batch]:
             yield _Described(archive, folder, limits.item_bytes)
 
 
-def check_batch(batch: Batch, shop_id: str | None) -> int:
-    """How many items it has; `shop_id` is of those that name none.
+def check_batch(batch: Batch, shop_id: str | None, most_bytes: int) -> int:
+    """How many items it has, whose pictures have `most_bytes` together at most: items may name the
+    same one, and each keeps it. `shop_id` is of those that name none.
 
     Raises BatchEmptyError, BatchTooLargeError, DuplicateInBatchError.
     """
     places: dict[tuple[str, str], int] = {}
-    count = 0
+    count = size = 0
     for item in items(batch, shop_id):
         count += 1
+        size += item.size
+        if size > most_bytes:
+            raise BatchTooLargeError(f"a batch's pictures have at most {most_bytes} bytes together")
         if count > MAX_ITEMS:
             raise BatchTooLargeError(f"a batch has at most {MAX_ITEMS} items; send several")
         if item.shop_id is None or item.product_id is None:
@@ -138,7 +147,8 @@ def items(batch: Batch, shop_id: str | None) -> Iterator[Item]:
             yield Item(place, None, None, partial(_refuse, error))
             continue
         shop = line.shop_id or shop_id
-        yield Item(place, shop, line.product_id, partial(_product, batch, line, shop))
+        size = sum(map(batch.length, line.images))
+        yield Item(place, shop, line.product_id, partial(_product, batch, line, shop), size)
 
 
 def _refuse(error: BadInputError) -> NewProduct:
@@ -175,6 +185,9 @@ class _JsonLines:
         except (binascii.Error, ValueError) as error:
             raise BadInputError("the picture is not base64") from error
 
+    def length(self, reference: str) -> int:
+        return len(reference) * 3 // 4
+
 
 class _Described:
     """An archive with a `products.jsonl`; names are relative to the folder that is in."""
@@ -194,6 +207,9 @@ class _Described:
         if name not in self._archive.sizes:
             raise BadInputError(f"there is no {reference[:200]!r} in the archive")
         return self._archive.read(name)
+
+    def length(self, reference: str) -> int:
+        return self._archive.sizes.get(self._name(reference), 0)
 
     def _within_bounds(self, read: Callable[[], Line]) -> Line:
         line = read()
@@ -225,6 +241,9 @@ class _Pictures:
 
     def picture(self, reference: str) -> bytes:
         return self._archive.read(reference)
+
+    def length(self, reference: str) -> int:
+        return self._archive.sizes[reference]
 
     def _line(self, product_id: str, names: list[str]) -> Line:
         _check_bytes(self._archive, names, self._item_bytes)

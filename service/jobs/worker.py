@@ -151,7 +151,7 @@ class Worker:
     def _work_alone(self) -> None:
         for place in self._jobs.unfinished():
             try:
-                self._attempt(Work(*place), lambda: None)
+                self._attempt(Work(*place), lambda: None, alone=False)
             except _StoppingError:
                 return
 
@@ -162,13 +162,16 @@ class Worker:
         except CoordinationError:  # without Redis nobody hands it to another
             return
 
-    def _attempt(self, work: Work, keep: Callable[[], None]) -> Piece:
-        """The piece after another attempt. Raises JobNotFoundError, and what `_index` does."""
+    def _attempt(self, work: Work, keep: Callable[[], None], *, alone: bool = True) -> Piece:
+        """The piece after another attempt. Raises JobNotFoundError, and what `_index` does.
+
+        Who is not `alone` with it does not count attempts, nor give up: each of many would.
+        """
         piece = self._jobs.piece(*work)
         if not piece.has_ended and piece.attempts < MAX_ATTEMPTS:
-            piece = self._save(work, piece, attempts=piece.attempts + 1)
-            piece = self._index(work, piece, keep)
-        if not piece.has_ended and piece.attempts >= MAX_ATTEMPTS:
+            piece = self._save(work, piece, attempts=piece.attempts + alone)
+            piece = self._index(work, piece, keep, alone=alone)
+        if alone and not piece.has_ended and piece.attempts >= MAX_ATTEMPTS:
             items = tuple(map(_given_up, piece.items))
             piece = self._save(work, piece, items=items, dead=True)
             logger.error("given up", extra=work._asdict() | {"reason": _reason(piece)})
@@ -177,22 +180,26 @@ class Worker:
                 self._jobs.end(work.job_id)
         return piece
 
-    def _index(self, work: Work, piece: Piece, keep: Callable[[], None]) -> Piece:
+    def _index(self, work: Work, piece: Piece, keep: Callable[[], None], *, alone: bool) -> Piece:
         """Raises _StoppingError, _TakenOverError."""
         for shop_id, product_ids in _few(piece.items, self._how_many):
             try:
                 found = self._finish_when_possible(shop_id, product_ids, keep)
             except _StoppingError:  # no fault of the piece
-                self._save(work, piece, attempts=piece.attempts - 1)
+                keep()
+                self._save(work, piece, attempts=piece.attempts - alone)
                 raise
+            keep()
+            piece = self._jobs.piece(*work)  # another may have done more of it meanwhile
             items = tuple(
                 item.turned(*found[item.product_id])
-                if item.shop_id == shop_id and item.product_id in found
+                if item.status is ItemStatus.QUEUED
+                and item.shop_id == shop_id
+                and item.product_id in found
                 else item
                 for item in piece.items
             )
             piece = self._save(work, piece, items=items)
-            keep()
         return piece
 
     def _finish_when_possible(

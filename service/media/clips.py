@@ -47,6 +47,7 @@ _DENSITY = 2
 # is for clips with made-up times.
 _MOST_TAKEN = 24
 _BUDGET = 0.6  # of the wall time, for a worker to decode more than key frames
+_UNTOLD = -(2**63)  # ffmpeg's word for a time that is not there
 _BYTES_PER_PIXEL = 16  # the largest buffer a decoder asks for: four planes of 16 bits, with room
 
 
@@ -228,7 +229,7 @@ class ClipDecoder:
             format="rawvideo",
             fps_mode="passthrough",
             stats_enc_pre=f"pipe:{ledger}",
-            stats_enc_pre_fmt="{ptsi} {tbi}",
+            stats_enc_pre_fmt="{ptsi} {tbi} {pts} {tb}",
             **{"frames:v": most},
         )
         return ffmpeg_child.command(
@@ -277,18 +278,28 @@ def _stopped(limit: str) -> ClipError:
 
 
 def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
-    """Seconds of each frame handed over, from lines of `<ticks> <seconds of a tick as a ratio>`."""
+    """Seconds of each frame handed over, as the clip tells them; where it tells none of a frame,
+    as in AVI, those of all are ffmpeg's own.
+
+    From lines of `<ticks> <seconds of a tick as a ratio>` of the clip, then the same of ffmpeg.
+    """
     os.lseek(ledger, 0, os.SEEK_SET)
-    times = []
+    told, reckoned, is_told = [], [], True
     with os.fdopen(os.dup(ledger), "rb") as file:
         for line in file:
-            ticks, _, base = line.strip().partition(b" ")
-            numerator, _, denominator = base.partition(b"/")
             try:
-                times.append(int(ticks) * int(numerator) / int(denominator))
+                ticks, tick, own_ticks, own_tick = line.removesuffix(b"\n").split(b" ")
+                told.append(int(ticks) * _seconds(tick))
+                reckoned.append(int(own_ticks) * _seconds(own_tick))
             except (ValueError, ArithmeticError):
                 break  # a line cut by the kill: the frames behind it are not looked at
-    return np.array(times, np.float64)
+            is_told = is_told and int(ticks) != _UNTOLD
+    return np.array(told if is_told else reckoned, np.float64)
+
+
+def _seconds(ratio: bytes) -> float:
+    numerator, _, denominator = ratio.partition(b"/")
+    return int(numerator) / int(denominator)
 
 
 def _usable_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -325,7 +325,7 @@ def _tar(kind: str) -> bytes:
 def batch(data: bytes) -> None:
     try:
         with open_batch(io.BytesIO(data), BatchLimits(100_000, 10_000, _FOLDER)) as opened:
-            check_batch(opened, "shop")
+            check_batch(opened, "shop", 100_000)
             for item in items(opened, None):
                 try:
                     product = item.product()

@@ -19,6 +19,11 @@ def invalid(pointer: str) -> Refusal:
     return Refusal(422, "validation", pointer)
 
 
+def deep(levels: int) -> str:
+    """An object that is so many levels deep, with itself."""
+    return '{"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+
+
 FORMS: dict[str, tuple[dict[str, str], Refusal]] = {
     "no id": ({"product_id": ""}, invalid("/product_id")),
     "over-long id": ({"product_id": "x" * 129}, invalid("/product_id")),
@@ -35,10 +40,10 @@ FORMS: dict[str, tuple[dict[str, str], Refusal]] = {
     "infinite price": ({"metadata": '{"price": 1e999}'}, invalid("/metadata")),
     "lone surrogate": ({"metadata": '{"a": "\\ud800"}'}, invalid("/metadata")),
     "lone surrogate as a name": ({"metadata": '{"\\ud800": 1}'}, invalid("/metadata")),
-    "deep metadata": (
-        {"metadata": '{"a":' + "[" * 8_000 + "]" * 8_000 + "}"},
-        invalid("/metadata"),
-    ),
+    **{
+        f"metadata {depth} levels deep": ({"metadata": deep(depth)}, invalid("/metadata"))
+        for depth in (33, 230, 300, 8_000)
+    },
     "over 16 KB": (
         {"metadata": json.dumps({"a": "x" * 16_384})},
         Refusal(422, "metadata-too-large", "/metadata"),
@@ -63,6 +68,7 @@ BODIES: dict[str, tuple[dict[str, Any], Refusal]] = {
     "a number as id": ({"shop_id": 1}, invalid("/shop_id")),
     "unknown field": ({"colour": "red"}, invalid("/colour")),
     "metadata that is a text": ({"metadata": "{}"}, invalid("/metadata")),
+    "deep metadata": ({"metadata": json.loads(deep(230))}, invalid("/metadata")),
     "over 16 KB": (
         {"metadata": {"a": "x" * 16_384}},
         Refusal(422, "metadata-too-large", "/metadata"),

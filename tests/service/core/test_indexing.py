@@ -2,20 +2,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import (
+    CatalogueUnavailableError,
     ImageError,
     IndexUnavailableError,
+    LPRError,
     NotReadyError,
     ProductNotFoundError,
     ShopNotFoundError,
 )
+from service.fields import MAX_METADATA_LEVELS, Metadata
 from service.gallery.catalogue import image_id
 from service.gallery.storage import LocalStorage
 from service.indexing import NewProduct
+from service.settling import Projection, Task
 from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel, FakeService
 
 
@@ -174,6 +181,34 @@ def test_a_failed_write_makes_every_replica_look_again(world: World) -> None:
     assert world.epochs.counts == {"shop": 1}
 
 
+def test_a_write_that_fails_at_its_very_end_is_finished_by_the_next_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(world.pending, "close", _no_storage)
+        with pytest.raises(CatalogueUnavailableError):
+            world.put("p", RED)
+    assert world.pending.count == 1
+    world.settler.sweep()
+    assert world.pending.count == 0
+    assert world.agrees()
+
+
+def _no_storage(_: object) -> None:
+    raise CatalogueUnavailableError("a hiccup")
+
+
+def test_metadata_is_read_again_as_deep_as_it_may_be(world: World) -> None:
+    deepest: dict[str, object] = {}
+    for _ in range(MAX_METADATA_LEVELS - 1):
+        deepest = {"a": deepest}
+    kept = TypeAdapter(Metadata).validate_python(deepest)
+    world.indexer.put(NewProduct("shop", "p", None, kept, (RED,)))
+    assert world.catalogue.get("shop", "p").metadata == deepest
+    with pytest.raises(ValidationError, match="levels"):
+        TypeAdapter(Metadata).validate_python({"a": deepest})
+
+
 def test_a_deleted_product_is_gone_everywhere(world: World) -> None:
     world.put("p", RED)
     world.put("q", GREEN)
@@ -260,6 +295,28 @@ def test_many_products_are_indexed_again_in_few_writes(
     world.restart()
     world.settler.reconcile()
     assert set(world.index.rows) == expected
+
+
+def test_many_rows_without_a_product_are_removed_a_few_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.settling._BATCH_PICTURES", 2)
+    for i in range(5):
+        world.put(f"p{i}", RED)
+    for record in list(world.catalogue.products("shop")):
+        world.catalogue.delete("shop", record.product_id)
+    world.restart()
+    sizes: list[int] = []
+    together = world.settler._agree
+
+    def counted(projection: Projection, batch: Sequence[Task], closing: Any) -> dict[str, LPRError]:
+        sizes.append(len(batch))
+        return together(projection, batch, closing)
+
+    monkeypatch.setattr(world.settler, "_agree", counted)
+    world.settler.reconcile()
+    assert not world.index.rows
+    assert sizes == [2, 2, 1]
 
 
 def test_a_long_reconcile_ends_when_the_service_stops(world: World) -> None:

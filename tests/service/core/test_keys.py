@@ -148,6 +148,18 @@ class TestTheFile:
         assert len(caplog.records) == 1, "told once, not at each request"
         assert str(file) in caplog.text
 
+    def test_the_first_one_shuts_the_door_even_where_it_cannot_be_read(self, file: Path) -> None:
+        ring = KeyRing(file, expected=False)
+        assert ring.grant(None) is ANYONE
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{")
+        assert ring.required
+        with pytest.raises(UnauthorizedError):
+            ring.grant(None)
+        file.unlink()
+        key, secret = made(file)
+        assert ring.grant(secret) == key
+
     def test_one_that_is_broken_or_missing_lets_nothing_start(self, file: Path) -> None:
         with pytest.raises(KeysError, match="No such file"):
             KeyRing(file, expected=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -152,6 +153,29 @@ def test_a_huge_shop_is_always_left_to_the_index(
         wait_for_background(shops)
     assert index.loads == loads, "it is not loaded in vain again and again"
     assert index.searches == 4
+
+
+def test_a_huge_shop_that_has_shrunk_is_found_out(
+    index: FakeIndex, epochs: FakeEpochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(index, "s", 20)
+    shops = HotShops(index, epochs, LARGE.model_copy(update={"hot_limit": 19}))
+    shops.candidates("s", CLIP)
+    wait_for_background(shops)
+    index.rows.clear()
+    fill(index, "s", 7)
+    epochs.renew("s")
+    for wait_s in (0.0, 1e6):  # in between, so much later
+        now = time.monotonic() + wait_s
+        monkeypatch.setattr("service.gallery.shops.time.monotonic", lambda now=now: now)
+        loads = index.loads
+        found = shops.candidates("s", CLIP)
+        assert not found.exact
+        wait_for_background(shops)
+        assert index.loads == loads + (wait_s > 0)
+    found = shops.candidates("s", CLIP)
+    assert found.exact
+    assert len(found.pictures) == 7
 
 
 def test_an_index_that_fails_in_the_background_harms_nobody(epochs: FakeEpochs) -> None:

@@ -216,8 +216,52 @@ def test_a_huge_header_is_not_taken_into_memory(kind: bytes) -> None:
 
 def test_a_chain_of_headers_is_refused() -> None:
     header = special(tarfile.XHDTYPE, size=0)[:512]
-    with pytest.raises(ArchiveUnreadableError):
+    with pytest.raises(ArchiveUnsafeError, match="far longer"):
         unpack(header * 20_000)
+
+
+def _with_checksum(header: bytearray) -> bytes:
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def _sparse(blocks: int) -> bytes:
+    """An entry that says in so many blocks where it has no holes."""
+    header = bytearray(special(tarfile.GNUTYPE_SPARSE)[:512])
+    header[482] = 1  # blocks follow
+    block = (b"%011o\0" % 1) * 42 + b"\1" + bytes(7)
+    return _with_checksum(header) + block * (blocks - 1) + block[:504] + bytes(8 + 1_024)
+
+
+def _with_remarks(entries: int, kind: bytes) -> bytes:
+    """Empty pictures, each after 15,000 bytes of what nobody asks for, named anew each time."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(entries):
+            remark = b"%d comment%d=%s\n" % (0, number, b"x" * 15_000)
+            length = len(remark) + 4
+            remark = b"%05d comment%d=%s\n" % (length, number, b"x" * 15_000)
+            header = tarfile.TarInfo("remark")
+            header.type, header.size = kind, len(remark)
+            tar.addfile(header, io.BytesIO(remark))
+            tar.addfile(tarfile.TarInfo(f"{number}.jpg"))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [_sparse(20_000), _with_remarks(600, tarfile.XHDTYPE), _with_remarks(600, tarfile.XGLTYPE)],
+    ids=["sparse", "remarks", "remarks about all that follows"],
+)
+def test_headers_are_not_kept_in_memory(data: bytes) -> None:
+    file = io.BytesIO(data)
+    tracemalloc.start()
+    with contextlib.suppress(BatchError):
+        unpack(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_a_huge_zip_directory_is_not_taken_into_memory() -> None:

@@ -43,7 +43,7 @@ def read(
     """What becomes of each item, by its place."""
     found: list[NewProduct | LPRError] = []
     with open_batch(io.BytesIO(data), limits) as batch:
-        count = check_batch(batch, shop_id)
+        count = check_batch(batch, shop_id, limits.batch_bytes)
         for item in items(batch, shop_id):
             assert item.place == len(found)
             found.append(outcome(item))
@@ -215,13 +215,23 @@ def test_a_product_with_too_many_bytes_is_refused_unread(pack: Packer) -> None:
     assert isinstance(one, NewProduct)
 
 
+@PACKERS
+def test_a_picture_that_many_items_name_counts_for_each(pack: Packer) -> None:
+    files = {"1.png": bytes(range(256)) * 100}
+    products = [{"product_id": f"p{i}", "images": ["1.png"]} for i in range(11)]
+    limits = BatchLimits(batch_bytes=10 * 25_600, item_bytes=100_000, spool=SPOOL)
+    assert len(read(pack(described(products[:10], files)), limits=limits)) == 10
+    with pytest.raises(BatchTooLargeError, match="together"):
+        read(pack(described(products, files)), limits=limits)
+
+
 def test_the_pictures_of_an_archive_are_read_one_item_at_a_time() -> None:
     picture = bytes(range(256)) * 400
     data = io.BytesIO(zipped({f"{i}.png": picture for i in range(200)}, 0))
     limits = BatchLimits(batch_bytes=100_000_000, item_bytes=1_000_000, spool=SPOOL)
     tracemalloc.start()
     with open_batch(data, limits) as batch:
-        check_batch(batch, "shop")
+        check_batch(batch, "shop", limits.batch_bytes)
         for item in items(batch, "shop"):
             assert item.product().images == (picture,)
     peak = tracemalloc.get_traced_memory()[1]

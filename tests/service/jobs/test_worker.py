@@ -296,6 +296,40 @@ def test_without_redis_a_worker_goes_through_everything_alone(
     assert {world.jobs.get(job.job_id).state for job in jobs} == {JobState.DONE}
 
 
+def test_without_redis_many_workers_give_nothing_up(world: World) -> None:
+    """However many begin with a piece before the first of them is through with it."""
+    world.store = Store.at("unix:///nowhere/nobody.sock", timeout_s=1, telemetry=Telemetry())
+    job = world.job()
+
+    def step() -> None:
+        with pytest.raises(CoordinationError):
+            world.worker().step()
+
+    def another() -> None:
+        if len(world.indexer.asked) < MAX_ATTEMPTS + 2:
+            step()
+
+    world.indexer.during = another
+    step()
+    assert len(world.indexer.asked) == MAX_ATTEMPTS + 2
+    assert world.jobs.get(job.job_id).state is JobState.DONE
+    assert world.statuses(job) == ["done"] * 3
+
+
+def test_who_is_late_undoes_nothing_of_who_took_over(impatient: World) -> None:
+    job = impatient.queued(20)  # more than are done at once
+
+    def meanwhile() -> None:
+        time.sleep(2 * impatient.takeover_s)
+        impatient.until(impatient.worker(), job, JobState.DONE)
+
+    late = FakeIndexer(during=meanwhile)
+    impatient.worker(late).step()
+    assert len(late.asked) == 1, "it has noticed"
+    assert impatient.statuses(job) == ["done"] * 20
+    assert impatient.jobs.get(job.job_id).counts.done == 20
+
+
 def test_redis_lost_in_the_middle_costs_nothing(world: World) -> None:
     job = world.queued(20)
 

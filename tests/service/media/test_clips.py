@@ -83,7 +83,9 @@ CODECS = {
     "vp9.webm": ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "1M"),
     "av1.webm": ("-c:v", "libsvtav1", "-preset", "12"),
     "av1.mp4": ("-c:v", "libsvtav1", "-preset", "12"),
+    "h264.avi": (*H264, "-bf", "3"),  # which tells no frame's time, and shows them in other orders
     "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "2"),
+    "mpeg4 two ways.avi": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2"),
     "mjpeg.avi": ("-c:v", "mjpeg", "-q:v", "2"),
     "mpeg2.ts": ("-c:v", "mpeg2video", "-q:v", "2"),
     "flv1.flv": ("-c:v", "flv1", "-q:v", "2"),
@@ -101,6 +103,21 @@ def test_frames_of_every_codec_come_in_order_and_evenly(
     assert_evenly_spread(frames.pixels, 4, of=4)
     assert frames.duration_s == pytest.approx(4, abs=0.1)
     assert not frames.partial
+
+
+@pytest.mark.parametrize("codec", [("libx264", "3"), ("mpeg4", "2")])
+def test_what_is_there_of_an_avi_that_was_cut_off_is_spread_evenly(
+    decoder: ClipDecoder, tmp_path: Path, codec: tuple[str, str]
+) -> None:
+    name, between = codec
+    options = ("-c:v", name, "-pix_fmt", "yuv420p", "-bf", between, "-g", "25")
+    clip = lavfi(clock(4) + ",noise=alls=20:allf=t", tmp_path / "a.avi", *options)
+    frames = decoder.decode(clip[: len(clip) * 3 // 5], size=S, frames=10)
+    assert 1 < frames.duration_s < 4
+    shown = times_shown(frames.pixels, 4)
+    places = middles(frames.duration_s, len(shown))
+    assert np.abs(shown - places).max() < frames.duration_s / 10 + 0.1
+    assert frames.partial
 
 
 @pytest.mark.parametrize("container", ["mp4", "ts", "flv", "mkv"])
