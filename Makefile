@@ -19,7 +19,7 @@ serve: $(VENV)/.serving  ## run the service, on loopback
 test: $(VENV)/.testing  ## run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs/RELIABILITY.md (about half an hour)
+test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs/RELIABILITY.md (two hours and more on 2 cores)
 	rm -f build/faults.jsonl
 	export FAULTS=full; status=0; \
 	$(BIN)/python -m pytest tests/faults -v -m alone || status=1; \

@@ -68,7 +68,7 @@ class SpeechSettings(_Part):
 
     model: DirectoryPath | None = Field(
         default=None,
-        description="folder of a faster-whisper model (pip install 'lpr[speech]'); None: not heard",
+        description="folder of a faster-whisper model (pip install '.[speech]'); None: not heard",
     )
 
 

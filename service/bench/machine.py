@@ -20,7 +20,7 @@ def describe(providers: list[str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "onnxruntime": ONNXRUNTIME,
         "provider": providers[0],

@@ -59,7 +59,7 @@ def _opened(folder: Path, threads: int | None) -> WhisperModel:
         from faster_whisper import WhisperModel  # noqa: PLC0415  an extra
     except ImportError as error:
         raise StartupError(
-            "LPR_SPEECH__MODEL needs faster-whisper: pip install 'lpr[speech]'"
+            "LPR_SPEECH__MODEL needs faster-whisper: pip install '.[speech]' in a checkout"
         ) from error
     try:
         return WhisperModel(

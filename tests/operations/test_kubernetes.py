@@ -67,6 +67,12 @@ def test_probes_and_ports_are_the_services_own(objects: dict[str, Any]) -> None:
     assert grace >= one["lifecycle"]["preStop"]["sleep"]["seconds"] + drain + 25
 
 
+def test_a_service_named_like_our_settings_adds_none(objects: dict[str, Any]) -> None:
+    """Else it is told to every pod of the namespace as LPR_PORT and LPR_SERVICE_HOST."""
+    assert objects["Service"]["metadata"]["name"] == "lpr"
+    assert objects["Deployment"]["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
 def test_the_image_is_of_the_version_that_is_here(objects: dict[str, Any]) -> None:
     tag = container(objects)["image"].removeprefix("lpr:")
     assert tag in {f"{version('lpr')}-cpu", f"{version('lpr')}-gpu"}
