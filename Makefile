@@ -17,7 +17,7 @@ serve: $(VENV)/.serving  ## run the service, on loopback
 	$(BIN)/lpr serve
 
 test: $(VENV)/.testing  ## run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-faults: $(VENV)/.testing milvus-server  ## break everything, and write docs/RELIABILITY.md (two hours and more on 2 cores)
 	rm -f build/faults.jsonl

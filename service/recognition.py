@@ -180,9 +180,9 @@ class Recognizer:
         with watch.stage("encode"):
             heard = self._heard(query)
             said = query.speech or " ".join(stretch.text for stretch in heard or ())
-            seen, kept = (
-                (frames.pixels, None) if found is None else (found.pixels, found.patch_mask)
-            )
+            seen, kept = frames.pixels, None
+            if found is not None:
+                seen, kept = found.pixels[found.shown], found.patch_mask[found.shown]
             clip = self._model.encode_clip(seen, said, kept)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
@@ -259,7 +259,10 @@ class Recognizer:
         frames = len(attention) // (1 + dims.patches)  # the rest is of speech
         patches = attention[: frames * (1 + dims.patches)].reshape(frames, -1)[:, 1:]
         seen = patches.reshape(-1, side, side).astype(np.float64)
-        return Explanation(picture, seen if found is None else on_frames(seen, found.views))
+        if found is not None:
+            in_views, seen = seen, np.zeros((len(found.shown), side, side))
+            seen[found.shown] = on_frames(in_views, found.views[found.shown])
+        return Explanation(picture, seen)
 
 
 def rank(

@@ -45,3 +45,8 @@ class Detections:
     patch_mask: Mask  # [F,P], the patches that take part; all of them where nothing was found
     views: Floats  # [F,4], what of each frame `pixels` show, as a box; all where nothing was found
     pixels: Pixels  # [F,S,S,3]
+
+    @property
+    def shown(self) -> Mask:
+        """[F], the frames that the encoder is to see: where it is found; or all, if nowhere."""
+        return self.found if self.found.any() else ~self.found

@@ -99,7 +99,7 @@ def _write_test(annotations: Path) -> None:
     write("test_liveid_to_gallery_2.json", {live: list(IMAGES) for live in LIVES})
     write("test_frameid2gtbox_2_2.json", {frames_of(CLIPS[0])[1]: [[0.1, 0.1, 0.6, 0.6]]})
     (annotations / "test_videoid_asr_2.txt").write_text(f"{CLIPS[0]}\tthis red one\n{CLIPS[2]}\t\n")
-    (annotations / "test_image_title_1.txt").write_text(f"{IMAGES[0]}\tRed thing\n")
+    (annotations / "test_image_title_1.txt").write_text(f"{IMAGES[0]}\tRed\u2028thing\n")
     urls = [f"https://pictures.example/{f}.jpg" for c in (CLIPS[0], CLIPS[2]) for f in frames_of(c)]
     (annotations / "test_frame_url_8.txt").write_text("\n".join(urls))
 

@@ -21,6 +21,7 @@ from training.checkpoint import CheckpointError, load, load_any, load_detector, 
 from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
 from training.data.batches import Batch
 from training.data.frames import Frame
+from training.data.given import judged_set
 from training.data.opening import open_judging, open_training
 from training.data.queries import QuerySet
 from training.data.records import Query
@@ -42,6 +43,7 @@ from training.models.detector import (
 )
 from training.models.looking import Looked, Looking
 from training.recipes import DETECTOR_RECIPES, RECIPES
+from training.terminal import progress_bars
 
 CPU = torch.device("cpu")
 CONFIG = DetectorConfig(
@@ -497,7 +499,11 @@ def test_an_ablation_has_a_row_of_what_the_detector_finds(
     assert "| + PFR, closer |" in report and "| + IPD |" in report
     assert "--detector DETECTOR`" in report
     judged = json.loads((out / "ipd-0" / "result.json").read_text())["clips"]
-    assert seen.count(True) == seen.count(False) == 3 * judged, "a row of each, three seeds"
+    with progress_bars() as bars:
+        data = judged_set(rice, {"synth": synth}, "val", bars)
+    assert isinstance(data, QuerySet)
+    looks = 3 * (judged + len(data.queries))  # fusion is chosen on val
+    assert seen.count(True) == seen.count(False) == looks, "a row of each, three seeds"
     assert (out / "ipd-0" / "best.safetensors").exists()
     assert [path.name for path in (out / "pfr-closer-0").iterdir()] == ["result.json"]
 

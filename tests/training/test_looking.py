@@ -10,7 +10,15 @@ import torch
 from tests.training.tiny import RECIPE
 from training.models.detector import ClipDetector, DetectorConfig
 from training.models.intended_product import patch_mask
-from training.models.looking import Looked, Looking, cut_out, frame_size, views_around, whole_like
+from training.models.looking import (
+    Looked,
+    Looking,
+    cut_out,
+    frame_size,
+    taking_part,
+    views_around,
+    whole_like,
+)
 
 ENCODER = RECIPE.model.encoder
 SIZE = ENCODER.image_size
@@ -45,6 +53,12 @@ def look(threshold: float, *, closer: bool) -> tuple[torch.Tensor, Looked]:
 )
 def test_views_are_squares_around_boxes(box: tuple[float, ...], view: tuple[float, ...]) -> None:
     assert views_around(torch.tensor(box)).tolist() == pytest.approx(view, abs=1e-6)
+
+
+def test_frames_without_the_product_take_no_part_unless_it_is_in_none() -> None:
+    found = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+    expected = [[True, False, True], [True, True, True], [True, True, True]]
+    assert taking_part(found).tolist() == expected
 
 
 def test_a_view_shows_its_part_of_the_frame() -> None:

@@ -96,7 +96,7 @@ def test_reads_the_test_with_frames_that_have_no_box(tmp_path: Path) -> None:
     assert [len(boxes) for boxes in first.boxes] == [0, 1, 0, 0]
     assert (first.speech, second.speech) == ("this red one", "")
     assert [p.image_id for p in test.galleries[LIVES[1]]] == list(IMAGES)
-    assert test.titles == {IMAGES[0]: "Red thing"}
+    assert test.titles == {IMAGES[0]: "Red\u2028thing"}, "a line break of texts is none of files"
 
 
 def test_reads_the_750k_subset(tmp_path: Path) -> None:

@@ -284,10 +284,11 @@ def _frame_urls(folder: Path) -> list[str]:
 
 
 def _pairs(folder: Path, pattern: str) -> dict[str, str]:
-    """Lines of id, tab, text; without such a file, nothing."""
+    """Lines of id, tab, text, which may have other line breaks than a file's; without such a file,
+    nothing."""
     pairs = {}
     for file in sorted((folder / "annotations").glob(pattern)):
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in filter(None, file.read_text(encoding="utf-8").split("\n")):
             identity, _, text = line.partition("\t")
             pairs[identity] = text
     return pairs

@@ -97,8 +97,11 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 device=torch.device(device), compute=Compute(precision), begin=begin,
             )  # fmt: skip
             kept = checkpoint.load(best)
-            fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
             scorer = scorer_of(kept, device, found if variant.finds else None)
+            if variant.finds:  # training chose its weights by other views
+                fusion = protocol.best_fusion(judge.val_scores(scorer))
+            else:
+                fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
             scores = judge.scores(scorer, "test")
             judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged[

@@ -21,7 +21,7 @@ from training.data.transforms import normalise
 from training.errors import TrainingError
 from training.evaluation.fusion import fusion_of
 from training.models.intended_product import patch_mask
-from training.models.looking import Looking
+from training.models.looking import Looking, taking_part
 from training.models.rice import Rice
 from training.models.text import Texts, Words
 
@@ -104,6 +104,7 @@ class TorchScorer:
         if boxes is None and self._looking is not None:
             looked = self._looking(seen, frame_mask)
             seen, kept = looked.pixels, looked.patch_mask
+            frame_mask = taking_part(looked.found)
         words = self._read([speech])
         encoded = model.encode_clips(normalise(seen), frame_mask, kept, words)
         key, value = model.decoder.keys_values(encoded.tokens)
@@ -168,7 +169,8 @@ class BundleScorer:
         kept = _kept(boxes, len(frames), self._patches)[None].numpy()
         if boxes is None and self._detector is not None:
             shown = {"frames": seen, "frame_mask": frame_mask}
-            seen, kept = self._detector.run(["pixels", "patch_mask"], shown)
+            seen, kept, found = self._detector.run(["pixels", "patch_mask", "found"], shown)
+            frame_mask = taking_part(torch.from_numpy(found)).numpy()
         embedding, keys, values, token_mask = self._clip.run(
             None, {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept, **heard}
         )

@@ -3,7 +3,8 @@
 A model that was trained for it sees patch masks, RICE's IPD (`training.models.intended_product`).
 Any other looks closer instead: the square around the box is cut out of a larger frame, so that the
 product fills the encoder's grid, as it may in the crops that the model was trained on. A frame in
-which nothing is found is looked at whole.
+which nothing is found takes no part where it is found in others; in a clip in which it is found
+nowhere all frames are looked at whole.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class Looking(nn.Module):
         normalised = (self.detector.resized(pixels.float()) - mean) / deviation
         found: Detections = self.detector(normalised.unflatten(0, frame_mask.shape), frame_mask)
         return found
+
+
+def taking_part(found: Tensor) -> Tensor:
+    """Bool [...,F], in which frames the product is found -> those that the encoder is to see."""
+    return found | ~found.any(dim=-1, keepdim=True)
 
 
 def frame_size(image_size: int, *, closer: bool) -> int:

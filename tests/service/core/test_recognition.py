@@ -221,9 +221,10 @@ def test_the_products_box_is_looked_for_first(recognizer: Recognizer) -> None:
     model.manifest.graphs.detector = object()
     found = recognizer.recognize(query, watch)
     assert found.detections is not None and watch.ms["detect"] > 0
-    assert model.seen is found.detections.pixels
-    assert model.seen.shape == (FRAMES, SIZE, SIZE, 3), "looked at closer"
-    assert model.patch_mask is found.detections.patch_mask
+    assert model.seen is not None and model.patch_mask is not None
+    assert model.seen.shape == (FRAMES - 1, SIZE, SIZE, 3), "closer, and where it was found alone"
+    assert (model.seen == found.detections.pixels[1:]).all()
+    assert (model.patch_mask == found.detections.patch_mask[1:]).all()
     none, *boxes = Clip.of(found).boxes
     assert none is None, "nothing was found in the first frame"
     assert boxes == [FrameBox(box=[0.0, 0.0, 0.5, 1.0], score=0.75)] * (FRAMES - 1)
@@ -232,14 +233,24 @@ def test_the_products_box_is_looked_for_first(recognizer: Recognizer) -> None:
     assert model.seen.shape == (FRAMES, SIZE, SIZE, 3), "decoded so"
 
 
+def test_a_clip_without_a_box_is_looked_at_whole(recognizer: Recognizer) -> None:
+    model = recognizer._model
+    assert isinstance(model, FakeModel)
+    model.manifest.graphs.detector = object()
+    found = recognizer.recognize(Query("shop", pictures=(GREEN,)), Stopwatch())
+    assert Clip.of(found).boxes == [None]
+    assert model.seen is not None and len(model.seen) == 1
+
+
 def test_an_explanation_lies_on_the_frame_where_the_view_was(recognizer: Recognizer) -> None:
     recognizer._model.manifest.graphs.detector = object()
     query = Query("shop", clip=bytes([220, 20, 20]), explain=True)
     explanation = recognizer.recognize(query, Stopwatch()).explanation
     assert explanation is not None
-    expected = np.arange(FRAMES * (1 + PATCHES)).reshape(FRAMES, 1 + PATCHES)[:, 1:]
+    seen = FRAMES - 1  # the product is not found in the first
+    expected = np.arange(seen * (1 + PATCHES)).reshape(seen, 1 + PATCHES)[:, 1:]
     sums = explanation.attention.sum(axis=(1, 2))
-    np.testing.assert_allclose(sums, expected.sum(axis=1))
+    np.testing.assert_allclose(sums, [0, *expected.sum(axis=1)])
     half = explanation.attention.shape[1] // 2
     assert (
         not explanation.attention[:, half:].any() and not explanation.attention[:, :, half:].any()
