@@ -4,6 +4,7 @@ comes to the scores that masking them gives; or it looks closer, at torch's view
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from training.export.errors import ExportError  # noqa: E402
 from training.export.wrappers import Detector  # noqa: E402
 from training.models.detector import ClipDetector, DetectorConfig, best_of_frame  # noqa: E402
 from training.models.intended_product import patch_mask  # noqa: E402
+from training.models.looking import taking_part  # noqa: E402
 
 SETTINGS = InferenceSettings(threads=1)
 SIZE, PATCHES = TINY.encoder.image_size, TINY.encoder.patches
@@ -243,6 +245,20 @@ def test_closer_views_are_torchs(closer: Model, count: int) -> None:
     assert np.abs(found.views - looked.views[0].numpy()).max() < TOLERANCE
     assert np.abs(found.pixels.astype(int) - looked.pixels[0].numpy()).max() <= 1
     assert found.patch_mask.all()
+
+
+def test_the_service_leaves_out_the_frames_that_torch_leaves_out(closer: Model) -> None:
+    found = closer.detect(drawn(TINY.frames, seed=5, size=2 * SIZE))
+    assert found is not None
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(50):
+        scores = rng.random(5, np.float32) ** 3
+        is_found = scores >= rng.random(dtype=np.float32)
+        shown = replace(found, scores=scores, found=is_found).shown
+        expected = taking_part(torch.from_numpy(scores), torch.from_numpy(is_found))
+        assert shown.tolist() == expected.tolist()
+        seen |= {(bool(is_found.any()), bool(shown.all()))}
+    assert seen == {(True, True), (True, False), (False, True)}
 
 
 def test_both_scorers_look_closer_as_the_service_does(closer: Model, closer_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_a_missing_package_and_a_folder_without_a_model_are_told(
 ) -> None:
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "faster_whisper", None)
-        with pytest.raises(StartupError, match=r"lpr\[speech\]"):
+        with pytest.raises(StartupError, match=r"'\.\[speech\]'"):
             Whisper(tmp_path, threads=1)
     pytest.importorskip("faster_whisper", reason="the speech extra")
     with pytest.raises(StartupError, match="no model"):
