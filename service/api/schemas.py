@@ -81,8 +81,8 @@ class Clip(BaseModel):
     frames: int = Field(description="frames that were looked at")
     boxes: list[FrameBox | None] = Field(
         description="the intended product in each frame that was looked at; null: none was found,"
-        " and the whole frame was looked at, or left out, as it shows nothing. Empty without a"
-        " detector in the bundle, and with detect=false"
+        " and the frame had no say, unless it was found in none. Empty without a detector in the"
+        " bundle, and with detect=false"
     )
 
     speech: list[Stretch] | None = Field(

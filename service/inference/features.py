@@ -15,8 +15,6 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-_NEXT_TO_NOTHING = np.float32(0.1)
-
 
 @dataclass(frozen=True)
 class PictureFeatures:
@@ -50,9 +48,5 @@ class Detections:
 
     @property
     def shown(self) -> Mask:
-        """[F], the frames that the encoder is to see: all where the product is found in none, else
-        not those whose score is next to nothing beside the best."""
-        if not self.found.any():
-            return ~self.found
-        shows: Mask = self.found | (self.scores >= _NEXT_TO_NOTHING * self.scores.max())
-        return shows
+        """[F], the frames that the encoder is to see: where it is found; or all, if nowhere."""
+        return self.found if self.found.any() else ~self.found

@@ -67,7 +67,7 @@ class FakeModel:
         found = np.arange(len(frames)) > 0
         boxes = np.tile(np.array([0.0, 0.0, 0.5, 1.0], np.float32), (len(frames), 1))
         patch_mask = np.ones((len(frames), self.manifest.dims.patches), np.bool_)
-        scores, views = np.where(found, np.float32(0.75), 0), boxes * np.float32([1, 1, 1, 0.5])
+        scores, views = np.full(len(frames), 0.75, np.float32), boxes * np.float32([1, 1, 1, 0.5])
         return Detections(boxes, scores, found, patch_mask, views, frames[:, :SIZE, :SIZE])
 
     def encode_clip(

@@ -104,7 +104,7 @@ class TorchScorer:
         if boxes is None and self._looking is not None:
             looked = self._looking(seen, frame_mask)
             seen, kept = looked.pixels, looked.patch_mask
-            frame_mask = taking_part(looked.scores, looked.found)
+            frame_mask = taking_part(looked.found)
         words = self._read([speech])
         encoded = model.encode_clips(normalise(seen), frame_mask, kept, words)
         key, value = model.decoder.keys_values(encoded.tokens)
@@ -169,9 +169,8 @@ class BundleScorer:
         kept = _kept(boxes, len(frames), self._patches)[None].numpy()
         if boxes is None and self._detector is not None:
             shown = {"frames": seen, "frame_mask": frame_mask}
-            told = ["pixels", "patch_mask", "scores", "found"]
-            seen, kept, scores, found = self._detector.run(told, shown)
-            frame_mask = taking_part(torch.from_numpy(scores), torch.from_numpy(found)).numpy()
+            seen, kept, found = self._detector.run(["pixels", "patch_mask", "found"], shown)
+            frame_mask = taking_part(torch.from_numpy(found)).numpy()
         embedding, keys, values, token_mask = self._clip.run(
             None, {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept, **heard}
         )

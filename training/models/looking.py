@@ -3,8 +3,8 @@
 A model that was trained for it sees patch masks, RICE's IPD (`training.models.intended_product`).
 Any other looks closer instead: the square around the box is cut out of a larger frame, so that the
 product fills the encoder's grid, as it may in the crops that the model was trained on. A frame in
-which it is not found is looked at whole, and takes no part at all where the detector is as good as
-sure that it shows nothing, while others show the product.
+which nothing is found takes no part where it is found in others; in a clip in which it is found
+nowhere all frames are looked at whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from training.models.encoder import IMAGE_MEAN, IMAGE_STD, PatchGrid
 from training.models.intended_product import patch_mask
 
 CLOSEST = 2  # times: so many encoder's sides has a frame that may be looked at closer
-NEXT_TO_NOTHING = 0.1  # of the best frame's score: less has a frame that shows no product
 MARGIN = 1.3  # side of a view over the longer side of its box, which is not exact
 
 
@@ -71,12 +70,9 @@ class Looking(nn.Module):
         return found
 
 
-def taking_part(scores: Tensor, found: Tensor) -> Tensor:
-    """Scores [...,F], and bool [...,F] whether they are enough -> bool [...,F], the frames that the
-    encoder is to see: all where the product is found in none, else not those whose score is next
-    to nothing beside the best."""
-    shows = scores >= NEXT_TO_NOTHING * scores.amax(dim=-1, keepdim=True)
-    return found | shows | ~found.any(dim=-1, keepdim=True)
+def taking_part(found: Tensor) -> Tensor:
+    """Bool [...,F], in which frames the product is found -> those that the encoder is to see."""
+    return found | ~found.any(dim=-1, keepdim=True)
 
 
 def frame_size(image_size: int, *, closer: bool) -> int:
