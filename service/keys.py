@@ -143,7 +143,7 @@ class KeyRing:
         except KeysError as error:
             # Where none were needed: whoever made the first believes that the door is shut.
             self._keys = self._keys or {}
-            logger.error("the keys stay as they were, and none is none: %s", error)
+            logger.error("no other keys than those known so far: %s", error)
         else:
             logger.info("keys", extra={"valid": len(self._keys)})
 

@@ -289,10 +289,11 @@ def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
         for line in file:
             try:
                 ticks, tick, own_ticks, own_tick = line.removesuffix(b"\n").split(b" ")
-                told.append(int(ticks) * _seconds(tick))
-                reckoned.append(int(own_ticks) * _seconds(own_tick))
+                of_clip, own = int(ticks) * _seconds(tick), int(own_ticks) * _seconds(own_tick)
             except (ValueError, ArithmeticError):
                 break  # a line cut by the kill: the frames behind it are not looked at
+            told.append(of_clip)
+            reckoned.append(own)
             is_told = is_told and int(ticks) != _UNTOLD
     return np.array(told if is_told else reckoned, np.float64)
 

@@ -43,6 +43,17 @@ def unpack(data: bytes | IO[bytes], max_bytes: int = MOST) -> dict[str, bytes]:
     return files
 
 
+def peak_of(data: bytes, error: type[BatchError] | None = None) -> int:
+    """Bytes of memory that it takes at most to unpack this, or to refuse it."""
+    file = io.BytesIO(data)
+    tracemalloc.start()
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        unpack(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
 def special(kind: bytes, **fields: object) -> bytes:
     """A tar with one entry of this type."""
     member = tarfile.TarInfo("cola.jpg")
@@ -205,13 +216,7 @@ def test_a_tar_that_lies_about_a_size_is_refused() -> None:
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_huge_header_is_not_taken_into_memory(kind: bytes) -> None:
     header = special(kind, size=40_000_000)[:512]
-    file = io.BytesIO(header + bytes(40_000_000) + bytes(1_024))
-    tracemalloc.start()
-    with pytest.raises(BatchError):
-        unpack(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2_000_000
+    assert peak_of(header + bytes(40_000_000) + bytes(1_024), BatchError) < 2_000_000
 
 
 def test_a_chain_of_headers_is_refused() -> None:
@@ -249,32 +254,20 @@ def _with_remarks(entries: int, kind: bytes) -> bytes:
     return packed.getvalue()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [_sparse(20_000), _with_remarks(600, tarfile.XHDTYPE), _with_remarks(600, tarfile.XGLTYPE)],
-    ids=["sparse", "remarks", "remarks about all that follows"],
-)
-def test_headers_are_not_kept_in_memory(data: bytes) -> None:
-    file = io.BytesIO(data)
-    tracemalloc.start()
-    with contextlib.suppress(BatchError):
-        unpack(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2_000_000
+def test_where_an_entry_has_holes_is_not_taken_into_memory() -> None:
+    assert peak_of(_sparse(20_000), ArchiveUnsafeError) < 2_000_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_what_headers_say_besides_is_not_kept(kind: bytes) -> None:
+    assert peak_of(_with_remarks(600, kind)) < 2_000_000
 
 
 def test_a_huge_zip_directory_is_not_taken_into_memory() -> None:
     entry = b"PK\x01\x02" + bytes(42)
     directory = entry * 400_000
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), 4, 0)
-    file = io.BytesIO(b"PK\x03\x04" + directory + end)
-    tracemalloc.start()
-    with pytest.raises(BatchError):
-        unpack(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 20_000_000
+    assert peak_of(b"PK\x03\x04" + directory + end, BatchError) < 20_000_000
 
 
 def test_headers_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
