@@ -85,6 +85,12 @@ def test_without_text_the_variants_that_need_it_are_left_out() -> None:
     assert list(variants(recipe)) == ["RICE", "SGMN, no graph", "SGMN"]
 
 
+def test_a_part_that_a_recipe_lacks_is_no_row() -> None:
+    """All negatives contest a match in it, so there is nothing to mine."""
+    rows = list(variants(RECIPES["sgmn_small_synth"]))
+    assert rows == ["RICE", "RICE + text", "SGMN, no guidance", "SGMN, no graph", "SGMN"]
+
+
 def test_the_table_has_means_and_deviations_over_the_seeds(tmp_path: Path) -> None:
     outcomes = ablate(RECIPE, 3, tmp_path, measured)
     assert table(outcomes).splitlines()[2:] == [

@@ -97,7 +97,7 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     """RICE of the same sizes, without and with text; SGMN without each of its parts, and whole.
 
     Without mining, negatives are the hardest by sight alone. What needs text is left out where
-    the recipe has none.
+    the recipe has none, and so is the row without a part that it does not have.
     """
     reads = as_rice(model)
     rice = replace(recipe, model=reads, sgmn=None, mining_text=0.0)
@@ -112,7 +112,7 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     }
     if model.text is None:
         return {name: rows[name] for name in ("RICE", "SGMN, no graph", "SGMN")}
-    return rows
+    return {name: row for name, row in rows.items() if name == "SGMN" or row != recipe}
 
 
 def ablate(
