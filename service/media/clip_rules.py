@@ -16,6 +16,8 @@ DECODERS = (
     "mpeg4,mpeg2video,mpeg1video,mjpeg,h263,flv"
 )
 PROBE_BYTES = 5_000_000
+# What libav complains of because the sound's decoders are left out.
+ABOUT_SOUND = ("not on whitelist", "This AVCodecContext was allocated for")
 
 # The square is cut out before it is scaled, which is the same picture for less work. It is a square
 # on the screen: sar is the width of one pixel over its height.

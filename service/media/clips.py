@@ -187,9 +187,10 @@ class ClipDecoder:
         density: int,
         frames: int,
     ) -> Frames:
+        promised = decoder_log.promised_s(finished.log, times[0])
         times = _usable_times(times)
         end = _end_of_last_frame(times)
-        promised = min(decoder_log.promised_s(finished.log) or end, self._limits.max_clip_s)
+        promised = min(promised or end, self._limits.max_clip_s)
         # The true end may lie one gap behind the last frame taken, and sound may outlast the
         # picture a little. Within that the container is believed, beyond it the frames are.
         latest = end + times[-1] / density + clip_rules.SLACK_S
@@ -279,7 +280,7 @@ def _stopped(limit: str) -> ClipError:
 
 def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
     """Seconds of each frame handed over, as the clip tells them; where it tells none of a frame,
-    as in AVI, those of all are ffmpeg's own.
+    as in AVI, those of all are ffmpeg's own, from the first one on.
 
     From lines of `<ticks> <seconds of a tick as a ratio>` of the clip, then the same of ffmpeg.
     """
@@ -295,7 +296,9 @@ def _read_ledger(ledger: int) -> npt.NDArray[np.float64]:
             told.append(of_clip)
             reckoned.append(own)
             is_told = is_told and int(ticks) != _UNTOLD
-    return np.array(told if is_told else reckoned, np.float64)
+    if is_told:
+        return np.array(told, np.float64)
+    return np.array(reckoned, np.float64) - reckoned[0]
 
 
 def _seconds(ratio: bytes) -> float:

@@ -16,10 +16,13 @@ from service.errors import (
     ClipTooLargeError,
     ClipTooManyStreamsError,
 )
+from service.media import clip_rules
 
 _DURATION = re.compile(
-    r"^\[info\]   Duration: (\d{1,9}):(\d\d):(\d\d\.\d{1,9})", re.MULTILINE | re.ASCII
+    r"^\[info\]   Duration: (\d{1,9}):(\d\d):(\d\d\.\d{1,9})(?:, start: (-?\d{1,9}\.\d{1,9}))?",
+    re.MULTILINE | re.ASCII,
 )
+_MATROSKA = re.compile(r"^\[info\] Input #0, matroska", re.MULTILINE)
 _ENDED = re.compile(r"\d+ frames decoded; (\d{1,20}) decode errors", re.ASCII)
 _ERROR = re.compile(r"^(?P<source>.*)\[(?:error|fatal|panic)\] (?P<message>.*)$", re.MULTILINE)
 _CODEC = re.compile(r"Codec \((\w+)\) not on whitelist")
@@ -33,13 +36,17 @@ FORMATS = "MP4, MOV, WebM, MKV, AVI, MPEG-TS or FLV"
 CODECS = "H.264, H.265, VP8, VP9, AV1, MPEG-2, MPEG-4 or MJPEG"
 
 
-def promised_s(log: str) -> float | None:
-    """Seconds the container claims to last; None if it makes no claim."""
+def promised_s(log: str, first_s: float) -> float | None:
+    """Seconds the container claims to last from its first frame on, which is shown `first_s` after
+    the container's start; None if it makes no claim."""
     found = _DURATION.search(log)
     if found is None:
         return None
-    hours, minutes, seconds = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    hours, minutes, seconds, start = found.groups()
+    duration = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    # Matroska tells when it ends, by the clock that its start is told by; others how long they are.
+    before = float(start or 0) if _MATROSKA.search(log) else 0.0
+    return duration - before - first_s
 
 
 def is_whole(log: str) -> bool:
@@ -53,7 +60,8 @@ def is_whole(log: str) -> bool:
 def _concerns_the_picture(found: re.Match[str]) -> bool:
     """Not the sound's decoder, which we do not allow, nor our own output's muxer."""
     ours = found["source"].startswith(("[rawvideo", "[out#", "[vost#"))
-    return not ours and "not on whitelist" not in found["message"]
+    sound = any(message in found["message"] for message in clip_rules.ABOUT_SOUND)
+    return not ours and not sound
 
 
 def has_too_many_streams(log: str) -> bool:

@@ -128,20 +128,34 @@ class _Reader:
         last = max((p for p in packets if p.pts == times[-1]), key=lambda p: p.duration or 0)
         gap = last.duration or (times[-1] - times[-2] if len(times) > 1 else 0)
         end = (times[-1] - start + gap) * tick
-        self.duration_s = self._length((times[-1] - start) * tick, end)
+        self.duration_s = self._length(start * tick, (times[-1] - start) * tick, end)
         length = self.duration_s / tick
         samples = [
             Sample(p.pts, p.is_keyframe, not p.is_discard and p.pts < horizon) for p in packets
         ]
         return samples, even_places(start, length, task.frames, frame), length / task.frames
 
-    def _length(self, last: float, end: float) -> float:
-        """Seconds. Within some slack the container is believed, beyond it something is missing."""
-        promised = (self._container.duration or 0) / 1e6 or end
-        promised = min(promised, self._task.max_clip_s)
+    def _length(self, first: float, last: float, end: float) -> float:
+        """Seconds. Within some slack the container is believed, beyond it something is missing.
+
+        The first frame is shown `first` seconds into the clip, the last one `last` after it.
+        """
+        promised = min(self._promised(first) or end, self._task.max_clip_s)
         if promised > end + clip_rules.SLACK_S:
             raise NotSureError("shorter than promised")
         return promised if last <= promised else end
+
+    def _promised(self, first: float) -> float | None:
+        """Seconds from the first frame on, as the container tells it of the picture, or else of the
+        clip, sound included. Matroska tells when it ends, others how long they are."""
+        container, stream = self._container, self._stream
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        if not container.duration:
+            return None
+        matroska = container.format.name.startswith("matroska")
+        start = 0 if matroska else container.start_time or 0
+        return float(container.duration + start) / 1e6 - first
 
     def frames(self) -> tuple[list[Any], bool]:
         """The frames of the answer in order of time, and whether the time for more ran out."""
@@ -306,7 +320,8 @@ class Complaints:
 
     def any(self) -> bool:
         """Whether there was any about the picture, rather than the sound, which is not decoded."""
-        return any(b"not on whitelist" not in line for line in self._lines())
+        sound = [message.encode() for message in clip_rules.ABOUT_SOUND]
+        return any(not any(message in line for message in sound) for line in self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         try:

@@ -158,6 +158,35 @@ def test_a_clip_without_a_duration_is_spread_over_what_is_there(
     assert not frames.partial
 
 
+@pytest.mark.parametrize(
+    ("by", "container"),
+    [
+        *(("worker", container) for container in ("mp4", "mkv", "ts", "flv")),
+        *(("ffmpeg", container) for container in ("mp4", "mkv", "flv")),  # of TS it tells no start
+    ],
+)
+def test_a_segment_of_a_stream_and_a_picture_after_the_sound_are_whole(
+    decoder: ClipDecoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    container: str,
+    by: str,
+) -> None:
+    """Times go on from the segment before; what a container promises is the sound's as well."""
+    whole, late = tmp_path / "whole.mp4", tmp_path / f"late.{container}"
+    lavfi(clock(8), whole, *H264, "-g", "25")
+    ffmpeg("-i", str(whole), "-c", "copy", "-f", "segment", "-segment_times", "3.9",
+           str(tmp_path / f"%d.{container}"))  # fmt: skip
+    ffmpeg("-itsoffset", "3", "-i", str(whole), "-f", "lavfi", "-i", "sine=d=11",
+           "-map", "0:v", "-map", "1:a", "-c:v", "copy", str(late))  # fmt: skip
+    if by == "ffmpeg":
+        monkeypatch.setattr(decoder, "_workers", None)
+    for clip, seconds in ((tmp_path / f"1.{container}", 4), (late, 8)):
+        frames = decoder.decode(clip.read_bytes(), size=S, frames=10)
+        assert frames.duration_s == pytest.approx(seconds, abs=0.15)
+        assert not frames.partial
+
+
 @pytest.mark.parametrize("claimed", [0.01, 1, 2, 20, 59, 100_000])
 def test_a_lying_duration_is_judged_by_the_frames(
     decoder: ClipDecoder, tmp_path: Path, claimed: float
