@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from service import deadlines
 from service.encoding import Encoder, Pixels, row_ids_of
 from service.errors import (
     BadInputError,
@@ -26,6 +27,7 @@ from service.errors import (
     UnavailableError,
 )
 from service.gallery.catalogue import (
+    Alone,
     PictureRecord,
     ProductRecord,
     image_id,
@@ -77,10 +79,10 @@ class Indexer:
         entries = active.encoder.encode([record], pixels)
         shop_id, product_id = record.shop_id, record.product_id
         with (
-            self._locks.hold(product_folder(shop_id, product_id)) as alone,
+            self._held(shop_id, product_id) as alone,
             self._marked(shop_id, product_id, record.updated_at, alone) as write,
         ):
-            trusted = alone and not write.others
+            trusted = alone() and not write.others
             before = self._rows(shop_id, product_id) if trusted else None
             self._catalogue.put(record, pictures, alone=alone)
             self._feed(active, write.marker, before, entries)
@@ -95,7 +97,7 @@ class Indexer:
         """
         encoder = self._projections.active.encoder
         record, pictures, pixels = _read(product, encoder)
-        with self._locks.hold(product_folder(record.shop_id, record.product_id)) as alone:
+        with self._held(record.shop_id, record.product_id) as alone:
             marker = self._pending.open(
                 record.shop_id, record.product_id, record.updated_at, of_job=True
             )
@@ -140,11 +142,11 @@ class Indexer:
         Raises ShopNotFoundError, ProductNotFoundError, UnavailableError.
         """
         active = self._projections.active
-        with self._locks.hold(product_folder(shop_id, product_id)) as alone:
+        with self._held(shop_id, product_id) as alone:
             was_there = self._catalogue.holds(shop_id, product_id)
             if was_there:
                 with self._marked(shop_id, product_id, None, alone) as write:
-                    trusted = alone and not write.others
+                    trusted = alone() and not write.others
                     before = self._rows(shop_id, product_id) if trusted else None
                     self._catalogue.delete(shop_id, product_id, alone=alone)
                     self._feed(active, write.marker, before, None)
@@ -161,13 +163,20 @@ class Indexer:
         if not self._catalogue.has_shop(shop_id):
             self._settler.settle(self._pending.of(shop_id, None))
             raise ShopNotFoundError(shop_id)
-        with self._marked(shop_id, None, None, alone=False) as write:
+        with self._marked(shop_id, None, None, alone=lambda: False) as write:
             self._catalogue.delete_shop(shop_id, self._locks.hold)
             write.is_done = self._settler.settle_shop(shop_id)
 
     @contextmanager
+    def _held(self, shop_id: str, product_id: str) -> Iterator[Alone]:
+        """Alone with a product, where others can be told; nothing is begun beyond the deadline."""
+        with self._locks.hold(product_folder(shop_id, product_id)) as alone:
+            deadlines.check()
+            yield alone
+
+    @contextmanager
     def _marked(
-        self, shop_id: str, product_id: str | None, updated_at: datetime | None, alone: bool
+        self, shop_id: str, product_id: str | None, updated_at: datetime | None, alone: Alone
     ) -> Iterator[_Write]:
         """A write behind its marker; whatever comes of it, every replica looks at the shop anew.
 
@@ -184,7 +193,7 @@ class Indexer:
                 # Another service has written it meanwhile.
                 self._pending.leave(write.marker, failed=True)
             elif write.is_done:
-                self._pending.close([write.marker, *others] if alone else [write.marker])
+                self._pending.close([write.marker, *others] if alone() else [write.marker])
             else:
                 self._pending.leave(write.marker, failed=False)
         except BaseException:
@@ -242,6 +251,7 @@ def _read(
     pictures: dict[str, bytes] = {}
     pixels: list[Pixels] = []
     for place, data in enumerate(product.images):
+        deadlines.check()
         name = image_id(data)
         if name in pictures:  # the same picture twice says nothing new
             continue

@@ -379,7 +379,8 @@ class Settler:
             finally:
                 self._epochs.renew(shop_id)
             settled = [task for task in same if self._is_as_read(task)]
-            self._pending.close(m for task in settled for m in closing(task, alone))
+            surely = alone()
+            self._pending.close(m for task in settled for m in closing(task, surely))
         return [task for task in batch if task not in settled], damaged
 
     def _is_as_read(self, task: Task) -> bool:

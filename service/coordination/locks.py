@@ -1,8 +1,8 @@
 """Locks that order writers: between the threads of this process, and over Redis between services.
 
 A lock in Redis ends by itself unless it is renewed, so that a killed service blocks nobody for long
-and a slow one keeps what it has; and Redis may be away. So who holds one is told whether it is
-surely alone, and does nothing otherwise that another writer could not bear.
+and a slow one keeps what it has; and Redis may be away, or forget. So who holds one can ask whether
+it is surely alone, and does nothing otherwise that another writer could not bear.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ class Locks:
         self._stripes = [threading.RLock() for _ in range(_STRIPES)]
 
     @contextmanager
-    def hold(self, *names: str) -> Iterator[bool]:
-        """Wait for these; tells whether nobody else can have them now. Raises BusyError."""
+    def hold(self, *names: str) -> Iterator[Callable[[], bool]]:
+        """Wait for these; who is given tells whether nobody else can have them now, to be asked
+        each time anew. Raises BusyError."""
         with ExitStack() as held:
             # Always in one order, whoever asks: no two can wait for each other.
             for stripe in sorted({hash(name) % _STRIPES for name in names}):
                 held.enter_context(self._stripes[stripe])
             locks = [self._lock(name, _WAIT_S, held) for name in sorted(set(names))]
             with _renewed(locks):
-                yield self._store is None or None not in locks
+                yield partial(self._are_ours, locks)
 
     @contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
@@ -58,6 +59,14 @@ class Locks:
             else:
                 with _renewed([lock]):
                     yield True
+
+    def _are_ours(self, locks: Iterable[Lock | None]) -> bool:
+        if self._store is None:
+            return True
+        try:
+            return all(lock is not None and self._store.call(_owning(lock)) for lock in locks)
+        except CoordinationError:
+            return False
 
     def _lock(self, name: str, wait_s: float, held: ExitStack) -> Lock | None:
         """None: there is nobody to ask for it. Raises BusyError."""
@@ -104,6 +113,13 @@ def _renewed(locks: Iterable[Lock | None]) -> Iterator[None]:
 def _acquire(client: redis.Redis, name: str, wait_s: float) -> Lock | None:
     lock = client.lock(name, timeout=_LEASE_S, sleep=0.02, thread_local=False)
     return lock if lock.acquire(blocking=wait_s > 0, blocking_timeout=wait_s or None) else None
+
+
+def _owning(lock: Lock) -> Callable[[redis.Redis], bool]:
+    def owns(_: redis.Redis) -> bool:
+        return bool(lock.owned())
+
+    return owns
 
 
 def _releasing(lock: Lock) -> Callable[[redis.Redis], None]:

@@ -44,7 +44,10 @@ _ID = "catalogue-id"
 _LAST = "~"  # comes after every name in a product's folder
 _DELETERS = 8  # products of a shop that are deleted at once
 
-Hold = Callable[[str], AbstractContextManager[bool]]
+Alone = Callable[[], bool]
+"""Whether nobody else can write the same now."""
+
+Hold = Callable[[str], AbstractContextManager[Alone]]
 
 
 class PictureRecord(BaseModel):
@@ -71,8 +74,12 @@ def image_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def _alone(_: str) -> AbstractContextManager[bool]:
-    return nullcontext(True)
+def _surely() -> bool:
+    return True
+
+
+def _alone(_: str) -> AbstractContextManager[Alone]:
+    return nullcontext(_surely)
 
 
 class Catalogue:
@@ -90,11 +97,11 @@ class Catalogue:
         return own.decode("ascii")
 
     def put(
-        self, record: ProductRecord, pictures: Mapping[str, bytes], *, alone: bool = True
+        self, record: ProductRecord, pictures: Mapping[str, bytes], *, alone: Alone = _surely
     ) -> None:
         """Store a product and its pictures by image id; durable when this returns.
 
-        Not `alone`: what only the record before had stays there.
+        Not `alone` by then: what only the record before had stays there.
         """
         shop = shop_folder(record.shop_id)
         folder = product_folder(record.shop_id, record.product_id)
@@ -103,7 +110,7 @@ class Catalogue:
             files[f"{shop}/{_SHOP}"] = json.dumps({"shop_id": record.shop_id}).encode()
         self._storage.put_many(files)  # also pictures that are there: they may be damaged
         self._storage.put(f"{folder}/{_RECORD}", record.model_dump_json().encode())
-        if alone:
+        if alone():
             self._remove_all_but(folder, {_RECORD, *pictures})
 
     def find(self, shop_id: str, product_id: str) -> ProductRecord | None:
@@ -133,7 +140,7 @@ class Catalogue:
                     return picture, data
         raise NotFoundError(f"product {product_id!r} has no image {name!r}")
 
-    def delete(self, shop_id: str, product_id: str, *, alone: bool = True) -> bool:
+    def delete(self, shop_id: str, product_id: str, *, alone: Alone = _surely) -> bool:
         """Whether it was there; durably gone when this returns. The shop stays, even empty."""
         return self._delete(product_folder(shop_id, product_id), alone)
 
@@ -232,11 +239,11 @@ class Catalogue:
             logger.error("a record of the catalogue is damaged: %s: %s", folder, error)
             return None
 
-    def _delete(self, folder: str, alone: bool) -> bool:
+    def _delete(self, folder: str, alone: Alone) -> bool:
         record = f"{folder}/{_RECORD}"
         files = set(self._storage.keys(folder))
         self._storage.delete([record])
-        if alone:
+        if alone():
             self._storage.delete(files - {record})
         return record in files
 

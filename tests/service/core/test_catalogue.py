@@ -289,11 +289,11 @@ def test_a_damaged_picture_heals_by_posting_it_again(
 def test_who_is_not_alone_removes_no_picture(catalogue: Catalogue, storage: Storage) -> None:
     """Another writer of the product may be about to store a record that names it."""
     catalogue.put(*product("p", b"old"))
-    catalogue.put(*product("p", b"new"), alone=False)
+    catalogue.put(*product("p", b"new"), alone=lambda: False)
     assert stored_pictures(catalogue, "shop", "p") == [b"new"]
     kept = f"{product_folder('shop', 'p')}/{image_id(b'old')}"
     assert storage.get(kept) == b"old"
-    assert catalogue.delete("shop", "p", alone=False)
+    assert catalogue.delete("shop", "p", alone=lambda: False)
     assert catalogue.find("shop", "p") is None
     assert storage.get(kept) == b"old"
     catalogue.sweep()
@@ -304,9 +304,9 @@ def test_a_shop_is_deleted_product_after_product_under_its_lock(catalogue: Catal
     held: list[str] = []
 
     @contextlib.contextmanager
-    def hold(folder: str) -> Iterator[bool]:
+    def hold(folder: str) -> Iterator[Callable[[], bool]]:
         held.append(folder)
-        yield True
+        yield lambda: True
 
     for name in ("a", "b"):
         catalogue.put(*product(name, b"1"))

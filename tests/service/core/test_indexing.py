@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from service.coordination.locks import Locks
+from service.deadlines import Deadline, working_under
+from service.encoding import Encoder
 from service.errors import (
     CatalogueUnavailableError,
+    DeadlineExceededError,
     ImageError,
     IndexUnavailableError,
     LPRError,
@@ -88,6 +94,40 @@ def test_a_bad_picture_is_pointed_at_and_nothing_is_stored(world: World) -> None
     assert caught.value.pointer == "/images/1"
     assert not world.catalogue.has_shop("shop")
     assert not world.index.rows
+
+
+@pytest.mark.parametrize("way", ["put", "accept"])
+@pytest.mark.parametrize("where", ["decoding", "waiting"])
+def test_what_was_answered_that_it_took_too_long_is_not_stored_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str, where: str
+) -> None:
+    """Another post of the product may have been acknowledged meanwhile."""
+    deadline = Deadline(3600, nobody_leaves)
+    decode, hold = Encoder.decode, Locks.hold
+
+    def slow(encoder: Encoder, data: bytes) -> Any:
+        deadline.extend(0.0)
+        return decode(encoder, data)
+
+    @contextmanager
+    def busy(locks: Locks, *names: str) -> Iterator[Any]:
+        with hold(locks, *names) as alone:
+            deadline.extend(0.0)
+            yield alone
+
+    if where == "decoding":
+        monkeypatch.setattr(Encoder, "decode", slow)
+    else:
+        monkeypatch.setattr(Locks, "hold", busy)
+    product = NewProduct("shop", "p", None, None, (RED, BLUE))
+    with working_under(deadline), pytest.raises(DeadlineExceededError):
+        getattr(world.indexer, way)(product)
+    assert world.catalogue.find("shop", "p") is None
+    assert not world.indexer.is_pending("shop", "p")
+
+
+async def nobody_leaves() -> None:
+    await asyncio.Event().wait()
 
 
 def test_the_catalogue_goes_first(world: World) -> None:

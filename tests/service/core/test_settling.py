@@ -475,7 +475,7 @@ class TestLocks:
 
         def hold() -> None:
             with first.hold("a", "b") as alone:
-                assert alone
+                assert alone()
                 holding.set()
                 asked.wait(60)
                 order.append("first")
@@ -484,7 +484,7 @@ class TestLocks:
         thread.start()
         assert holding.wait(60)
         with second.hold("c") as alone:
-            assert alone
+            assert alone()
         with second.try_hold("b") as ours:
             assert not ours
         asked.set()
@@ -523,7 +523,7 @@ class TestLocks:
                 with Locks(stores[1]).try_hold(name) as ours:
                     assert not ours
         with Locks(stores[1]).hold("a", "b", "c") as alone:
-            assert alone
+            assert alone()
 
     def test_a_dead_services_lock_ends(
         self, stores: list[Store], monkeypatch: pytest.MonkeyPatch
@@ -533,10 +533,18 @@ class TestLocks:
         held = Locks(stores[0]).hold("a")
         held.__enter__()
         with Locks(stores[1]).hold("a") as alone:
-            assert alone
+            assert alone()
             held.__exit__(None, None, None)  # what is another's now stays so
             with Locks(stores[0]).try_hold("b") as ours:
                 assert ours
+
+    def test_who_holds_what_redis_forgot_is_not_alone_any_more(self, stores: list[Store]) -> None:
+        with Locks(stores[0]).hold("a") as alone:
+            stores[1].call(lambda client: client.flushall())
+            assert not alone()
+            with Locks(stores[1]).hold("a") as theirs:
+                assert theirs()
+                assert not alone()
 
     def test_without_redis_nobody_is_surely_alone(
         self, stores: list[Store], server: PrivateRedis
@@ -544,7 +552,7 @@ class TestLocks:
         server.stop()
         locks = Locks(stores[0])
         with locks.hold("a") as alone:
-            assert not alone
+            assert not alone()
         with locks.try_hold("a") as ours:
             assert ours
 
