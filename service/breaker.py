@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.errors import UnavailableError
+from service.errors import ClientLeftError, DeadlineExceededError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,17 @@ class Breaker:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Around one call. Raises the refusal while open; a refusal raised within is a failure."""
+        """Around one call. Raises the refusal while open; a refusal raised within is a failure, and
+        the end of the request that it was for says nothing."""
         call = self._enter()
-        failed = False
+        failed: bool | None = False
         try:
             yield
         except self._refusal:
             failed = True
+            raise
+        except (DeadlineExceededError, ClientLeftError):
+            failed = None
             raise
         finally:
             self._leave(call, failed=failed)
@@ -79,13 +83,14 @@ class Breaker:
             self._running.add(call)
             return call
 
-    def _leave(self, call: _Call, *, failed: bool) -> None:
+    def _leave(self, call: _Call, *, failed: bool | None) -> None:
         with self._guard:
             if call not in self._running:  # from before it opened: its end says nothing of today
                 return
             self._running.remove(call)
-            self._failures = self._failures + 1 if failed else 0
-            if failed and self._hangs(call):
+            if failed is not None:
+                self._failures = self._failures + 1 if failed else 0
+            if failed is not False and self._hangs(call):
                 self._open("a call hung")
             elif self._failures >= _FAILURES:
                 self._open(f"{_FAILURES} calls in a row failed")

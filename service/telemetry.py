@@ -26,7 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.errors import LPRError
+from service.errors import ClientLeftError, DeadlineExceededError, LPRError
 from service.tracing import trace_id
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -225,11 +225,14 @@ class Telemetry:
 
     @contextmanager
     def call(self, dependency: str, call: str) -> Iterator[None]:
-        """Time a call to something the service stands on, and count it if it raises."""
+        """Time a call to something the service stands on, and count it if it raises: not where the
+        request was over before it."""
         errors = self.dependency_errors.labels(dependency, call)
         start = time.perf_counter()
         try:
             yield
+        except (DeadlineExceededError, ClientLeftError):
+            raise
         except BaseException:
             errors.inc()
             raise

@@ -53,9 +53,11 @@ class PrivateRedis:
     def start(self) -> None:
         """Return once it answers. Raises CoordinationError."""
         self._stopping.clear()
-        self._start()
-        self._keeper = threading.Thread(target=self._keep, name="lpr-redis", daemon=True)
-        self._keeper.start()
+        try:
+            self._start()
+        finally:  # what fails now may work later
+            self._keeper = threading.Thread(target=self._keep, name="lpr-redis", daemon=True)
+            self._keeper.start()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -73,7 +75,7 @@ class PrivateRedis:
                 self._process.wait()
             if self._stopping.wait(_REST_S):
                 return
-            logger.warning("the private Redis died and is started again")
+            logger.warning("the private Redis does not run and is started again")
             try:
                 self._start()
             except CoordinationError as error:

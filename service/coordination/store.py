@@ -61,6 +61,9 @@ class Store:
         except (RedisError, OSError) as error:
             self._rest_until = time.monotonic() + _REST_S
             raise CoordinationError(f"Redis does not answer: {error}") from error
+        except CoordinationError:  # the operation's own: Redis has answered
+            self._rest_until = 0.0
+            raise
         self._rest_until = 0.0
         return answer
 

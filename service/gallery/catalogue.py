@@ -110,8 +110,7 @@ class Catalogue:
             files[f"{shop}/{_SHOP}"] = json.dumps({"shop_id": record.shop_id}).encode()
         self._storage.put_many(files)  # also pictures that are there: they may be damaged
         self._storage.put(f"{folder}/{_RECORD}", record.model_dump_json().encode())
-        if alone():
-            self._remove_all_but(folder, {_RECORD, *pictures})
+        self._remove_all_but(folder, {_RECORD, *pictures}, alone)
 
     def find(self, shop_id: str, product_id: str) -> ProductRecord | None:
         """None too where the product's record is damaged; `holds` tells."""
@@ -247,9 +246,10 @@ class Catalogue:
             self._storage.delete(files - {record})
         return record in files
 
-    def _remove_all_but(self, folder: str, keep: Iterable[str]) -> None:
+    def _remove_all_but(self, folder: str, keep: Iterable[str], alone: Alone = _surely) -> None:
         gone = set(self._storage.keys(folder)) - {f"{folder}/{name}" for name in keep}
-        self._storage.delete(gone)
+        if gone and alone():  # asked last: what came from another writer was not seen by then
+            self._storage.delete(gone)
 
 
 def shop_folder(shop_id: str) -> str:

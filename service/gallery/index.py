@@ -368,7 +368,7 @@ class VectorIndex:
 
     @contextmanager
     def _call(self, name: str) -> Iterator[None]:
-        with _index_errors(), self._telemetry.call("milvus", name):
+        with self._telemetry.call("milvus", name), _index_errors():
             try:
                 yield
             except MilvusException as error:
@@ -463,6 +463,7 @@ def _index_errors() -> Iterator[None]:
     try:
         yield
     except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, OSError) as error:
+        deadlines.check()  # a call that had no longer than its request says nothing of Milvus
         raise IndexUnavailableError(f"Milvus failed: {error or type(error).__name__}") from error
     except ValueError as error:  # grpc's word for a channel that was closed
         raise IndexUnavailableError(f"Milvus cannot be reached: {error}") from error

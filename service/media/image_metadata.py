@@ -6,12 +6,15 @@ understand, and leaves it to the decoder to judge whether that is damage.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 
 from service.errors import ImageMetadataError
 
+_JPEG_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 _JPEG_START_OF_SCAN = 0xDA
+_JPEG_BARE = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers without anything behind them
 _JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE}  # APP0 to APP15, and comments
 _PNG_METADATA = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"sPLT"}
 _PNG_COMPRESSED = {b"zTXt", b"iTXt", b"iCCP"}
@@ -34,17 +37,15 @@ def check_metadata(data: bytes, format_name: str, most: int) -> None:
 def _jpeg_sizes(data: bytes, most: int) -> Iterator[int]:
     del most
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        marker, end = found[1][0], found.end()
         if marker == _JPEG_START_OF_SCAN:
             return
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in _JPEG_METADATA:
-            yield length
-        at += 2 + max(2, length)
+        told = int.from_bytes(data[end : end + 2], "big")
+        length = 0 if marker in _JPEG_BARE else max(2, told)
+        # And what stands between segments, which decoders go through byte by byte.
+        yield end - at + (length if marker in _JPEG_METADATA else 0)
+        at = end + length
 
 
 def _png_sizes(data: bytes, most: int) -> Iterator[int]:

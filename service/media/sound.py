@@ -51,5 +51,7 @@ class SoundDecoder:
 
     def _command(self, source: int) -> list[str]:
         clip = ffmpeg_child.clip_input(source, self._limits, decoders=_DECODERS, vn=None)
-        output = ffmpeg.output(clip["a:0"], "pipe:1", format="f32le", ac=1, ar=RATE)
+        # Silence where there is none yet: times are counted from the clip's start.
+        sound = clip["a:0"].filter("aresample", **{"async": 1, "first_pts": 0})
+        output = ffmpeg.output(sound, "pipe:1", format="f32le", ac=1, ar=RATE)
         return ffmpeg_child.command(self._program, output, "-loglevel", "error")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from service.errors import ClientLeftError, DeadlineExceededError
 from service.telemetry import Telemetry
 
 STAGES = {"decode": 80.0, "total": 100.0}
@@ -33,6 +34,15 @@ def test_a_call_that_fails_is_timed_and_counted() -> None:
     labels = {"dependency": "milvus", "call": "search"}
     assert count(telemetry, "lpr_dependency_seconds_count", **labels) == 2
     assert count(telemetry, "lpr_dependency_errors_total", **labels) == 1
+
+
+def test_a_call_whose_request_was_over_is_no_failure_of_what_was_called() -> None:
+    telemetry = Telemetry()
+    for error in (DeadlineExceededError("too long"), ClientLeftError("gone")):
+        with pytest.raises(type(error)), telemetry.call("milvus", "search"):
+            raise error
+    labels = {"dependency": "milvus", "call": "search"}
+    assert count(telemetry, "lpr_dependency_errors_total", **labels) == 0
 
 
 def test_stages_resolve_a_millisecond_and_ten_seconds() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from service import breaker as module
 from service.breaker import Breaker
-from service.errors import BadInputError, IndexUnavailableError
+from service.errors import BadInputError, DeadlineExceededError, IndexUnavailableError
 
 REFUSED = "tried again meanwhile"
 
@@ -106,6 +106,17 @@ def test_failures_among_successes_and_other_errors_do_not_open_it(breaker: Break
     for _ in range(5):
         fail(breaker, BadInputError("not the part's fault"))
     assert not breaker.is_open
+
+
+def test_the_end_of_a_request_says_nothing_of_the_part(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(5):
+        fail(breaker, DeadlineExceededError("too long"))
+    assert not breaker.is_open
+    fail(breaker)
+    fail(breaker)
+    fail(breaker, DeadlineExceededError("too long"))
+    fail(breaker)
+    assert is_refused(breaker), "nor does it count as an answer"
 
 
 def test_while_a_call_hangs_the_next_ones_are_refused(

@@ -286,6 +286,28 @@ def test_a_damaged_picture_heals_by_posting_it_again(
     assert stored_pictures(catalogue, "shop", "p") == [b"1"]
 
 
+def test_whether_one_is_alone_is_asked_last(catalogue: Catalogue, storage: Storage) -> None:
+    """A lock may be lost while files are listed, and another writer's pictures be among them."""
+    catalogue.put(*product("p", b"old"))
+    seen: list[str] = []
+    keys = storage.keys
+
+    def listed(*args: str | None) -> Iterator[str]:
+        seen.append("listed")
+        return keys(*args)
+
+    def alone() -> bool:
+        seen.append("asked")
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "keys", listed)
+        catalogue.put(*product("p", b"new"), alone=alone)
+        catalogue.delete("shop", "p", alone=alone)
+    assert seen[-1] == "asked" and seen.count("asked") == 2
+    assert "".join(word[0] for word in seen).startswith("la")
+
+
 def test_who_is_not_alone_removes_no_picture(catalogue: Catalogue, storage: Storage) -> None:
     """Another writer of the product may be about to store a record that names it."""
     catalogue.put(*product("p", b"old"))

@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.telemetry import Telemetry
 from tests.freezing import freeze, thaw
+from tests.service.lite_server import until
 
 
 @pytest.fixture
@@ -99,8 +100,10 @@ class TestPrivateRedis:
 
     def test_a_folder_that_cannot_be_made_is_our_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
+        server = PrivateRedis(tmp_path / "file" / "redis")
         with pytest.raises(CoordinationError, match="cannot be started"):
-            PrivateRedis(tmp_path / "file" / "redis").start()
+            server.start()
+        server.stop()
 
     def test_a_binary_that_cannot_be_run_is_our_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +112,22 @@ class TestPrivateRedis:
         monkeypatch.setattr(server, "_command", lambda: [str(tmp_path / "nothing")])
         with pytest.raises(CoordinationError, match="cannot be started"):
             server.start()
+        server.stop()
+
+    def test_a_first_start_that_fails_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.coordination.private_server._REST_S", 0.05)
+        obstacle = tmp_path / "file"
+        obstacle.write_bytes(b"")
+        server = PrivateRedis(obstacle / "redis")
+        with pytest.raises(CoordinationError, match="cannot be started"):
+            server.start()
+        obstacle.unlink()
+        try:
+            until(Store.at(server.url, 1.0, Telemetry()).is_up)
+        finally:
+            server.stop()
 
 
 class TestStore:
@@ -129,6 +148,17 @@ class TestStore:
         now += _REST_S
         with pytest.raises(CoordinationError, match="does not answer"):
             store.call(lambda client: client.ping())
+
+    def test_what_a_working_redis_was_asked_in_vain_is_no_silence(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def in_vain(_: object) -> None:
+            raise CoordinationError("it has forgotten")
+
+        monkeypatch.setattr(store, "_rest_until", 0.001)  # it was silent before
+        with pytest.raises(CoordinationError, match="forgotten"):
+            store.call(in_vain)
+        assert store.call(lambda client: client.ping())
 
     def test_a_hanging_redis_is_given_up_at_its_timeout(self, server: PrivateRedis) -> None:
         store = Store.at(server.url, timeout_s=1, telemetry=Telemetry())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,13 @@ from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from service.errors import IndexUnavailableError, InferenceError, StartupError
+from service.deadlines import Deadline, working_under
+from service.errors import (
+    DeadlineExceededError,
+    IndexUnavailableError,
+    InferenceError,
+    StartupError,
+)
 from service.gallery.entries import Entries, Picture
 from service.gallery.index import _LOOKS, _UNFLUSHED_ROWS, VectorIndex, WriteTime
 from service.gallery.rows import Row, row_id
@@ -205,6 +212,24 @@ def test_another_catalogue_has_a_collection_of_its_own(index: VectorIndex, tmp_p
     other.complete()
     assert not list(other.scan())
     assert len(list(index.scan())) == 1
+
+
+async def nobody_leaves() -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_call_cut_short_by_its_request_says_nothing_of_milvus(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadline = Deadline(3600, nobody_leaves)
+
+    def slow(*_: object, **__: object) -> None:
+        deadline.extend(0.0)
+        raise grpc.FutureTimeoutError
+
+    monkeypatch.setattr(MilvusClient, "query", slow)
+    with working_under(deadline), pytest.raises(DeadlineExceededError):
+        index.load("shop", 5)
 
 
 @pytest.mark.parametrize(

@@ -252,12 +252,19 @@ def test_tiny_pictures_are_refused(size: tuple[int, int]) -> None:
         decode_image(encoded(picture(*size), "PNG"), LIMITS)
 
 
+def _behind(jpeg: bytes, inserted: bytes) -> bytes:
+    return jpeg[:2] + inserted + jpeg[2:]
+
+
 def _metadata_bombs() -> dict[str, bytes]:
     big, bomb = 5_000_000, zlib.compress(bytes(50_000_000), 9)
     return {
         "jpeg exif": jpeg_with_segments(0xE1, 80),
         "jpeg icc": jpeg_with_segments(0xE2, 80),
         "jpeg comment": jpeg_with_segments(0xFE, 80),
+        "jpeg exif behind a bare marker": _behind(jpeg_with_segments(0xE1, 80), b"\xff\xd0"),
+        "jpeg exif behind junk": _behind(jpeg_with_segments(0xE1, 80), b"\xff\x00junk"),
+        "jpeg of bare markers": _behind(encoded(picture(), "JPEG"), b"\xff\xd0" * 2_500_000),
         "png text": png_with(png_chunk(b"tEXt", b"k\0" + b"a" * big)),
         "png exif": png_with(png_chunk(b"eXIf", bytes(big))),
         "png ztxt bomb": png_with(png_chunk(b"zTXt", b"k\0\0" + bomb)),

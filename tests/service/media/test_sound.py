@@ -45,6 +45,15 @@ def test_sound_comes_out_as_one_channel_at_the_rate(
     assert 0 < np.abs(samples).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.flv"])
+def test_sound_that_begins_later_is_told_at_its_time(tmp_path: Path, name: str) -> None:
+    samples = SoundDecoder(MediaSettings()).decode(
+        filmed(tmp_path / name, "-itsoffset", "1", *tone(440))
+    )
+    assert np.abs(samples[: int(0.9 * RATE)]).max() < 0.01
+    assert np.abs(samples[int(1.1 * RATE) : int(1.5 * RATE)]).max() > 0.1
+
+
 def test_a_clip_without_sound_and_one_that_is_none_are_silent(
     decoder: SoundDecoder, tmp_path: Path
 ) -> None:
