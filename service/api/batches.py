@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from typing import IO, Annotated
 
@@ -78,9 +79,13 @@ async def put_batch(
             deadlines.extend(limits.deadline_s)
             post = _Post(service.parts, key, shop_id, upload.file, idempotency_key)
             with audited(request, key, "put-batch", shop_id) as write:
-                answer = await service.posts.run(post.step)
-                while answer is None:  # others take their turn between the steps
-                    answer = await service.posts.run(post.step, begun=True)
+                try:
+                    answer = await service.posts.run(post.step)
+                    while answer is None:  # others take their turn between the steps
+                        answer = await service.posts.run(post.step, begun=True)
+                except BaseException:  # a thread, for a step may be on its way still
+                    threading.Thread(target=post.give_up, name="lpr-give-up").start()
+                    raise
                 write.result = "replayed" if answer.replayed else "accepted"
     return marked(job_response(answer.body), answer)
 
@@ -99,26 +104,39 @@ class _Post:
         self._word = word
         self._lease: Lease | None = None
         self._renew_at = 0.0
+        self._turn = threading.Lock()
+        self._is_over = False
         self._steps = parts.acceptance.batch(file, shop_id, key.check_shop)
 
     def step(self) -> Answer | None:
         """The answer with the last step; on any thread, but one step at a time."""
-        if self._lease is None:
-            begun = self._begin()
-            if isinstance(begun, Answer):
-                return begun
-            self._lease = begun
-        try:
-            job = next(self._steps)
-        except BaseException:
-            self._lease.give_back()
-            raise
-        if job is not None:
-            body = job_body(self._parts.jobs, job)
+        with self._turn:
+            if self._is_over:
+                return None
+            if self._lease is None:
+                begun = self._begin()
+                if isinstance(begun, Answer):
+                    return begun
+                self._lease = begun
+            try:
+                job = next(self._steps)
+                body = None if job is None else job_body(self._parts.jobs, job)
+            except BaseException:
+                self._lease.give_back()
+                raise
+            if body is None:
+                self._renew()
+                return None
             self._lease.hold(body)
             return Answer(body)
-        self._renew()
-        return None
+
+    def give_up(self) -> None:
+        """Leave nothing behind of what has no answer: once its step has ended, on any thread."""
+        with self._turn:
+            self._is_over = True
+            self._steps.close()
+            if self._lease is not None:
+                self._lease.give_back()
 
     def _begin(self) -> Answer | Lease:
         """Raises IdempotencyInProgressError, IdempotencyKeyReusedError."""

@@ -6,7 +6,7 @@ Knows batches, the catalogue's side of `service.indexing`, and jobs; nothing of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class Acceptance:
 
     def batch(
         self, file: IO[bytes], shop_id: str | None, check_shop: Callable[[str], None]
-    ) -> Iterator[Job | None]:
+    ) -> Generator[Job | None]:
         """Make the products of a batch durable, a few with each step, and yield their job last.
         They are made searchable from then on, while the others are still on their way.
 

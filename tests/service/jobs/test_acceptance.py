@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from service.api.batches import _Post
+from service.coordination.idempotency import Idempotency
 from service.coordination.store import Store
 from service.errors import (
     BusyError,
     DuplicateInBatchError,
+    IdempotencyInProgressError,
     ImageError,
     IndexUnavailableError,
     ShopNotFoundError,
@@ -25,6 +30,7 @@ from service.jobs.acceptance import Acceptance
 from service.jobs.batch import BatchLimits
 from service.jobs.queue import Work, WorkQueue
 from service.jobs.records import ItemResult, Job, Jobs, JobState
+from service.keys import Grant, Right
 from service.telemetry import Telemetry
 from tests.service.fakes import RED
 from tests.service.jobs.material import encoded, lines
@@ -138,6 +144,29 @@ def test_a_batch_that_is_given_up_leaves_no_job(world: World, storage: Storage) 
         next(steps)
     steps.close()
     assert list(storage.keys("")) == []
+
+
+def test_a_post_whose_client_left_between_its_steps_may_be_sent_again(
+    world: World, store: Store, storage: Storage
+) -> None:
+    parts: Any = SimpleNamespace(
+        acceptance=world.acceptance, idempotency=Idempotency(store), jobs=world.jobs
+    )
+    sent = batch(*map(str, range(40)))
+
+    def post() -> _Post:
+        key = Grant(key_id="key", name="it", shops="all", rights=(Right.INDEX,))
+        return _Post(parts, key, "shop", sent, "word")
+
+    first = post()
+    assert first.step() is None
+    with pytest.raises(IdempotencyInProgressError):
+        post().step()
+    first.give_up()
+    assert first.step() is None, "a step that had its turn coming does nothing any more"
+    assert list(storage.keys("jobs")) == []
+    world.indexer.waiting = 0
+    assert post().step() is None
 
 
 def test_large_items_are_in_memory_one_by_one(
