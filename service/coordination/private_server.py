@@ -7,8 +7,11 @@ the kernel for that).
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
@@ -37,17 +40,19 @@ class PrivateRedis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._process: subprocess.Popen[bytes] | None = None
-        self._short_folder: Path | None = None
+        self._socket_folder = self._folder
+        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
+            self._socket_folder = _short_folder(self._folder)
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
 
     @property
     def _socket(self) -> Path:
-        return (self._short_folder or self._folder) / "redis.sock"
+        return self._socket_folder / "redis.sock"
 
     @property
     def url(self) -> str:
-        """Where it listens; known once it was started."""
+        """Where it listens."""
         return f"unix://{self._socket}"
 
     def start(self) -> None:
@@ -64,9 +69,8 @@ class PrivateRedis:
         self._stop_process()
         if self._keeper is not None:
             self._keeper.join()
-        if self._short_folder is not None:
-            shutil.rmtree(self._short_folder, ignore_errors=True)
-            self._short_folder = None
+        if self._socket_folder != self._folder:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     def _keep(self) -> None:
         """Start it again when it died; on a thread that lives as long as the service."""
@@ -101,8 +105,11 @@ class PrivateRedis:
 
     def _make_folders(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
-            self._short_folder = Path(tempfile.mkdtemp(prefix="lpr-redis-"))
+        if self._socket_folder != self._folder:
+            self._socket_folder.mkdir(exist_ok=True, mode=0o700)
+            found = self._socket_folder.lstat()
+            if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
+                raise CoordinationError(f"{self._socket_folder} is not ours alone")
 
     def _launch(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
@@ -176,3 +183,9 @@ class PrivateRedis:
             socket_timeout=_STOP_S,
             retry=Retry(NoBackoff(), 0),  # the default one waits for seconds
         )
+
+
+def _short_folder(folder: Path) -> Path:
+    """The same after a kill, so that nothing is left behind and an orphan is found."""
+    name = hashlib.sha256(bytes(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"lpr-redis-{os.getuid()}-{name}"

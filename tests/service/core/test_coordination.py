@@ -75,6 +75,11 @@ class TestPrivateRedis:
         socket = server._socket
         server.stop()
         assert not socket.parent.exists()
+        assert PrivateRedis(tmp_path / ("long" * 40)).url.endswith(str(socket)), "also after a kill"
+        socket.parent.mkdir(mode=0o755)
+        with pytest.raises(CoordinationError, match="not ours alone"):
+            server.start()
+        server.stop()
 
     def test_damaged_files_are_not_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "appendonly.aof").write_bytes(b"*1\r\n$garbage" * 10)
