@@ -146,7 +146,8 @@ class Bundles:
             except BundleNotFoundError as error:
                 raise StartupError(
                     f"{error.detail}, for it is the one that is active; LPR_BUNDLE alone changes "
-                    "nothing for services that share a catalogue: activate the new bundle"
+                    "nothing once one was activated, or where services share a catalogue: activate "
+                    "the new bundle"
                 ) from error
 
     def state(self) -> State:
