@@ -20,7 +20,7 @@ from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
 from service.coordination.store import Store
 from service.encoding import Encoder
-from service.errors import LPRError
+from service.errors import LPRError, StartupError
 from service.gallery.catalogue import Catalogue
 from service.gallery.index import WriteTime
 from service.gallery.pending import Pending
@@ -54,7 +54,7 @@ def reindex(
     """
     logging.getLogger("service").setLevel(logging.ERROR)
     try:
-        with _opened(settings_with()) as (settler, projection):
+        with _opened(settings_with(), shop) as (settler, projection):
             failed = (
                 _verify(settler, projection, shop)
                 if verify
@@ -67,15 +67,18 @@ def reindex(
 
 
 def _verify(settler: Settler, projection: Projection, shop: str | None) -> bool:
-    differing = settler.lasting_differences(projection, shop)
+    differing, agreeing = settler.compare_lasting(projection, shop)
     for shop_id, product_id in differing[:_SHOWN]:
         out.print(f"{escape(shop_id)} / {escape(product_id)}", highlight=False, soft_wrap=True)
     if len(differing) > _SHOWN:
         out.print(f"... and {len(differing) - _SHOWN} more")
     if differing:
-        out.print(f"The index differs from the catalogue about {_products(len(differing))}.")
+        out.print(
+            f"The index differs from the catalogue about {_counted(len(differing), 'product')}."
+        )
     else:
-        out.print("The index agrees with the catalogue.")
+        told = f"{_counted(agreeing.total(), 'product')} in {_counted(len(agreeing), 'shop')}"
+        out.print(f"The index agrees with the catalogue: {told}.")
     return bool(differing)
 
 
@@ -95,14 +98,15 @@ def _rebuild(settler: Settler, projection: Projection, shop: str | None) -> bool
         progress.update(task, completed=indexed, total=indexed)
     for error in kept_out:
         err.print(f"[red]{escape(error.detail)}[/]", highlight=False, soft_wrap=True)
-    out.print(f"{_products(indexed - len(kept_out))} indexed; what else there is agreed already.")
+    done = _counted(indexed - len(kept_out), "product")
+    out.print(f"{done} indexed; what else there is agreed already.")
     if kept_out:
-        out.print(f"{_products(len(kept_out))} cannot be indexed.")
+        out.print(f"{_counted(len(kept_out), 'product')} cannot be indexed.")
     return bool(kept_out)
 
 
-def _products(count: int) -> str:
-    return f"{count} product" if count == 1 else f"{count} products"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class _Only:
@@ -116,13 +120,16 @@ class _Only:
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[tuple[Settler, Projection]]:
-    """Raises StartupError, UnavailableError."""
+def _opened(settings: Settings, shop: str | None) -> Iterator[tuple[Settler, Projection]]:
+    """Raises StartupError, UnavailableError; ShopNotFoundError for a `shop` that is nowhere."""
+    folder = settings.data_dir / "catalogue"
+    if settings.catalogue.url is None and not folder.is_dir():
+        raise StartupError(f"there is no catalogue {folder}; is LPR_DATA_DIR right?")
     with ExitStack() as closing:
         embedded = settings.milvus.uri is None
         if embedded:
             claim(settings.data_dir, closing)
-        storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
+        storage = open_storage(settings.catalogue, folder)
         catalogue = Catalogue(storage)
         telemetry, written = Telemetry(), WriteTime()
         # A running service's own, if it has one; nobody answers there if none runs.
@@ -137,6 +144,8 @@ def _opened(settings: Settings) -> Iterator[tuple[Settler, Projection]]:
         bundle = Shelf(settings.bundle, settings.bundles_folder).load(active)
         index = open_index(settings, bundle, catalogue, telemetry, written)
         closing.callback(index.close)
+        if shop is not None and next(index.scan(shop), None) is None:
+            catalogue.check_shop(shop)
         model = Model.open(bundle, settings.inference)
         projection = Projection(Encoder(model, catalogue, settings.media), index)
         gallery = Gallery(

@@ -14,10 +14,11 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.coordination.locks import Locks
 from service.encoding import Encoder, row_ids_of
@@ -115,6 +116,13 @@ class Task:
         return len(self.record.images) if self.record else 0
 
 
+class Comparison(NamedTuple):
+    """Of an index with the catalogue."""
+
+    differing: list[tuple[str, str]]  # products, by shop and id
+    agreeing: Counter[str]  # how many products, by shop
+
+
 Closing = Callable[[Task, bool], list[Marker]]  # of a settled product; whether nobody else writes
 
 
@@ -158,7 +166,8 @@ class Settler:
         """Compare all of a shop; whether that was done in every index that is kept."""
         kept = self._projections.kept()
         for projection in kept.projections:
-            tasks = [Task(*key) for key in self.differences(projection, shop_id)]
+            differing = self.compare(projection, shop_id).differing
+            tasks = [Task(*key) for key in differing]
             for batch in self._batches(tasks):
                 self._agree(projection, batch, _none)
         return kept.complete
@@ -188,7 +197,7 @@ class Settler:
         no, this ends early and returns None. Raises UnavailableError.
         """
         hopeless: dict[tuple[str, str], LPRError] = {}
-        differing = self.differences(projection, shop_id)
+        differing = self.compare(projection, shop_id).differing
         while differing:
             done = 0
             for batch in self._batches(Task(*key) for key in differing):
@@ -200,35 +209,33 @@ class Settler:
                 of = {"products": done, "of": len(differing)}
                 logger.info("indexed from the catalogue", extra=of)
             # What was written meanwhile, but for what its writer is to finish.
-            differing = [
-                key for key in self.lasting_differences(projection, shop_id) if key not in hopeless
-            ]
+            lasting = self.compare_lasting(projection, shop_id).differing
+            differing = [key for key in lasting if key not in hopeless]
         if shop_id is None:
             projection.index.complete()
         return list(hopeless.values())
 
-    def differences(
-        self, projection: Projection, shop_id: str | None = None
-    ) -> list[tuple[str, str]]:
-        """Products, by shop and id, about which an index and the catalogue differ just now."""
+    def compare(self, projection: Projection, shop_id: str | None = None) -> Comparison:
+        """About which products an index and the catalogue differ just now."""
         # The index first: a write goes to the catalogue first, so what is seen in the index and
         # not in the catalogue then is not on its way.
         present: dict[tuple[str, str], set[str]] = {}
         for row in projection.index.scan(shop_id):
             present.setdefault((row.shop_id, row.product_id), set()).add(row.row_id)
         differing = []
+        agreeing: Counter[str] = Counter()
         for record in self._catalogue.products(shop_id):
             key = (record.shop_id, record.product_id)
-            if present.pop(key, set()) != row_ids_of(record):
+            if present.pop(key, set()) == row_ids_of(record):
+                agreeing[record.shop_id] += 1
+            else:
                 differing.append(key)
-        return sorted([*differing, *present])
+        return Comparison(sorted([*differing, *present]), agreeing)
 
-    def lasting_differences(
-        self, projection: Projection, shop_id: str | None = None
-    ) -> list[tuple[str, str]]:
-        """As `differences`, without those that a writer is to finish."""
-        differing = self.differences(projection, shop_id)
-        return [key for key in differing if not self._pending.of(*key)]
+    def compare_lasting(self, projection: Projection, shop_id: str | None = None) -> Comparison:
+        """As `compare`, without the differences that a writer is to finish."""
+        differing, agreeing = self.compare(projection, shop_id)
+        return Comparison([key for key in differing if not self._pending.of(*key)], agreeing)
 
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.

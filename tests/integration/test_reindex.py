@@ -39,7 +39,8 @@ def data_dir(tiny_bundle: Path, tmp_path: Path, shop: Shop) -> Path:
 
 def test_a_lost_index_is_verified_rebuilt_and_verified(data_dir: Path, tiny_bundle: Path) -> None:
     agreed = reindex(data_dir, tiny_bundle, "--verify")
-    assert (agreed.returncode, agreed.stdout) == (0, "The index agrees with the catalogue.\n")
+    assert agreed.returncode == 0
+    assert agreed.stdout == "The index agrees with the catalogue: 7 products in 2 shops.\n"
     shutil.rmtree(data_dir / "milvus.db")
     lost = reindex(data_dir, tiny_bundle, "--verify", "--shop", "two")
     assert lost.returncode == 1
@@ -57,6 +58,18 @@ def test_what_is_in_the_index_alone_is_told_and_goes(data_dir: Path, tiny_bundle
     assert (told.returncode, told.stdout.splitlines()[0]) == (1, "one / product-3")
     assert reindex(data_dir, tiny_bundle).returncode == 0
     assert reindex(data_dir, tiny_bundle, "--verify").stdout.startswith("The index agrees")
+
+
+def test_where_nothing_is_to_be_looked_at_nothing_agrees(data_dir: Path, tiny_bundle: Path) -> None:
+    unknown = reindex(data_dir, tiny_bundle, "--verify", "--shop", "three")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "no shop 'three'" in unknown.stderr
+    elsewhere = data_dir / "elsewhere"
+    for arguments in ([], ["--verify"]):
+        told = reindex(elsewhere, tiny_bundle, *arguments)
+        assert (told.returncode, told.stdout) == (1, "")
+        assert f"there is no catalogue {elsewhere / 'catalogue'}" in told.stderr
+    assert not elsewhere.exists()
 
 
 def test_a_product_that_cannot_be_indexed_is_told(data_dir: Path, tiny_bundle: Path) -> None:

@@ -68,7 +68,7 @@ class World:
 
     def agrees(self) -> bool:
         return (
-            self.service.settler.differences(self.service.projections.active) == []
+            self.service.settler.compare(self.service.projections.active).differing == []
             and not self.service.pending.all()
         )
 
