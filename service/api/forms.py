@@ -134,12 +134,29 @@ class _Parser(MultiPartParser):
             part.file.close()
             part.file = file
 
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            _check_text(part.field_name, part.data, self._charset)
+        super().on_part_end()
+
     def on_end(self) -> None:
         self.ended = True
 
     @property
     def has_too_many_parts(self) -> bool:
         return self._current_files > self.max_files or self._current_fields > self.max_fields
+
+
+def _check_text(name: str, data: bytearray, charset: str) -> None:
+    """The parser would take what cannot be decoded for Latin-1, and so make another text of it."""
+    try:
+        data.decode(charset)
+    except UnicodeDecodeError as error:
+        pointer = f"/{name}"
+        raise MalformedMultipartError(
+            f"{pointer}: is not {charset.upper()}: {error.reason}", pointer=pointer
+        ) from error
 
 
 def _fields(form: FormData, fields: type[FieldsT], files: Mapping[str, int]) -> FieldsT:

@@ -115,6 +115,11 @@ BODIES: dict[str, tuple[bytes, dict[str, str], Refusal]] = {
     "garbage": (b"\x00\xff" * 50, {"content-type": KIND}, MALFORMED),
     "a part without a name": (HEADERLESS, {"content-type": KIND}, MALFORMED),
     "a large field": (body(("shop_id", b"x" * 70_000)), {"content-type": KIND}, MALFORMED),
+    "text that is not UTF-8": (
+        body(("shop_id", b"s"), ("product_id", b"p"), ("title", "café".encode("latin-1"))),
+        {"content-type": KIND},
+        Refusal(400, "malformed-multipart", "/title"),
+    ),
     "1,001 parts": (body(*[("a", b"x")] * 1_001), {"content-type": KIND}, TOO_MANY),
     "1,001 files": (body(*[("images", b"x", "f")] * 1_001), {"content-type": KIND}, TOO_MANY),
     "one file too many": (body(*[("images", b"x", "f")] * 65), {"content-type": KIND}, TOO_MANY),
