@@ -98,7 +98,6 @@ async def _parse(request: Request, most_files: int, folder: Path | None = None) 
         request.stream(),
         max_files=most_files,
         max_fields=MAX_FIELDS,
-        max_part_size=MAX_FIELD_BYTES,
     )
     parser.folder = folder
     try:
@@ -133,6 +132,17 @@ class _Parser(MultiPartParser):
             self._files_to_close_on_error.append(file)  # type: ignore[arg-type]
             part.file.close()
             part.file = file
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > MAX_FIELD_BYTES:
+            pointer = f"/{part.field_name}"
+            raise BadInputError(
+                f"{pointer}: a field has at most {MAX_FIELD_BYTES} bytes; files are sent with a "
+                "filename, by curl -F NAME=@FILE",
+                pointer=pointer,
+            )
+        super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
         part = self._current_part

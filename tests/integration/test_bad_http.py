@@ -114,7 +114,11 @@ BODIES: dict[str, tuple[bytes, dict[str, str], Refusal]] = {
     "cut": (WHOLE[:30], {"content-type": KIND}, MALFORMED),
     "garbage": (b"\x00\xff" * 50, {"content-type": KIND}, MALFORMED),
     "a part without a name": (HEADERLESS, {"content-type": KIND}, MALFORMED),
-    "a large field": (body(("shop_id", b"x" * 70_000)), {"content-type": KIND}, MALFORMED),
+    "a large field": (
+        body(("shop_id", b"x" * 70_000)),
+        {"content-type": KIND},
+        Refusal(422, "validation", "/shop_id"),
+    ),
     "text that is not UTF-8": (
         body(("shop_id", b"s"), ("product_id", b"p"), ("title", "café".encode("latin-1"))),
         {"content-type": KIND},
@@ -160,6 +164,14 @@ BODIES: dict[str, tuple[bytes, dict[str, str], Refusal]] = {
 def test_a_bad_body(http: httpx.Client, case: str) -> None:
     content, headers, refusal = BODIES[case]
     assert_refused(http.post("/gallery", content=content, headers=headers), refusal)
+
+
+def test_a_file_without_a_filename_is_told_how_files_are_sent(http: httpx.Client) -> None:
+    content = body(("clip", b"x" * 70_000))
+    refused = http.post("/recognize", content=content, headers={"content-type": KIND})
+    assert_refused(refused, Refusal(422, "validation", "/clip"))
+    assert "at most 65536 bytes" in refused.json()["detail"]
+    assert "files are sent with a filename" in refused.json()["detail"]
 
 
 def test_a_recognition_takes_no_json(http: httpx.Client) -> None:
