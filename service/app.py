@@ -40,6 +40,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
         description=_DESCRIPTION,
         lifespan=_life(service, on_failure),
         redoc_url=None,
+        redirect_slashes=False,  # its redirects lead to whatever host the request names
         # Its span of each request is ours too; the rest is told by `service.telemetry`.
         telemetry={"operation_spans": False, "metrics": False, "logs": False},
     )

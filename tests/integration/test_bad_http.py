@@ -266,6 +266,7 @@ def test_what_is_not_http(client: Client, noise: bytes) -> None:
     ("method", "path", "refusal"),
     [
         ("GET", "/nope", Refusal(404, "not-found")),
+        ("POST", "/gallery/", Refusal(404, "not-found")),
         ("PUT", "/recognize", Refusal(405, "method-not-allowed")),
         ("GET", "/gallery/nowhere", Refusal(404, "shop-not-found")),
         ("GET", "/gallery/known/nothing", Refusal(404, "product-not-found")),
