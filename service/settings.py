@@ -8,10 +8,12 @@ Everything else receives the part of the settings it needs as an argument.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     DirectoryPath,
@@ -27,6 +29,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from redis.connection import parse_url
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 
@@ -107,9 +110,20 @@ class MilvusSettings(_Part):
     timeout_s: float = Field(default=4.0, gt=0, description="of every call")
 
 
+def _redis_address(url: SecretStr) -> SecretStr:
+    try:
+        parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ValueError(
+            "must begin with redis://, rediss:// or unix://, its port and database be numbers"
+        ) from None  # which might quote a password
+    return url
+
+
 class RedisSettings(_Part):
-    url: SecretStr | None = Field(  # it may have a password in it
-        default=None, description="None: a private server in the data directory"
+    url: Annotated[SecretStr, AfterValidator(_redis_address)] | None = Field(
+        default=None,
+        description="redis://, rediss:// or unix://; None: a private server in the data directory",
     )
     timeout_s: float = Field(default=1.0, gt=0, description="of every call")
 
@@ -300,7 +314,12 @@ class Settings(BaseSettings):
 def complaints(error: ValidationError) -> str:
     """What is wrong with which variable, in one line."""
     return "; ".join(
-        f"LPR_{'__'.join(str(part) for part in finding['loc']).upper()}: "
-        + ("there is no such setting" if finding["type"] == "extra_forbidden" else finding["msg"])
+        f"LPR_{'__'.join(str(part) for part in finding['loc']).upper()}: {_message(finding)}"
         for finding in error.errors()
     )
+
+
+def _message(finding: Mapping[str, Any]) -> str:
+    if finding["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return str(finding["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words

@@ -38,6 +38,13 @@ def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "4096" in said
 
 
+@pytest.mark.parametrize("url", ["garbage", "http://redis:6379", "redis://:hush@redis:port"])
+def test_what_is_no_address_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    said = complaint(monkeypatch, LPR_REDIS__URL=url)
+    assert said.startswith("LPR_REDIS__URL: must begin with redis://, rediss:// or unix://")
+    assert "hush" not in said
+
+
 def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "LPR_CATALOGUE__SECRET_ACCESS_KEY").write_text("hush\n")
     (tmp_path / "keys.json").write_text("{}")
