@@ -73,7 +73,9 @@ class Client:
         patience_s: float = 30.0,
     ) -> None:
         """`base_url`: http where it says nothing else; `key`: the secret of a key, where the
-        service asks for one."""
+        service asks for one. Raises ClientError for a key that cannot be sent."""
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ClientError("a key is visible ASCII characters only, and this one has others")
         self.base_url = (base_url if "://" in base_url else f"http://{base_url}").rstrip("/")
         self._patience_s = patience_s
         self._http = httpx.Client(

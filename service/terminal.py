@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -35,9 +35,10 @@ def ready_client(url: str | None, key: str | None) -> Iterator[Client]:
     """A client of a service that answers and is ready."""
     settings = settings_with(**({} if key is None else {"key": key}))
     secret = settings.key.get_secret_value() if settings.key else None
-    with Client(url or address(settings.host, settings.port), key=secret) as client:
+    with ExitStack() as closing:
         try:
-            client.wait_ready(0)
+            client = Client(url or address(settings.host, settings.port), key=secret)
+            closing.enter_context(client).wait_ready(0)
         except ClientError as error:
             raise stop(str(error)) from error
         yield client

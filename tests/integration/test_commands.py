@@ -175,3 +175,10 @@ def test_nobody_there_is_said_plainly(shop: Shop, tmp_path: Path, command: str) 
     assert done.exit_code == 1
     assert f"no service answers at {NOBODY}" in done.stderr
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two words", "line\nbreak"])
+def test_a_key_that_cannot_be_sent_is_said(tmp_path: Path, key: str) -> None:
+    done = lpr("recognize", tmp_path / "c.mp4", "--shop", "s", "--url", NOBODY, "--key", key)
+    assert done.exit_code == 1
+    assert "a key is visible ASCII characters only" in done.stderr
