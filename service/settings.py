@@ -22,6 +22,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -210,7 +211,14 @@ class TracingSettings(_Part):
 
 
 class _Environment(EnvSettingsSource):
-    """Hands on all of our names, for one that is no setting is a mistake to be told of."""
+    """Hands on all of our names, for one that is no setting is a mistake to be told of; and what is
+    no JSON where it must be, for only validation knows the variable's whole name."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
     def __call__(self) -> dict[str, Any]:
         names = (name.removeprefix("lpr_") for name in self.env_vars if name.startswith("lpr_"))
@@ -311,6 +319,9 @@ class Settings(BaseSettings):
         return init_settings, _Environment(settings_cls), secrets
 
 
+_OF_JSON = {"frozen_set_type", "tuple_type", "dict_type", "model_type"}
+
+
 def complaints(error: ValidationError) -> str:
     """What is wrong with which variable, in one line."""
     return "; ".join(
@@ -322,4 +333,6 @@ def complaints(error: ValidationError) -> str:
 def _message(finding: Mapping[str, Any]) -> str:
     if finding["type"] == "extra_forbidden":
         return "there is no such setting"
+    if finding["type"] in _OF_JSON:
+        return 'must be JSON: of a list ["a.b"], of a group {"name": "value"}'
     return str(finding["msg"]).removeprefix("Value error, ")  # what pydantic puts before our words

@@ -38,6 +38,17 @@ def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "4096" in said
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["LPR_IMAGE_URLS__HOSTS", "LPR_IMAGE_URLS__NETWORKS", "LPR_METRICS__SHOP_GROUPS", "LPR_JOBS"],
+)
+def test_a_list_or_group_that_is_no_json_is_told_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    said = complaint(monkeypatch, **{name: "a.b"})
+    assert said.startswith(f'{name}: must be JSON: of a list ["a.b"]')
+
+
 @pytest.mark.parametrize("url", ["garbage", "http://redis:6379", "redis://:hush@redis:port"])
 def test_what_is_no_address_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     said = complaint(monkeypatch, LPR_REDIS__URL=url)
