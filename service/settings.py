@@ -222,9 +222,22 @@ class _Environment(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         names = (name.removeprefix("lpr_") for name in self.env_vars if name.startswith("lpr_"))
-        known = {*Settings.model_fields, SECRETS_DIR.removeprefix("LPR_").lower()}
-        unknown = {name for name in names if name.split("__")[0] not in known}
-        return super().__call__() | dict.fromkeys(unknown)
+        return super().__call__() | dict.fromkeys(name for name in names if not _is_known(name))
+
+
+class _Secrets(_Environment, NestedSecretsSettingsSource):
+    """The same of the files in the folder of secrets."""
+
+
+def _is_known(name: str) -> bool:
+    """Whether there is such a setting, or such a group of them."""
+    if name == SECRETS_DIR.removeprefix("LPR_").lower():
+        return True
+    first, nested, _ = name.partition("__")
+    if first not in Settings.model_fields or not nested:
+        return first in Settings.model_fields
+    kind = Settings.model_fields[first].annotation
+    return isinstance(kind, type) and issubclass(kind, _Part)
 
 
 class Settings(BaseSettings):
@@ -310,7 +323,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        secrets = NestedSecretsSettingsSource(
+        secrets = _Secrets(
             file_secret_settings,
             secrets_dir=os.environ.get(SECRETS_DIR),
             secrets_dir_missing="error",

@@ -25,11 +25,23 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.port, settings.milvus.uri) == (81, "http://milvus:19530")
 
 
-@pytest.mark.parametrize("name", ["LPR_HOTS", "LPR_MILVUS__URL", "LPR_MILVUS_URI"])
+NO_SETTINGS = ["LPR_HOTS", "LPR_MILVUS__URL", "LPR_MILVUS_URI", "LPR_PORT__X", "LPR_BUNDLES__X"]
+
+
+@pytest.mark.parametrize("name", NO_SETTINGS)
 def test_a_name_that_is_no_setting_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     assert complaint(monkeypatch, **{name: "x"}) == f"{name}: there is no such setting"
+
+
+@pytest.mark.parametrize("name", NO_SETTINGS)
+def test_so_is_a_file_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("x")
+    said = complaint(monkeypatch, LPR_SECRETS_DIR=str(tmp_path))
+    assert said == f"{name}: there is no such setting"
 
 
 def test_a_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
