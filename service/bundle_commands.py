@@ -14,7 +14,7 @@ from rich.table import Table
 from service.client import Client, ClientError
 from service.errors import BundleError
 from service.inference.manifest import MANIFEST, read_manifest
-from service.terminal import KeySecret, Url, err, out, ready_client, stop
+from service.terminal import KeySecret, Url, err, id_column, out, ready_client, stop
 
 app = typer.Typer(
     no_args_is_help=True, help="Bundles: see and change which one a running service serves."
@@ -103,7 +103,7 @@ def _wait(client: Client, bundle_id: str) -> dict[str, Any]:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    table = Table("bundle", "role", "model", "progress")
+    table = Table(id_column("bundle"), "role", "model", "progress")
     for bundle in answer["bundles"]:
         model, progress = bundle["model"] or {}, bundle["progress"]
         told = f"{progress['done']} of {progress['of']} products" if progress else ""

@@ -28,6 +28,7 @@ from service.terminal import (
     complain,
     err,
     give_up,
+    id_column,
     out,
     ready_client,
     settings_with,
@@ -175,7 +176,7 @@ def _show(clip: Path, answer: dict[str, Any]) -> None:
     found = f", its box in {sum(map(bool, boxes))} of {len(boxes)} frames" if boxes else ""
     took = f"{timings['total']:.0f} ms"
     out.print(f"{escape(str(clip))}: {verdict} in {took}{found}{damaged}")
-    table = Table("", "product", "title", "confidence", "score")
+    table = Table("", id_column("product"), "title", "confidence", "score")
     for place, candidate in enumerate(answer["candidates"], start=1):
         table.add_row(
             str(place),

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from service.errors import KeysError
 from service.keys import Key, Right, create_key, read_keys, revoke_key
-from service.terminal import err, out, settings_with, stop
+from service.terminal import err, id_column, out, settings_with, stop
 
 app = typer.Typer(no_args_is_help=True, help="Keys: who may do what, in which shops.")
 
@@ -68,7 +68,7 @@ def list_keys(data_dir: DataDir = None) -> None:
         keys = read_keys(_file(data_dir))
     except KeysError as error:
         raise stop(error.detail) from error
-    table = Table("id", "name", "shops", "rights", "made", "expires")
+    table = Table(id_column("id"), "name", id_column("shops"), "rights", "made", "expires")
     for key in keys:
         table.add_row(*_row(key))
     out.print(table)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 
 from service.client import Client, ClientError, KeyRefusedError, ServiceUnreachableError
 from service.server import address
@@ -52,6 +53,11 @@ def settings_with(**given: Any) -> Settings:
         raise stop(f"The settings are not valid: {complaints(error)}") from error
     except SettingsError as error:
         raise stop(f"The settings cannot be read: {error}") from error
+
+
+def id_column(name: str) -> Column:
+    """A table's column of what may have to be typed: folded where there is no room, never cut."""
+    return Column(name, overflow="fold")
 
 
 HOPELESS = (KeyRefusedError, ServiceUnreachableError)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from service.bundle_commands import _show as show_bundles
 from service.cli import app
 from service.client import Client
 from tests.integration.material import Shop
@@ -131,6 +132,33 @@ def test_clips_are_told_as_tables(client: Client, shop: Shop, shop_id: str, tmp_
     assert done.exit_code == 0, done.output
     assert done.stdout.count("[red]cola") >= 2
     assert done.stdout.count("Cola [1 l]") == 2
+
+
+def test_long_ids_are_told_whole(
+    client: Client,
+    shop: Shop,
+    shop_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    product_id = "very-long-" * 12
+    client.put_product(shop_id, product_id, [shop.pictures["product-0"]], title="Cola")
+    (tmp_path / "c.mp4").write_bytes(shop.clips["product-0"])
+    done = lpr("recognize", tmp_path / "c.mp4", "--shop", shop_id, "--url", client.base_url)
+    assert column(done.stdout, 1) == product_id
+    bundle_id = f"rice-grocery-reading-{'0' * 80}"
+    bundle = {"bundle": bundle_id, "role": "coming", "progress": {"done": 1, "of": 2}}
+    show_bundles({"bundles": [bundle | {"model": {"recipe": "grocery"}}], "broken": {}})
+    assert column(capsys.readouterr().out, 0) == bundle_id
+
+
+def column(table: str, place: int) -> str:
+    """What stands in a column of a table's one row, over all its lines."""
+    return "".join(
+        line.split("│")[1 + place].strip() for line in table.splitlines() if line[0] == "│"
+    )
 
 
 def test_json_is_the_services_own_answer(
