@@ -41,11 +41,13 @@ class Shelf:
 
     def load(self, bundle_id: str) -> Bundle:
         """A bundle, verified. Raises BundleNotFoundError, BundleError."""
-        path, _ = self.look().bundles.get(bundle_id, (None, None))
-        if path is None:
+        bundles = self.look().bundles
+        if bundle_id not in bundles:
             raise BundleNotFoundError(
-                f"there is no bundle {bundle_id!r} here; put its folder into {self.folder}"
+                f"there is no bundle {bundle_id!r} among those here ({', '.join(bundles)}); "
+                f"put its folder into {self.folder}"
             )
+        path, _ = bundles[bundle_id]
         return Bundle.load(path)
 
     def _folders(self) -> list[Path]:

@@ -29,6 +29,8 @@ def test_bundles_are_found_by_id_whatever_their_folder_is_called(
     another_id = read_manifest(another_bundle).bundle_id
     assert shelf.look().bundles.keys() == {read_manifest(tiny_bundle).bundle_id, another_id}
     assert shelf.load(another_id).path == tmp_path / "whatever"
+    with pytest.raises(BundleNotFoundError, match=f"{another_id}.*{tmp_path}"):
+        shelf.load("whatever")  # which is its folder
     with pytest.raises(BundleNotFoundError, match=str(tmp_path)):
         shelf.load("../whatever")
 
