@@ -64,8 +64,16 @@ def create(
 @app.command(name="list")
 def list_keys(data_dir: DataDir = None) -> None:
     """Show the keys there are; of none its secret, for nobody has it."""
+    file = _file(data_dir)
+    if not file.exists():
+        out.print(
+            f"There are no keys yet; {escape(str(file))} comes with the first.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
     try:
-        keys = read_keys(_file(data_dir))
+        keys = read_keys(file)
     except KeysError as error:
         raise stop(error.detail) from error
     table = Table(id_column("id"), "name", id_column("shops"), "rights", "made", "expires")

@@ -29,16 +29,20 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
 from service.errors import ForbiddenError, KeysError, ShopNotFoundError, UnauthorizedError
+from service.fields import Identifier
 
 logger = logging.getLogger(__name__)
 
 _SECRET = re.compile(r"lpr_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _NOBODYS_HASH = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
+
+_SHOP_ID: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 class Right(StrEnum):
@@ -168,8 +172,11 @@ def create_key(
 ) -> tuple[Key, str]:
     """Make a key and add it to the file; the second is its secret, which is kept nowhere.
 
-    Raises KeysError.
+    Raises KeysError, also for a shop that cannot be.
     """
+    if shops != "all":
+        for shop_id in shops:
+            _check_id(shop_id)
     key_id = secrets.token_hex(6)
     secret = f"lpr_{key_id}_{secrets.token_urlsafe(32)}"
     try:
@@ -242,11 +249,20 @@ def _keep_readers(file: Path, new: int) -> None:
     os.fchmod(new, status.st_mode & 0o777)
 
 
+def _check_id(shop_id: str) -> None:
+    """Of keys to be made only: one bad id in the file must not shut everyone out."""
+    try:
+        _SHOP_ID.validate_python(shop_id)
+    except ValidationError as error:
+        raise KeysError(f"{shop_id!r} is no shop's id: {_finding(error)}") from error
+
+
 def _finding(error: ValidationError) -> str:
     """The first of pydantic's, where and what, without the value."""
     finding = error.errors(include_url=False, include_input=False)[0]
     where = "/".join(str(part) for part in finding["loc"])
-    return f"{where}: {finding['msg']}" if where else finding["msg"]
+    message = finding["msg"].removeprefix("Value error, ")  # what pydantic puts before our words
+    return f"{where}: {message}" if where else message
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:

@@ -217,7 +217,18 @@ class TestCommands:
         assert "which shops" in done.stderr
 
     def test_what_cannot_be_is_said_plainly(self, tmp_path: Path) -> None:
-        for command in (("list",), ("revoke", "x")):
-            done = self.lpr(*command, "--data-dir", tmp_path)
-            assert done.exit_code == 1
-            assert "Traceback" not in done.output
+        done = self.lpr("revoke", "x", "--data-dir", tmp_path)
+        assert done.exit_code == 1
+        assert "Traceback" not in done.output
+
+    def test_before_the_first_key_there_are_none(self, tmp_path: Path) -> None:
+        done = self.lpr("list", "--data-dir", tmp_path)
+        assert done.exit_code == 0
+        assert "There are no keys yet" in done.stdout
+
+    @pytest.mark.parametrize("shop_id", ["a/b", "", "..", "a\nb", "x" * 129])
+    def test_no_key_is_made_for_a_shop_that_cannot_be(self, tmp_path: Path, shop_id: str) -> None:
+        done = self.lpr("create", "--name", "n", "--data-dir", tmp_path, "--shop", shop_id)
+        assert done.exit_code == 1
+        assert f"{shop_id!r} is no shop's id: " in done.stderr
+        assert not (tmp_path / "keys.json").exists()
