@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from service import bundle_commands, key_commands
 from service.bench import command as bench_command
-from service.client import Client, ClientError
+from service.client import Client, ClientError, ProblemError
 from service.demo.command import demo, made
 from service.errors import StartupError
 from service.folder import FolderError, ProductFiles, read_products
@@ -159,9 +160,16 @@ def _upload(client: Client, shop: str, items: list[ProductFiles]) -> int:
                 raise give_up(error) from error
             except (ClientError, OSError) as error:
                 failed += 1
-                complain(waiting[future].product_id, error)
+                complain(_at_fault(waiting[future], error), error)
             progress.advance(task)
     return failed
+
+
+def _at_fault(item: ProductFiles, error: Exception) -> str:
+    """The product, and with it the picture that a problem points at."""
+    pointer = str(error.problem.get("pointer")) if isinstance(error, ProblemError) else ""
+    picture = re.fullmatch(r"/images/(\d+)", pointer)
+    return f"{item.product_id}: {item.images[int(picture[1])]}" if picture else item.product_id
 
 
 def _show(clip: Path, answer: dict[str, Any]) -> None:

@@ -62,14 +62,11 @@ def _from_csv(file: Path) -> list[ProductFiles]:
                     f"{file} lacks {' and '.join(sorted(missing))} among its columns, which are "
                     "product_id, title and image"
                 )
-            rows = [
-                (
-                    row["product_id"] or "",
-                    row.get("title") or "",
-                    file.parent / (row["image"] or ""),
-                )
-                for row in reader
-            ]
+            rows = []
+            for row in reader:
+                if not row["product_id"] or not row["image"]:
+                    raise FolderError(f"{file}, line {reader.line_num}: lacks product_id or image")
+                rows.append((row["product_id"], row.get("title") or "", file.parent / row["image"]))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FolderError(f"{file} cannot be read: {error}") from error
     return _items(rows)

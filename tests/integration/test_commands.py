@@ -81,6 +81,16 @@ def test_what_fails_is_named_and_the_rest_is_indexed(
     assert indexed(client, shop_id).keys() == {"good"}
 
 
+def test_of_several_pictures_the_one_that_fails_is_named(
+    client: Client, shop: Shop, shop_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tea__1.jpg").write_bytes(shop.pictures["product-0"])
+    (tmp_path / "tea__2.jpg").write_bytes(b"not a picture")
+    done = lpr("index", tmp_path, "--shop", shop_id, "--url", client.base_url)
+    assert done.exit_code == 1
+    assert f"tea: {tmp_path / 'tea__2.jpg'}: " in done.stderr
+
+
 def test_a_picture_the_csv_names_and_nobody_has(
     client: Client, shop_id: str, tmp_path: Path
 ) -> None:
@@ -96,6 +106,7 @@ def test_a_picture_the_csv_names_and_nobody_has(
         ("image\nx.jpg\n", "lacks product_id"),
         (None, "does not exist"),
         ("product_id,image\n", "no pict"),
+        ("product_id,image\na,a.jpg\nb,\n", "line 3: lacks product_id or image"),
     ],
 )
 def test_a_shop_that_cannot_be_read(tmp_path: Path, content: str | None, said: str) -> None:
