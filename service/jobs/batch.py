@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.errors import (
     ArchiveUnreadableError,
@@ -43,6 +43,8 @@ from service.media.names import is_picture, product_of
 MAX_ITEMS = 10_000
 PRODUCTS = "products.jsonl"
 
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
 
 class Line(BaseModel):
     """One product of JSON lines."""
@@ -58,7 +60,7 @@ class Line(BaseModel):
 
 @dataclass(frozen=True)
 class Item:
-    """One product of a batch; ids are None where they could not be read."""
+    """One product of a batch; ids are None where they are missing or wrong themselves."""
 
     place: int  # in the batch, from 0
     shop_id: str | None
@@ -70,8 +72,10 @@ class Item:
 class Batch(Protocol):
     """A way to write one."""
 
-    def lines(self) -> Iterator[Callable[[], Line]]:
-        """Each raises BadInputError if it is not a product's line."""
+    item_bytes: int  # of one product's line, and of its pictures together
+
+    def lines(self) -> Iterator[Callable[[], object]]:
+        """Products as they were written; each raises BadInputError if it cannot be read."""
         ...
 
     def picture(self, reference: str) -> bytes:
@@ -141,14 +145,36 @@ def check_batch(batch: Batch, shop_id: str | None, most_bytes: int) -> int:
 def items(batch: Batch, shop_id: str | None) -> Iterator[Item]:
     """The batch's items in order; `shop_id` is of those that name none."""
     for place, read in enumerate(batch.lines()):
+        written: object = None
         try:
-            line = read()
+            written = read()
+            line = _validated(written)
+            size = sum(map(batch.length, line.images))
+            if size > batch.item_bytes:
+                raise BodyTooLargeError(
+                    f"/images: a product's pictures have at most {batch.item_bytes} bytes together",
+                    pointer="/images",
+                )
         except BadInputError as error:
-            yield Item(place, None, None, partial(_refuse, error))
+            yield Item(place, *_ids(written, shop_id), partial(_refuse, error))
             continue
         shop = line.shop_id or shop_id
-        size = sum(map(batch.length, line.images))
         yield Item(place, shop, line.product_id, partial(_product, batch, line, shop), size)
+
+
+def _ids(written: object, shop_id: str | None) -> tuple[str | None, str | None]:
+    """Of an item in which something is wrong: its shop and its product, where they are right."""
+    if not isinstance(written, dict):
+        return None, None
+    shop = _valid_id(written.get("shop_id")) if written.get("shop_id") is not None else shop_id
+    return shop, _valid_id(written.get("product_id"))
+
+
+def _valid_id(value: object) -> str | None:
+    try:
+        return _IDENTIFIER.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _refuse(error: BadInputError) -> NewProduct:
@@ -173,11 +199,11 @@ def _product(batch: Batch, line: Line, shop_id: str | None) -> NewProduct:
 class _JsonLines:
     def __init__(self, file: IO[bytes], item_bytes: int) -> None:
         self._file = file
-        self._item_bytes = item_bytes
+        self.item_bytes = item_bytes
 
-    def lines(self) -> Iterator[Callable[[], Line]]:
+    def lines(self) -> Iterator[Callable[[], object]]:
         self._file.seek(0)
-        return _lines(self._file, self._item_bytes)
+        return _lines(self._file, self.item_bytes)
 
     def picture(self, reference: str) -> bytes:
         try:
@@ -195,12 +221,11 @@ class _Described:
     def __init__(self, archive: Archive, folder: PurePosixPath, item_bytes: int) -> None:
         self._archive = archive
         self._folder = folder
-        self._item_bytes = item_bytes
+        self.item_bytes = item_bytes
 
-    def lines(self) -> Iterator[Callable[[], Line]]:
+    def lines(self) -> Iterator[Callable[[], object]]:
         with self._archive.open(str(self._folder / PRODUCTS)) as file:
-            for read in _lines(file, self._item_bytes):
-                yield partial(self._within_bounds, read)
+            yield from _lines(file, self.item_bytes)
 
     def picture(self, reference: str) -> bytes:
         name = self._name(reference)
@@ -211,11 +236,6 @@ class _Described:
     def length(self, reference: str) -> int:
         return self._archive.sizes.get(self._name(reference), 0)
 
-    def _within_bounds(self, read: Callable[[], Line]) -> Line:
-        line = read()
-        _check_bytes(self._archive, map(self._name, line.images), self._item_bytes)
-        return line
-
     def _name(self, reference: str) -> str:
         return str(self._folder / reference)
 
@@ -225,7 +245,7 @@ class _Pictures:
 
     def __init__(self, archive: Archive, item_bytes: int) -> None:
         self._archive = archive
-        self._item_bytes = item_bytes
+        self.item_bytes = item_bytes
         self._products: dict[str, list[str]] = defaultdict(list)
         for name in sorted(archive.sizes):
             path = PurePosixPath(name)
@@ -235,26 +255,15 @@ class _Pictures:
                 )
             self._products[product_of(path)].append(name)
 
-    def lines(self) -> Iterator[Callable[[], Line]]:
+    def lines(self) -> Iterator[Callable[[], object]]:
         for product_id, names in self._products.items():
-            yield partial(self._line, product_id, names)
+            yield partial(dict, product_id=product_id, images=names)
 
     def picture(self, reference: str) -> bytes:
         return self._archive.read(reference)
 
     def length(self, reference: str) -> int:
         return self._archive.sizes[reference]
-
-    def _line(self, product_id: str, names: list[str]) -> Line:
-        _check_bytes(self._archive, names, self._item_bytes)
-        return _validated({"product_id": product_id, "images": names})
-
-
-def _check_bytes(archive: Archive, names: Iterator[str] | list[str], most: int) -> None:
-    if sum(archive.sizes.get(name, 0) for name in names) > most:
-        raise BodyTooLargeError(
-            f"/images: a product's pictures have at most {most} bytes together", pointer="/images"
-        )
 
 
 def _folder_of_products(archive: Archive) -> PurePosixPath | None:
@@ -278,7 +287,7 @@ def _check_lines(file: IO[bytes]) -> None:
         )
 
 
-def _lines(file: IO[bytes], most: int) -> Iterator[Callable[[], Line]]:
+def _lines(file: IO[bytes], most: int) -> Iterator[Callable[[], object]]:
     for text in _raw_lines(file, most):
         if text is None or text.strip():
             yield partial(_parse, text, most)
@@ -295,14 +304,13 @@ def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes | None]:
         yield None
 
 
-def _parse(text: bytes | None, most: int) -> Line:
+def _parse(text: bytes | None, most: int) -> object:
     if text is None:
         raise BodyTooLargeError(f"a line of a batch has at most {most} bytes")
     try:
-        value = parse_json(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise MalformedJsonError(f"the line is not JSON: {error}") from error
-    return _validated(value)
 
 
 def _validated(value: object) -> Line:

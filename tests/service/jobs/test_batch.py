@@ -177,6 +177,25 @@ def test_what_is_wrong_with_an_item_is_that_items_affair(
     assert isinstance(third, NewProduct)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "ids"),
+    [
+        ({"images": []}, ("shop", "p")),
+        ({"images": [], "shop_id": "other"}, ("other", "p")),
+        ({"shop_id": "a/b"}, (None, "p")),
+        ({"product_id": 1}, ("shop", None)),
+        ({"unknown": 1}, ("shop", "p")),
+    ],
+)
+def test_an_item_that_is_wrong_keeps_the_ids_that_are_right(
+    wrong: dict[str, Any], ids: tuple[str | None, str | None]
+) -> None:
+    with open_batch(io.BytesIO(lines([line() | wrong])), LIMITS) as batch:
+        (item,) = items(batch, "shop")
+    assert (item.shop_id, item.product_id) == ids
+    assert isinstance(outcome(item), BadInputError)
+
+
 def test_an_item_without_a_shop_is_pointed_at() -> None:
     found, named = read(lines([line("p"), line("q", shop_id="s")]), shop_id=None)
     assert told(found) == (BadInputError, "/shop_id")
