@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -279,9 +280,9 @@ def _folder_of_products(archive: Archive) -> PurePosixPath | None:
 
 
 def _check_lines(file: IO[bytes]) -> None:
-    head = file.read(CHUNK).lstrip()
+    head = _text_of(file.read(CHUNK))
     file.seek(0)
-    if not head.startswith(b"{"):
+    if head and not head.startswith(b"{"):
         raise UnsupportedMediaTypeError(
             "send the batch as JSON lines, or as a zip, tar or tar.gz archive"
         )
@@ -289,8 +290,13 @@ def _check_lines(file: IO[bytes]) -> None:
 
 def _lines(file: IO[bytes], most: int) -> Iterator[Callable[[], object]]:
     for text in _raw_lines(file, most):
-        if text is None or text.strip():
+        if text is None or _text_of(text):
             yield partial(_parse, text, most)
+
+
+def _text_of(line: bytes) -> bytes:
+    """Without blanks around it, and without the mark that some editors begin a file with."""
+    return line.removeprefix(BOM_UTF8).strip()
 
 
 def _raw_lines(file: IO[bytes], most: int) -> Iterator[bytes | None]:

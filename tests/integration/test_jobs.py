@@ -147,7 +147,7 @@ class TestBatches:
             (zipped({"cola.jpg": b"x"})[:60], 422, "archive-unreadable"),
             (zipped({}), 422, "batch-empty"),
             (b"no batch", 415, "unsupported-media-type"),
-            (b"", 415, "unsupported-media-type"),
+            (b"", 422, "batch-empty"),
         ],
         ids=["10001", "twice", "outside", "bomb", "torn", "empty-zip", "text", "empty"],
     )
@@ -180,7 +180,7 @@ class TestBatches:
         key = {"idempotency-key": uuid.uuid4().hex}
         body = zipped({"cola.jpg": picture(1)})
         post_batch(http, body[:50], shop_id(), **key)
-        assert post_batch(http, b"", "s", **key).status_code == 415
+        assert post_batch(http, b"", "s", **key).status_code == 422
         assert post_batch(http, body, "s", **key).status_code == 202
 
 

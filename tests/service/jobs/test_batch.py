@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 import tracemalloc
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from service.errors import (
 )
 from service.indexing import NewProduct
 from service.jobs import batch as batches
-from service.jobs.batch import BatchLimits, Item, check_batch, items, open_batch
+from service.jobs.batch import PRODUCTS, BatchLimits, Item, check_batch, items, open_batch
 from tests.service.fakes import BLUE, GREEN, RED
 from tests.service.jobs.material import described, encoded, gzipped, lines, tarred, zipped
 
@@ -82,6 +83,12 @@ def test_json_lines_are_read() -> None:
     ]
 
 
+@pytest.mark.parametrize("pack", [lambda text: text, lambda text: zipped({PRODUCTS: text})])
+def test_a_byte_order_mark_is_no_part_of_the_lines(pack: Callable[[bytes], bytes]) -> None:
+    found, _ = read(pack(BOM_UTF8 + lines([line("p"), line("q")])))
+    assert not isinstance(found, MalformedJsonError)
+
+
 @PACKERS
 @pytest.mark.parametrize("folder", ["", "shop/"])
 def test_an_archive_with_its_products_is_read(pack: Packer, folder: str) -> None:
@@ -111,14 +118,15 @@ def test_pictures_with_other_files_and_no_products_are_refused() -> None:
         read(zipped({"cola.png": RED, "notes.txt": b"x"}))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"\xff\xd8\xff", b"plain text", b'"x"'])
+@pytest.mark.parametrize("data", [b"[]", b"\xff\xd8\xff", b"plain text", b'"x"'])
 def test_what_is_no_batch_is_refused(data: bytes) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
         read(data)
 
 
 @pytest.mark.parametrize(
-    "data", [zipped({}), tarred({".hidden.jpg": RED}), zipped(described([], {}))]
+    "data",
+    [b"", b"\r\n", BOM_UTF8, zipped({}), tarred({".hidden.jpg": RED}), zipped(described([], {}))],
 )
 def test_an_empty_batch_is_refused(data: bytes) -> None:
     with pytest.raises(BatchEmptyError):
