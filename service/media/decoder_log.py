@@ -46,7 +46,7 @@ def promised_s(log: str, first_s: float) -> float | None:
     duration = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     # Matroska tells when it ends, by the clock that its start is told by; others how long they are.
     before = float(start or 0) if _MATROSKA.search(log) else 0.0
-    return duration - before - first_s
+    return max(0.0, duration - before - first_s)
 
 
 def is_whole(log: str) -> bool:

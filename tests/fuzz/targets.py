@@ -273,7 +273,7 @@ _LOG = b"""[info] Input #0, mov,mp4, from 'fd:':
 def decoder_words(data: bytes) -> None:
     """What ffmpeg says quotes the clip."""
     log = data.decode("utf-8", "replace")
-    promised = decoder_log.promised_s(log)
+    promised = decoder_log.promised_s(log, 0.04)
     assert promised is None or promised >= 0
     decoder_log.is_whole(log)
     decoder_log.has_too_many_streams(log)
