@@ -12,6 +12,8 @@ from tests.training.tiny import CONFIG, photographs, tiny_model
 from training.evaluation import protocol
 from training.evaluation.calibration import (
     ABSENT_SHARE,
+    OUT_OF_SHOP,
+    UNFITTED,
     Calibration,
     confidence_shares,
     confidences,
@@ -205,6 +207,31 @@ def test_scores_that_separate_everything_still_calibrate() -> None:
     fitted = fit_calibration(torch.nn.functional.one_hot(truth, 10).float(), truth)
     assert fitted.temperature >= 1e-3
     assert math.isfinite(fitted.none_logit)
+
+
+def test_clips_that_cannot_be_answered_take_no_part_in_calibration() -> None:
+    torch.manual_seed(1)
+    truth = torch.randint(0, 20, (200,))
+    scores = 3 * torch.nn.functional.one_hot(truth, 20) + torch.randn(200, 20)
+    expected = fit_calibration(scores, truth)
+    without_frames = torch.full((1, 20), 2 * OUT_OF_SHOP)
+    without_picture = torch.randn(1, 20)
+    without_picture[0, 7] = OUT_OF_SHOP
+    lost = torch.cat([without_frames, without_picture])
+    fitted = fit_calibration(torch.cat([scores, lost]), torch.cat([truth, torch.tensor([7, 7])]))
+    assert fitted == expected
+    assert fit_calibration(lost, torch.tensor([7, 7])) == UNFITTED
+
+
+def test_clips_that_cannot_be_answered_choose_no_fusion() -> None:
+    def with_a_lost_one(scores: Scores) -> Scores:
+        row = torch.full((1, 10), OUT_OF_SHOP)
+        parts = (scores.coarse, scores.match, scores.text)
+        coarse, match, text = (torch.cat([part, row]) for part in parts if part is not None)
+        return Scores(coarse, match, torch.cat([scores.truth, torch.tensor([7])]), text=text)
+
+    of = spoken_scores(noise=0.45)
+    assert best_fusion({name: with_a_lost_one(one) for name, one in of.items()}) == best_fusion(of)
 
 
 def test_the_reference_distribution_is_the_share_of_clips_up_to_each_confidence() -> None:

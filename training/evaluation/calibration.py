@@ -38,7 +38,15 @@ def confidences(scores: Tensor, calibration: Calibration) -> Tensor:
 
 
 def fit_calibration(scores: Tensor, truth: Tensor) -> Calibration:
-    """Scores [N,P] of clips against the whole shop, truth int64 [N]."""
+    """Scores [N,P] of clips against the whole shop, truth int64 [N].
+
+    Clips whose right answer is OUT_OF_SHOP, because of it or of them nothing could be read, take no
+    part; UNFITTED where none is left.
+    """
+    found = scores.gather(1, truth[:, None])[:, 0] > OUT_OF_SHOP
+    scores, truth = scores[found], truth[found]
+    if not len(truth):
+        return UNFITTED
     absent = scores.scatter(1, truth[:, None], OUT_OF_SHOP)
     both = torch.cat([scores, absent]).double()
     target = torch.cat([truth, torch.full_like(truth, scores.shape[1])])  # the last class is "none"
