@@ -32,6 +32,7 @@ from training.data.sets import JudgedSet, TrainingSet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
 from training.errors import TrainingError
+from training.seeds import seed_of
 from training.tasks import rice_rate, task_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -177,7 +178,7 @@ class Run:
     def backward(self, step: int, batch: Batch) -> dict[str, float]:
         """Losses, and their gradients times the scaler's factor. Raises DivergedError."""
         # What is dropped, paths and weights, depends on the step and the process alone.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step + (share().rank << 40))
+        torch.manual_seed(seed_of(self.recipe.seed, step, share().rank))
         self.task.train_mode(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         precision = self.compute.precision

@@ -163,6 +163,16 @@ def test_processes_draw_different_products_of_one_batch() -> None:
         drawn(Share(0, 3))
 
 
+def test_processes_vary_the_same_pictures_differently() -> None:
+    data = photographs()
+    data = replace(data, pictures=data.pictures[:1].expand_as(data.pictures))
+    first, second = (
+        BatchDrawer(RECIPE, {"made": data}, CPU, Share(rank, 2)).draw(0).pictures
+        for rank in range(2)
+    )
+    assert not torch.allclose(first, second)
+
+
 def test_of_a_product_that_two_have_drawn_the_first_picture_counts() -> None:
     identity = torch.tensor([[0, 7], [0, 8], [1, 7], [0, 8], [0, 7], [0, 9]])
     kept, place = first_of_each(identity)

@@ -33,6 +33,7 @@ from training.distributed import Share
 from training.models.intended_product import patch_mask
 from training.models.padding import padded
 from training.models.text import Texts
+from training.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class BatchDrawer:
         return step if cycle is None else step % cycle
 
     def _seed(self, step: int, stream: int = 0) -> int:
-        return self._recipe.seed * 1_000_003 + step + (stream << 40)
+        return seed_of(self._recipe.seed, step, stream)
 
     def _varied(self, step: int, shares: list[Drawn], generator: Generator) -> Batch:
         shown = self._shown(step)
