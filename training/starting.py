@@ -7,6 +7,7 @@ embedding, change nothing at first, or the embedding would be lost. Nothing else
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -34,17 +35,22 @@ def begin_with(model: Rice, recipe: Recipe, start: Checkpoint) -> None:
         missing, surplus = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # torch's, of other shapes
         raise CheckpointError(f"the starting weights do not fit: {error}") from error
-    begun = {name.partition(".")[0] for name in weights}
-    for part in set(PARTS) - begun:
-        new = getattr(model, part, None)
-        if isinstance(new, TextGuidedAttention | FrameGraph | InstanceGraph):
-            new.begin_silent()
-    lacking = [name for name in missing if name.partition(".")[0] not in set(PARTS) - begun]
+    new = set(PARTS) - {name.partition(".")[0] for name in weights}
+    begin_silently(model, new)
+    lacking = [name for name in missing if name.partition(".")[0] not in new]
     if surplus or lacking:
         raise CheckpointError(
             f"the starting weights are of another model, {start.recipe.name}: they lack "
             f"{_told(lacking)}, and only they have {_told(surplus)}"
         )
+
+
+def begin_silently(model: Rice, parts: Iterable[str] = PARTS) -> None:
+    """Those of the parts that stand in the way from a clip to its embedding change nothing."""
+    for part in parts:
+        new = getattr(model, part, None)
+        if isinstance(new, TextGuidedAttention | FrameGraph | InstanceGraph):
+            new.begin_silent()
 
 
 def reduced(start: Checkpoint, recipe: Recipe) -> Checkpoint:

@@ -17,13 +17,16 @@ from typer.testing import CliRunner
 
 from tests.training.released_names import below, openai_block, openai_encoder, randomised
 from tests.training.tiny import RECIPE, photographs
+from tests.training.tiny_sgmn import SGMN_RECIPE
 from training import cli, engine
 from training.checkpoint import load
 from training.configs import Recipe
 from training.data import given
+from training.models.commands import begun
 from training.models.encoder import Block, EncoderConfig
 from training.models.pretrained import begin_with
 from training.models.rice import Rice, RiceConfig
+from training.models.sgmn.model import SgmnConfig
 from training.models.weights_file import WeightsError
 from training.recipes import RECIPES
 
@@ -317,6 +320,18 @@ def test_init_begins_with_clip_and_says_what_is_random(recipe: Recipe, tmp_path:
     assert code == 0
     assert "encoder, decoder.self_block, decoder.cross_block; the rest is random" in told
     assert_same(load(out).model().encoder.state_dict(), source.encoder.state_dict())
+
+
+def test_sgmn_begins_with_the_embeddings_of_clip(tmp_path: Path) -> None:
+    source = source_model()
+    config = SgmnConfig(ENCODER, frames=3, matching_heads=4, text_guidance=False)
+    model = begun(replace(SGMN_RECIPE, model=config), write_openclip(source, tmp_path)).model()
+    frames = torch.randn(2, 3, 3, 32, 32)
+    mask, patches = torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 3, 16, dtype=torch.bool)
+    with torch.no_grad():
+        clips = [each.encode_clips(frames, mask, patches) for each in (source.eval(), model)]
+    alike = torch.cosine_similarity(clips[0].embedding, clips[1].embedding)
+    assert alike.min() > 0.99
 
 
 def test_fit_begins_with_clip(

@@ -20,6 +20,7 @@ from training.models.pretrained_text import begin_text_with, read_text_folder
 from training.models.released import read_released
 from training.models.rice import Rice
 from training.recipes import RECIPES, recipe_named
+from training.starting import begin_silently
 from training.terminal import CommandError, EncoderOption, TextOption, console
 
 app = typer.Typer()
@@ -112,6 +113,7 @@ def begun(recipe: Recipe, encoder: Path | None, text: Path | None = None) -> che
         console.print(f"from {text}: {found.config.family} text tower", soft_wrap=True)
     if encoder is not None:
         parts = begin_with(model, encoder)
+        begin_silently(model)
         console.print(f"from {encoder}: {', '.join(parts)}; the rest is random", soft_wrap=True)
     return checkpoint.of_model(recipe, model, None if found is None else found.tokenizer)
 
