@@ -44,6 +44,11 @@ def share() -> Share:
     return Share(dist.get_rank(), dist.get_world_size())
 
 
+def started_rank() -> int | None:
+    """The rank that torchrun has started this process with, joined or not."""
+    return int(os.environ["RANK"]) if dist.is_torchelastic_launched() else None
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
     """Joins the processes that torchrun started, if it did; gives this process's device."""

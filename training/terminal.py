@@ -19,9 +19,11 @@ from rich.progress import (
 from rich.text import Text
 from typer.core import TyperGroup
 
+from training.distributed import started_rank
 from training.errors import TrainingError
 
 console = Console(stderr=True)
+errors = Console(stderr=True)  # of every process, where `console` is of the one that leads
 
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 EncoderOption = Annotated[
@@ -50,7 +52,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except TrainingError as error:
-            console.print(str(error), style="red", markup=False, soft_wrap=True)
+            rank = started_rank()
+            told = str(error) if rank is None else f"process {rank}: {error}"
+            errors.print(told, style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1) from error
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.training.tiny import RECIPE, photographs
-from training import cli
+from training import cli, terminal
 from training.checkpoint import load, of_model, save
 from training.data.photographs import PhotographSet
 from training.evaluation import protocol
@@ -149,3 +149,11 @@ def test_what_is_wrong_is_told(arguments: list[str], told: str) -> None:
     assert result.exit_code == 1
     assert told in result.output
     assert "Traceback" not in result.output
+
+
+def test_every_process_of_torchruns_tells_what_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(terminal.console, "quiet", True)  # as it does not lead
+    result = runner.invoke(cli.app, ["fit", "nothing", "--data", "a=b", "--out", "x"])
+    assert "process 3: no recipe 'nothing'" in result.output
