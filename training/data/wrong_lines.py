@@ -17,14 +17,19 @@ EXAMPLES = 20  # kept to be shown
 
 @dataclass
 class WrongLines:
-    """Counts what was left out; `add` raises DataError once there are more than `limit`."""
+    """Counts lines that were left out, each once however often it is met; `add` raises DataError
+    once there are more than `limit`."""
 
     limit: int = DEFAULT_LIMIT
     count: int = 0
     examples: list[str] = field(default_factory=list)
     """The first wrong lines: "file:line: what is wrong"."""
+    _met: set[tuple[Path, int]] = field(default_factory=set)
 
     def add(self, file: Path, line: int, reason: str) -> None:
+        if (file, line) in self._met:
+            return
+        self._met.add((file, line))
         self.count += 1
         told = f"{file}:{line}: {reason}"
         if len(self.examples) < EXAMPLES:
