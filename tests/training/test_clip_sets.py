@@ -203,6 +203,28 @@ def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> Non
     assert ranks(scores.fused(Fusion(1.0)), scores.truth).item() == 3
 
 
+def test_a_picture_that_cannot_be_decoded_is_as_if_it_were_missing(tmp_path: Path) -> None:
+    whole = queries(("red",))
+
+    def picture(name: str, size: int) -> np.ndarray:
+        if name == "blue":
+            raise DataError("blue: broken")
+        return whole.read_picture(name, size)
+
+    scores = score_queries(tiny_model(), replace(whole, read_picture=picture))
+    assert (scores.largest_shop(), scores.truth.tolist()) == (1, [0])
+    test = lpr_test(open_lpr(write_lpr750k(tmp_path), "lpr750k"))
+    (tmp_path / test.queries[0].frames[1]).write_bytes(b"no picture")
+    assert len(test.read_frames(test.queries[0], 4, 16)) == 3
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"no video")
+    pictures = tmp_path / "training_image"
+    told = {"a": {"video_paths": ["v.mp4"], "img_path": f"{pictures}/{IMAGES[0]}.jpg", "source": 1}}
+    (tmp_path / "test.json").write_text(json.dumps(told))
+    videos = movingfashion_queries(read_movingfashion(tmp_path, "test"), validation=False)
+    assert videos.read_frames(videos.queries[0], 4, 16) == []
+
+
 def test_any_ground_truth_picture_is_a_hit() -> None:
     coarse = torch.tensor([[0.9, 0.1, 0.5, 0.8], [0.9, 0.1, 0.5, 0.8]])
     also = torch.tensor([[False, False, False, True], [False, False, True, False]])

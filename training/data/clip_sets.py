@@ -6,6 +6,7 @@ as squares by the manifest's preprocessing. What cannot be read is a DataError.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from training.data.queries import QuerySet
 from training.data.records import Clip, Query, ShopPicture
 from training.data.shards import hash_of
 from training.data.wrong_lines import WrongLines
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.01  # of the livestreams, or products, that training leaves to validation
 VAL_SHOPS, VAL_QUERIES = 10, 1_000  # at most: validation is done often
@@ -214,8 +217,13 @@ def _picture(pictures: Pictures, reference: str, size: int) -> np.ndarray:
 
 
 def _frames(pictures: Pictures, query: Query, count: int, size: int) -> list[Frame]:
-    there = _there(pictures, query)
-    return [_frame(pictures, query, there[i], size) for i in evenly(len(there), count)]
+    there, frames = _there(pictures, query), []
+    for place in evenly(len(there), count):
+        try:
+            frames.append(_frame(pictures, query, there[place], size))
+        except DataError as error:
+            logger.warning("left out: %s", error)
+    return frames
 
 
 def _there(pictures: Pictures, clip: Clip | Query) -> list[int]:
@@ -239,7 +247,12 @@ def _is_file(reference: str) -> bool:
 
 
 def _video_frames(query: Query, count: int, size: int) -> list[Frame]:
-    return squares(read_frames(Path(query.frames[0]), partial(evenly, wanted=count)), size)
+    try:
+        frames = read_frames(Path(query.frames[0]), partial(evenly, wanted=count))
+    except DataError as error:
+        logger.warning("left out: %s", error)
+        return []
+    return squares(frames, size)
 
 
 def _hashed(names: list[str]) -> np.ndarray:

@@ -23,8 +23,8 @@ class QuerySet:
     read_picture: Callable[[str, int], np.ndarray]
     """Reference, side in pixels -> uint8 [S,S,3]; raises DataError."""
     read_frames: Callable[[Query, int, int], list[Frame]]
-    """Query, frames at most, side in pixels -> frames spread evenly over the clip; empty where
-    none of them is there; raises DataError where one cannot be decoded."""
+    """Query, frames at most, side in pixels -> frames spread evenly over the clip, without those
+    that are missing or cannot be decoded."""
 
     is_there: Callable[[str], bool]
     """Whether a reference can be read."""

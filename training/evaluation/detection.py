@@ -95,8 +95,8 @@ def boxes_in_clip(model: ClipDetector, frames: Sequence[Frame]) -> tuple[Tensor,
 def detect(
     model: ClipDetector, data: JudgedSet, *, done: Callable[[], None] = lambda: None
 ) -> list[FoundClip]:
-    """Looks at every query's frames; calls `done` a query. Raises DataError where a file is broken
-    or nothing is annotated."""
+    """Looks at every query's frames; calls `done` a query. Raises DataError where nothing is
+    annotated."""
     if not isinstance(data, QuerySet):
         raise DataError("photographs have no boxes: a detector is scored on clips")
     model.eval()

@@ -9,6 +9,7 @@ every model: their randomness has a fixed seed.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,11 @@ from numpy.random import Generator, default_rng
 from torch import Tensor
 
 from training.configs import Layout
+from training.data.errors import DataError
 from training.data.frames import Frame
 from training.data.photographs import PhotographSet
 from training.data.queries import QuerySet
-from training.data.records import Query
+from training.data.records import Query, ShopPicture
 from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import HELD, vary
@@ -36,6 +38,8 @@ from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
 from training.models.rice import Rice
+
+logger = logging.getLogger(__name__)
 
 CLIP_SEED = 20_231
 CHUNK = 128  # shop pictures encoded at once
@@ -176,8 +180,8 @@ def score_queries(
 ) -> Scores:
     """Scores each query against its own shop. Calls `done` a query.
 
-    A picture of the shop that is missing is no candidate. A query whose right pictures or frames
-    are all missing is a miss: it ranks last. Raises DataError where a file is broken.
+    A picture of the shop that is missing or broken is no candidate. A query whose right pictures or
+    frames are all so is a miss: it ranks last.
     """
     scorer = _scorer(model)
     said = _speech(data.queries, hearing)
@@ -297,11 +301,25 @@ def _shop(scorer: Scorer, chunks: Iterable[Tensor], titles: Sequence[str]) -> Sh
 
 
 def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Shop]:
-    """Image ids and what is compared of them, without the pictures that are missing."""
-    pictures = data.there(live)
+    """Image ids and what is compared of them, without the pictures that cannot be read."""
+
+    def read(picture: ShopPicture) -> np.ndarray | None:
+        try:
+            return data.read_picture(picture.reference, scorer.size)
+        except DataError as error:
+            logger.warning("left out: %s", error)
+            return None
+
+    there = data.there(live)
     with ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda p: data.read_picture(p.reference, scorer.size), pictures))
-    chunks = (_stacked(read[i : i + CHUNK]) for i in range(0, len(read), CHUNK))
+        found = [
+            (picture, pixels)
+            for picture, pixels in zip(there, pool.map(read, there), strict=True)
+            if pixels is not None
+        ]
+    pictures = [picture for picture, _ in found]
+    pixels = [pixels for _, pixels in found]
+    chunks = (_stacked(pixels[i : i + CHUNK]) for i in range(0, len(pixels), CHUNK))
     titles = [picture.title for picture in pictures]
     return [picture.image_id for picture in pictures], _shop(scorer, chunks, titles)
 
