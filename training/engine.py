@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -84,13 +85,21 @@ def fit(
         run.task.lock(model)
     drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
     with Board(out) as board:
+        if not run.judged:
+            watch(Progress(run.step, {}, 0, _validated(run, validation, board)))
         for progress in each_step(run, drawer, board):
             told = None
             if run.step % recipe.schedule.evaluate_every == 0 or run.step == run.last_step:
-                told = run.validate(validation, board) if share().leads else None
-                wait()
+                told = _validated(run, validation, board)
             watch(replace(progress, validation=told))
     return out / "best.safetensors"
+
+
+def _validated(run: Run, validation: JudgedSet, board: Board) -> str | None:
+    """What the first process has found, to it; the others wait."""
+    told = run.validate(validation, board) if share().leads else None
+    wait()
+    return told
 
 
 def each_step(run: Run, drawer: BatchDrawer, board: Board) -> Iterator[Progress]:
@@ -130,6 +139,7 @@ class Run:
         self.last_step = recipe.schedule.steps
         self.tokenizer: TextTokenizer | None = None
         self.best = -1.0
+        self.judged = True  # False: it was stopped before the weights it has were scored
         self.model = self.task.build().to(device)
         if start is not None:
             self.task.begin(self.model, start)
@@ -157,6 +167,7 @@ class Run:
         run.averaged.load_state_dict(kept.group("model"))
         load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
         run.step, run.best = kept.state["step"], kept.state["best"]
+        run.judged = kept.state.get("judged", True)
         if run.scaler.is_enabled() and "scaler" in kept.state:
             run.scaler.load_state_dict(kept.state["scaler"])
         return run
@@ -204,24 +215,28 @@ class Run:
                 kept.copy_(new)
 
     def validate(self, validation: JudgedSet, board: Board) -> str:
-        """Scores the averaged weights; writes `last`, and `best` when they are."""
+        """Writes `last`; scores the averaged weights; writes `best` when they are, and `last` with
+        what was found. Raises DataError, and then the run goes on from there."""
+        self._save("last", {"judged": False})
         judged = self.task.judge(self.averaged, validation, self.tokenizer)
         board.write({f"validation/{k}": v for k, v in judged.figures.items()}, self.step)
         better = judged.chosen_by > self.best
         self.best = max(self.best, judged.chosen_by)
-        tensors = {f"model.{k}": v for k, v in self.averaged.state_dict().items()}
-        state = {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict()}
-        state |= judged.state
-        tokenizer = None if self.tokenizer is None else self.tokenizer.definition
+        found = {"judged": True} | judged.state
         if better:
-            save(
-                self.out / "best.safetensors", checkpoint_of(self.recipe, tensors, state, tokenizer)
-            )
-        for_resuming = {f"training.{k}": v for k, v in self.model.state_dict().items()}
-        for_resuming |= optimizer_tensors(self.optimizer, self.names)
-        kept = checkpoint_of(self.recipe, tensors | for_resuming, state, tokenizer)
-        save(self.out / "last.safetensors", kept)
+            self._save("best", found)
+        self._save("last", found)
         return judged.told
+
+    def _save(self, name: Literal["best", "last"], found: Mapping[str, float]) -> None:
+        tensors = {f"model.{k}": v for k, v in self.averaged.state_dict().items()}
+        if name == "last":
+            tensors |= {f"training.{k}": v for k, v in self.model.state_dict().items()}
+            tensors |= optimizer_tensors(self.optimizer, self.names)
+        state = {"step": self.step, "best": self.best, "scaler": self.scaler.state_dict(), **found}
+        tokenizer = None if self.tokenizer is None else self.tokenizer.definition
+        kept = checkpoint_of(self.recipe, tensors, state, tokenizer)
+        save(self.out / f"{name}.safetensors", kept)
 
 
 def _check_chunks(recipe: AnyRecipe, compute: Compute) -> None:

@@ -18,10 +18,12 @@ from training import engine, objective
 from training.checkpoint import Checkpoint, CheckpointError, load, of_model, save
 from training.configs import Compute, Precision, Recipe, Schedule, Source, recipe_from_dict
 from training.data.batches import BatchDrawer
+from training.data.errors import DataError
 from training.engine import learning_rate_share
 from training.models.encoder import resized_positions
 from training.models.rice import Rice, RiceConfig
 from training.recipes import RECIPES
+from training.tasks import RecognitionTask
 
 
 class KilledError(Exception):
@@ -34,7 +36,8 @@ def losses_of(
     seen: list[float] = []
 
     def watch(progress: engine.Progress) -> None:
-        seen.append(progress.losses["icl"] + progress.losses["pmd"])
+        if progress.losses:
+            seen.append(progress.losses["icl"] + progress.losses["pmd"])
         if progress.step == stop_after:
             raise KilledError
 
@@ -58,6 +61,21 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
         assert got.state == expected.state
         assert got.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_a_run_whose_validation_failed_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("a broken file")
+
+    with monkeypatch.context() as patched, pytest.raises(DataError):
+        patched.setattr(RecognitionTask, "judge", fail)
+        losses_of(RECIPE, tmp_path / "failed")
+    whole = losses_of(RECIPE, tmp_path / "whole")
+    assert losses_of(RECIPE, tmp_path / "failed") == whole[3:]
+    for name in ("last.safetensors", "best.safetensors"):
+        assert load(tmp_path / "failed" / name).state == load(tmp_path / "whole" / name).state
 
 
 def test_half_precision_scales_its_loss_and_resumes_with_its_scale(tmp_path: Path) -> None:
