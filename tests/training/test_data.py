@@ -13,7 +13,7 @@ from tests.training.tiny import RECIPE, photographs
 from training.configs import View
 from training.data.batches import BatchDrawer
 from training.data.errors import DataError
-from training.data.photographs import read_photographs, read_single_pictures
+from training.data.photographs import read_photographs, read_picture, read_single_pictures
 from training.data.transforms import draw_views, normalise
 
 GROCERY = Path(__file__).parents[3] / "shared" / "data" / "grocery"
@@ -62,6 +62,22 @@ def test_wrong_lines_are_named(folder: Path, file: str, text: str, told: str) ->
     (folder / file).write_text(text)
     with pytest.raises(DataError, match=told):
         read_photographs(folder, "train", 16)
+
+
+def test_whatever_pillow_says_of_a_picture_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "noise.png"
+    Image.effect_noise((300, 300), 50).save(path)
+    whole = path.read_bytes()
+    first, _, rest = whole.rpartition(b"IDAT")
+    path.write_bytes(first + b"?DAT" + rest)
+    with pytest.raises(DataError, match="broken PNG"):
+        read_picture(path, 16)
+    path.write_bytes(whole)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    with pytest.raises(DataError, match="decompression bomb"):
+        read_picture(path, 16)
 
 
 def test_a_batch_holds_each_product_once_and_pads_with_zeros() -> None:

@@ -121,6 +121,7 @@ WRONG = {
     ),
     "a frame without its box": (full_line(CLIPS[0], IMAGES[0], "[[0, 0, 1, 1]]"), "1 frames"),
     "a box of three numbers": (full_line(CLIPS[0], IMAGES[0], "[[0, 0, 1]] * 4"), "column 3"),
+    "a list without end": (full_line(CLIPS[0], IMAGES[0], "[" * 100_000), "column 3.*no list"),
     "no image": (full_line(CLIPS[0], ""), "column 4"),
     "no clip id": (full_line("clip", IMAGES[0]), "no clip id"),
 }

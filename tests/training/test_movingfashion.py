@@ -18,10 +18,11 @@ from training.data.errors import DataError
 from training.data.movingfashion import read_frames, read_movingfashion
 
 
-def write_video(path: Path, seconds: int, rate: int = 5) -> None:
+def write_video(path: Path, seconds: int, rate: int = 5, title: str = "") -> None:
     """Each second is one grey: 20, 40, 60, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 96, "yuv420p"
         for number in range(seconds * rate):
@@ -57,6 +58,13 @@ def test_frames_are_spread_evenly_over_the_seconds(folder: Path) -> None:
     greys = [frame.mean() for frame in frames]
     assert greys == pytest.approx([40, 100, 160], abs=4), "seconds 1, 4 and 7 of nine"
     assert len(read_frames(folder / "videos" / "a.mp4", partial(evenly, wanted=10))) == 9
+
+
+def test_a_title_in_another_encoding_is_not_read(folder: Path) -> None:
+    path = folder / "videos" / "a.mp4"
+    write_video(path, seconds=2, title="QQQQ")
+    path.write_bytes(path.read_bytes().replace(b"QQQQ", "Möde".encode("latin-1")))
+    assert len(read_frames(path, partial(evenly, wanted=10))) == 2
 
 
 def test_what_cannot_be_read_is_told(folder: Path) -> None:

@@ -161,7 +161,7 @@ def _list(text: str, name: str) -> list[Any]:
     """A list, as JSON or as a Python literal."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -305,7 +305,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; raises DataError."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: {error}") from error
     if not isinstance(told, dict):
         raise DataError(f"{file}: a {type(told).__name__} instead of an object")

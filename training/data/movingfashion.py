@@ -74,7 +74,7 @@ def read_frames(path: Path, choose: Callable[[int], list[int]]) -> list[np.ndarr
 def _seconds(path: Path) -> int:
     """Seconds that have a first frame; by the packets, nothing is decoded."""
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             times = [
                 float(packet.pts * packet.time_base)
@@ -90,7 +90,7 @@ def _each_second(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """The first frame of each second; what is broken at the end is left."""
     last, start = -1, None
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="ignore") as container:
             for frame in container.decode(video=0):
                 start = frame.time if start is None else start
                 second = int((frame.time or 0.0) - (start or 0.0))

@@ -124,7 +124,7 @@ def upright_picture(data: bytes, name: str, least: int) -> tuple[Image.Image, tu
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             return upright.convert("RGB"), whole if upright.size == image.size else whole[::-1]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: {error}") from error
 
 
