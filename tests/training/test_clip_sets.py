@@ -15,7 +15,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.training.lpr_folders import CLIPS, COLOURS, IMAGES, LIVES, write_lpr4m, write_lpr750k
+from tests.training.lpr_folders import (
+    CLIPS,
+    COLOURS,
+    IMAGES,
+    LIVES,
+    full_line,
+    write_lpr4m,
+    write_lpr750k,
+)
 from tests.training.test_movingfashion import write_video
 from tests.training.tiny import CONFIG, RECIPE, tiny_model
 from training import cli, engine
@@ -276,6 +284,13 @@ def test_a_layout_without_the_split_is_refused(synth: Path) -> None:
     assert isinstance(judge("test"), QuerySet)
     with pytest.raises(DataError, match="not on 'train'"):
         judge("train")
+
+
+def test_a_single_livestream_leaves_nothing_to_validate_on(tmp_path: Path) -> None:
+    lines = [full_line(clip, IMAGES[0]) for clip in CLIPS[:2]]
+    write_lpr4m(tmp_path, lines=lines)
+    with pytest.raises(DataError, match="no clip for val.*two livestreams"):
+        open_judging("lpr4m", tmp_path, "val", SIZE, lambda paths: paths)
 
 
 # The whole way.

@@ -51,9 +51,14 @@ def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Tra
     validation = split == "val"
     if layout == "movingfashion":
         data = read_movingfashion(folder, "train" if validation else "test")
-        return movingfashion_queries(data, validation=validation)
-    lpr = _lpr(layout, folder, track)
-    return lpr_validation(lpr) if validation else lpr_test(lpr)
+        judged = movingfashion_queries(data, validation=validation)
+    else:
+        lpr = _lpr(layout, folder, track)
+        judged = lpr_validation(lpr) if validation else lpr_test(lpr)
+    if not judged.queries:
+        held_out = "; it is held out of training, which takes two livestreams, or products"
+        raise DataError(f"{folder}: no clip for {split}{held_out if validation else ''}")
+    return judged
 
 
 def _lpr(layout: LprLayout, folder: Path, track: Track) -> LprData:
