@@ -175,6 +175,19 @@ def test_a_shop_of_validation_is_filled_up_to_the_size_of_one_of_the_test(
         assert set(query.truth) <= shop
 
 
+def test_every_picture_of_its_product_answers_a_clip_of_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_lpr750k(tmp_path) / "annotations" / "training_videoinfo_750k.txt"
+    lines = [line.split("\t") for line in file.read_text().splitlines()]
+    lines[1][3:5] = lines[2][3:5]  # another picture of the product of clip 0, in its livestream
+    file.write_text("\n".join("\t".join(fields) for fields in lines))
+    monkeypatch.setattr(clip_sets, "held_out", lambda live, share: live == live)  # all of them
+    first, second, other = lpr_validation(open_lpr(tmp_path, "lpr750k")).queries
+    assert set(first.truth) == set(second.truth) == set(IMAGES)
+    assert other.truth == (IMAGES[1],)
+
+
 def queries(truth: tuple[str, ...], *, frames: bool = True, missing: str = "") -> QuerySet:
     """One red clip; a shop of a red and a blue picture, and another shop of a green one."""
     colours = {"red": (250, 0, 0), "blue": (0, 0, 250), "green": (0, 250, 0)}

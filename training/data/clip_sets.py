@@ -160,38 +160,46 @@ def lpr_validation(data: LprData) -> QuerySet:
     rows = np.flatnonzero(np.isin(data.clips.live, lives))
     clips = [data.clips[row] for row in rows[evenly(len(rows), VAL_QUERIES)]]
     clips = [clip for clip in clips if clip.image in data.pictures]
-    galleries: dict[str, dict[str, ShopPicture]] = {}
+    sold: dict[str, dict[str, Clip]] = {}
     for clip in clips:
-        shop = galleries.setdefault(clip.live_id, {})
-        shop[clip.image_id] = ShopPicture(clip.image_id, clip.image, clip.title)
+        sold.setdefault(clip.live_id, {})[clip.image_id] = clip
     others = _others(data, np.flatnonzero(held))
+    shops = {live: _filled_up(shop, others) for live, shop in sold.items()}
     queries = [
         Query(
-            c.clip_id, c.live_id, c.frames, (c.image_id,), c.boxes, c.speech,
+            c.clip_id, c.live_id, c.frames, _pictures_of(c, shops[c.live_id]), c.boxes, c.speech,
             scale=c.scale, duration=c.duration, products=c.products, category=c.category,
         )
         for c in clips
     ]  # fmt: skip
     return QuerySet(
         queries,
-        {live: _filled_up(shop, others) for live, shop in galleries.items()},
+        {
+            live: [ShopPicture(clip.image_id, clip.image, clip.title) for clip in shop]
+            for live, shop in shops.items()
+        },
         partial(_picture, data.pictures),
         partial(_frames, data.pictures),
         data.pictures.__contains__,
     )
 
 
-def _filled_up(shop: dict[str, ShopPicture], others: dict[str, ShopPicture]) -> list[ShopPicture]:
-    further = [picture for image, picture in others.items() if image not in shop]
+def _pictures_of(clip: Clip, shop: list[Clip]) -> tuple[str, ...]:
+    """Image ids of the clip's product: a shop may show it in several."""
+    return tuple(other.image_id for other in shop if other.product_id == clip.product_id)
+
+
+def _filled_up(shop: dict[str, Clip], others: dict[str, Clip]) -> list[Clip]:
+    further = [clip for image, clip in others.items() if image not in shop]
     return [*shop.values(), *further[: max(0, VAL_SHOP - len(shop))]]
 
 
-def _others(data: LprData, rows: np.ndarray) -> dict[str, ShopPicture]:
-    """Pictures of up to VAL_SHOP of the rows' products, by image id."""
+def _others(data: LprData, rows: np.ndarray) -> dict[str, Clip]:
+    """Clips of up to VAL_SHOP of the rows' products, by image id."""
     _, first = np.unique(data.clips.product[rows], return_index=True)
     chosen = rows[np.sort(first)][evenly(len(first), VAL_SHOP)]
     clips = (data.clips[row] for row in chosen)
-    return {clip.image_id: ShopPicture(clip.image_id, clip.image, clip.title) for clip in clips}
+    return {clip.image_id: clip for clip in clips}
 
 
 def movingfashion_queries(data: MovingFashion, *, validation: bool) -> QuerySet:
