@@ -302,7 +302,7 @@ def test_a_layout_without_the_split_is_refused(synth: Path) -> None:
 def test_a_single_livestream_leaves_nothing_to_validate_on(tmp_path: Path) -> None:
     lines = [full_line(clip, IMAGES[0]) for clip in CLIPS[:2]]
     write_lpr4m(tmp_path, lines=lines)
-    with pytest.raises(DataError, match="no clip for val.*two livestreams"):
+    with pytest.raises(DataError, match=r"no clip for val.*two livestreams"):
         open_judging("lpr4m", tmp_path, "val", SIZE, lambda paths: paths)
 
 

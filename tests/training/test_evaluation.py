@@ -20,7 +20,7 @@ from training.evaluation.calibration import (
     fit_calibration,
 )
 from training.evaluation.fusion import Fusion
-from training.evaluation.metrics import accuracy, by_group, interval, ranks
+from training.evaluation.metrics import accuracy, interval, intervals, ranks, rows_of_groups
 from training.evaluation.protocol import (
     TEXT_COST,
     Hearing,
@@ -243,24 +243,31 @@ def test_the_reference_distribution_is_the_share_of_clips_up_to_each_confidence(
     assert shares["0.8"] == shares["1.0"] == 1
 
 
-def test_the_interval_is_the_bootstrap_of_the_queries() -> None:
+def test_the_interval_is_the_bootstrap_of_the_clips() -> None:
     torch.manual_seed(0)
-    hits = torch.arange(283) < 230
-    resampled = hits[torch.randint(283, (20_000, 283))].float().mean(dim=1)
+    hits = (torch.arange(283) < 230).float()
+    resampled = hits[torch.randint(283, (20_000, 283))].mean(dim=1)
     expected = torch.quantile(resampled, torch.tensor([0.025, 0.975])).tolist()
-    assert interval(230 / 283, 283) == pytest.approx(expected, abs=0.005)
-    assert interval(1.0, 50) == (1.0, 1.0)
-    low, high = interval(0.5, 20)
-    assert high - low > 0.3, "few queries say little"
+    assert interval(hits) == pytest.approx(expected, abs=0.005)
+    assert interval(torch.ones(50)) == (1.0, 1.0)
+    low, high = interval(torch.arange(20) % 2)
+    assert high - low > 0.3, "few clips say little"
 
 
-def test_groups_are_scored_on_their_own_queries() -> None:
-    scores = torch.eye(4)
-    truth = torch.tensor([0, 1, 3, 3])
-    found = by_group(scores, truth, ["small", "large", "small", ""])
-    assert {group: (count, a.r1) for group, (count, a) in found.items()} == {
-        "large": (1, 1.0),
-        "small": (2, 0.5),
+def test_a_clip_is_resampled_with_all_its_takes() -> None:
+    scores, truth = torch.eye(2).repeat(20, 1), torch.zeros(40, dtype=torch.long)
+    once = Scores(scores, scores, truth)
+    often = Scores(scores.repeat(5, 1), scores.repeat(5, 1), truth.repeat(5), takes=5)
+    assert often.clips == once.clips == 40
+    first, again = (intervals(one.coarse, one.truth, one.clip) for one in (once, often))
+    assert first == again, "the same clips again tell nothing new"
+
+
+def test_groups_are_scored_on_their_own_rows() -> None:
+    found = rows_of_groups(["small", "large", "small", ""])
+    assert {group: rows.tolist() for group, rows in found.items()} == {
+        "large": [1],
+        "small": [0, 2],
     }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
 from training import checkpoint
 from training.configs import Compute, judged_layout
@@ -34,7 +35,7 @@ from training.evaluation.attention import (
 from training.evaluation.detection_picture import draw_examples
 from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
-from training.evaluation.metrics import Accuracy, by_group, intervals
+from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
 from training.evaluation.scorers import BundleScorer
 from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
 from training.models.sgmn.model import Sgmn
@@ -163,38 +164,49 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
 def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
     """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
     stdout."""
-    clips = scores.clips
-    report: dict[str, Any] = {"clips": clips, "match_weight": fusion.match}
+    report: dict[str, Any] = {"clips": scores.clips, "match_weight": fusion.match}
     if scores.text is not None:
         report |= {
             "text_weight": fusion.text,
             "text_scale": fusion.scale,
             "text_doubt": fusion.doubt,
         }
-    for name, result in protocol.summary(scores, fusion).items():
-        report[name] = _figures(result, clips)
+    every = torch.arange(len(scores.truth))
+    parts = protocol.parts(scores, fusion)
+    for name, part in parts.items():
+        report[name] = _figures(part, scores, every)
         low, high = report[name]["intervals"]["r1"]
+        result = accuracy(part, scores.truth)
         console.print(f"{name:7}{result}  R@1 between {100 * low:.1f} and {100 * high:.1f}")
-    fused, report["groups"] = scores.fused(fusion), {}
+    report["groups"] = {}
     for kind, of_clips in scores.groups.items():
-        rows = by_group(fused, scores.truth, of_clips)
-        found = {group: (n // scores.speeches, result) for group, (n, result) in rows.items()}
+        found = rows_of_groups(of_clips)
         report["groups"][kind] = {
-            group: {"clips": count, **_figures(result, count)}
-            for group, (count, result) in found.items()
+            group: {"clips": _clips(scores, rows), **_figures(parts["fused"], scores, rows)}
+            for group, rows in found.items()
         }
         if groups:
-            _tell_groups(kind, found)
+            _tell_groups(kind, found, parts["fused"], scores)
     typer.echo(json.dumps(report))
 
 
-def _figures(result: Accuracy, clips: int) -> dict[str, Any]:
-    return {**asdict(result), "intervals": intervals(result, clips)}
+def _figures(ranked: Tensor, scores: protocol.Scores, rows: Tensor) -> dict[str, Any]:
+    """Of some rows of what is ranked, [N,P]."""
+    found, truth = ranked[rows], scores.truth[rows]
+    told = asdict(accuracy(found, truth))
+    return {**told, "intervals": intervals(found, truth, scores.clip[rows])}
 
 
-def _tell_groups(kind: str, found: Mapping[str, tuple[int, Accuracy]]) -> None:
-    for group, (count, result) in found.items():
-        console.print(f"{kind} {group} ({count} clips)  {result}", soft_wrap=True)
+def _clips(scores: protocol.Scores, rows: Tensor) -> int:
+    return len(scores.clip[rows].unique())
+
+
+def _tell_groups(
+    kind: str, found: Mapping[str, Tensor], ranked: Tensor, scores: protocol.Scores
+) -> None:
+    for group, rows in found.items():
+        result, clips = accuracy(ranked[rows], scores.truth[rows]), _clips(scores, rows)
+        console.print(f"{kind} {group} ({clips} clips)  {result}", soft_wrap=True)
 
 
 @app.command()

@@ -47,26 +47,32 @@ def accuracy(scores: Tensor, truth: Tensor) -> Accuracy:
     return Accuracy(share(1), share(5), share(10), torch.mean(1 / rank).item())
 
 
-def interval(share: float, queries: int) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of a share of hits among so many queries.
+def interval(hits: Tensor) -> tuple[float, float]:
+    """The percentile bootstrap's 95 % interval of the mean of clips' shares of hits [C].
 
-    Resampling queries with replacement makes their number of hits binomial, so that is drawn.
-    Queries count as independent, which those of one livestream are only nearly.
+    Clips count as independent, which those of one livestream are only nearly.
     """
-    hits = np.random.default_rng(0).binomial(queries, share, RESAMPLES) / queries
-    low, high = np.quantile(hits, [(1 - SURE) / 2, (1 + SURE) / 2])
+    # Few shares differ, and how often each is resampled is multinomial.
+    shares, counts = np.unique(hits.numpy(), return_counts=True)
+    resampled = np.random.default_rng(0).multinomial(len(hits), counts / len(hits), RESAMPLES)
+    low, high = np.quantile(resampled @ shares / len(hits), [(1 - SURE) / 2, (1 + SURE) / 2])
     return float(low), float(high)
 
 
-def intervals(accuracy: Accuracy, queries: int) -> dict[str, tuple[float, float]]:
-    """Of R@1, 5 and 10."""
-    return {name: interval(getattr(accuracy, name), queries) for name in ("r1", "r5", "r10")}
+def intervals(scores: Tensor, truth: Tensor, clip: Tensor) -> dict[str, tuple[float, float]]:
+    """Of R@1, 5 and 10: scores [N,P]; a clip, int64 [N], is resampled with all of its rows."""
+    rank, (_, place) = ranks(scores, truth), clip.unique(return_inverse=True)
+    rows = place.bincount()
+
+    def of(k: int) -> tuple[float, float]:
+        return interval(place.bincount((rank <= k).double()) / rows)
+
+    return {f"r{k}": of(k) for k in (1, 5, 10)}
 
 
-def by_group(scores: Tensor, truth: Tensor, groups: list[str]) -> dict[str, tuple[int, Accuracy]]:
-    """Number of queries and accuracy of each group; scores [N,P], `groups` [N], "" for none."""
-    found = {}
-    for group in sorted(set(groups) - {""}):
-        rows = torch.tensor([row for row, other in enumerate(groups) if other == group])
-        found[group] = (len(rows), accuracy(scores[rows], truth[rows]))
-    return found
+def rows_of_groups(groups: list[str]) -> dict[str, Tensor]:
+    """Int64 [?] of each group's rows; "" is no group."""
+    return {
+        group: torch.tensor([row for row, other in enumerate(groups) if other == group])
+        for group in sorted(set(groups) - {""})
+    }

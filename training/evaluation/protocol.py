@@ -83,10 +83,17 @@ class Scores:
     text: Tensor | None = None
     """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
     speeches: int = 1
+    takes: int = 1
+    """How often each clip was filmed: all of them once, then all of them again."""
 
     @property
     def clips(self) -> int:
-        return len(self.truth) // self.speeches
+        return len(self.truth) // (self.speeches * self.takes)
+
+    @property
+    def clip(self) -> Tensor:
+        """Int64 [N], the same in each row of a clip."""
+        return torch.arange(len(self.truth)) // self.speeches % self.clips
 
     def fused(self, fusion: Fusion) -> Tensor:
         scores = self.coarse + fusion.match * self.match
@@ -104,6 +111,7 @@ class Scores:
             None if self.also is None else self.also[first],
             {name: groups[first] for name, groups in self.groups.items()},
             None if self.text is None else self.text[first],
+            takes=self.takes,
         )
 
     def largest_shop(self) -> int:
@@ -165,8 +173,9 @@ def score_clips(
     category = [data.categories[product] for product in truth] if data.categories else []
     groups = {"category": category} if category else {}
     return Scores(
-        coarse, match, torch.tensor(truth), groups=groups, text=_any(text), speeches=len(said)
-    )
+        coarse, match, torch.tensor(truth), groups=groups, text=_any(text),
+        speeches=len(said), takes=takes,
+    )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -407,10 +416,15 @@ def best_match_weight(sets: Sequence[Scores]) -> float:
     return plateau[len(plateau) // 2]
 
 
+def parts(scores: Scores, fusion: Fusion) -> dict[str, Tensor]:
+    """Of the score, [N,P] each to be ranked alone, and all fused."""
+    alone = {"coarse": scores.coarse, "match": scores.match}
+    if scores.text is not None:
+        alone["text"] = scores.text
+    judged = {name: scores.judged(part) for name, part in alone.items()}
+    return judged | {"fused": scores.fused(fusion)}
+
+
 def summary(scores: Scores, fusion: Fusion) -> dict[str, Accuracy]:
     """Accuracy of the parts of the score alone, and of all fused."""
-    parts = {"coarse": scores.coarse, "match": scores.match}
-    if scores.text is not None:
-        parts["text"] = scores.text
-    alone = {name: accuracy(scores.judged(part), scores.truth) for name, part in parts.items()}
-    return alone | {"fused": accuracy(scores.fused(fusion), scores.truth)}
+    return {name: accuracy(part, scores.truth) for name, part in parts(scores, fusion).items()}
