@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -62,7 +63,7 @@ def test_fit_evaluate_and_export(
     assert fitted.exit_code == 0, fitted.output
     best = str(run / "best.safetensors")
     assert load(Path(best)).recipe == replace(RECIPE, seed=3)
-    scored = runner.invoke(cli.app, ["evaluate", best, *data])
+    scored = runner.invoke(cli.app, ["evaluate", best, *data, "--device", "cpu"])
     assert scored.exit_code == 0, scored.output
     report = json.loads(scored.stdout.splitlines()[-1])
     assert report["clips"] == 10
@@ -132,6 +133,12 @@ def _evaluated(*arguments: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return report
+
+
+def test_what_scores_a_model_may_be_told_the_device() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    for name in ("fit", "evaluate", "detect", "export"):
+        assert "device" in {option.name for option in commands[name].params}, name
 
 
 @pytest.mark.parametrize(

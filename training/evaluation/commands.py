@@ -135,11 +135,12 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
         bool,
         typer.Option("--groups", help="Also tell of each category, scale and duration of clips."),
     ] = False,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Score a checkpoint, or a bundle as it is served: R@1, 5 and 10 with 95 % intervals.
 
-    A checkpoint's fusion weight is chosen on val; a bundle has its own. The JSON line on standard
-    output has the groups of clips, too.
+    A checkpoint's fusion weight is chosen on val; a bundle has its own, and runs on the CPU. The
+    JSON line on standard output has the groups of clips, too.
     """
     folders = given_folders(data)
     found = None if detector is None else checkpoint.load_detector(detector)
@@ -147,6 +148,8 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
         if path.is_dir():
             if found is not None:
                 raise CommandError(f"{path} is a bundle, which brings its own detector")
+            if device != "cpu":
+                raise CommandError(f"{path} is a bundle, which is scored on the CPU")
             bundle = BundleScorer(path)
             recipe = recipe_named(bundle.recipe).at_size(bundle.size)
             judge = Judge(recipe, folders, bars, bundle.frame_size)
@@ -154,7 +157,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:
             kept = checkpoint.load(path)
-            scorer = scorer_of(kept, detector=found)
+            scorer = scorer_of(kept, device, found)
             judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
             fusion = protocol.best_fusion(judge.val_scores(scorer))
             scores = judge.scores(scorer, split, takes=takes, hearing=speech)
@@ -217,6 +220,7 @@ def detect(
     picture: Annotated[
         Path | None, typer.Option(help="Where hits and misses are drawn, a PNG.")
     ] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Score a detector of the intended product: COCO's AP and AP50, and intended accuracy."""
     kept, folders = checkpoint.load_detector(path), given_folders(data)
@@ -225,7 +229,8 @@ def detect(
         if not isinstance(judged, QuerySet):
             raise CommandError("photographs have no boxes: a detector is scored on clips")
         task = bars.add_task("clips", total=len(judged.queries))
-        found = detection.detect(kept.detector(), judged, done=lambda: bars.advance(task))
+        model = kept.detector().to(device)
+        found = detection.detect(model, judged, done=lambda: bars.advance(task))
     told = {name: round(value, 4) for name, value in detection.figures(found).items()}
     groups = detection.by_group(found, judged)
     console.print("  ".join(f"{name} {100 * value:.1f}" for name, value in told.items()))

@@ -27,7 +27,7 @@ from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
 from training.models.sgmn.model import Sgmn
 from training.recipes import recipe_named
-from training.terminal import console, progress_bars
+from training.terminal import DeviceOption, console, progress_bars
 
 TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is worth
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
@@ -62,6 +62,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         ),
     ] = None,
     unseen: UnseenOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
@@ -69,7 +70,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     elsewhere.
 
     Without data nothing is measured, and the bundle's service ranks products but never decides.
-    A lower precision is measured as it is served.
+    A lower precision is measured as it is served, on the CPU.
     """
     kept, folders = checkpoint.load(path), given_folders(data)
     model = kept.model()
@@ -86,7 +87,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     told = unmeasured(model)
     if folders:
         with progress_bars() as bars:
-            scorer = scorer_of(kept, detector=found)
+            scorer = scorer_of(kept, device, found)
             judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
             others = _judge_of(kept.recipe, unseen, bars, scorer)
             if precision == "int8":
