@@ -171,7 +171,7 @@ def load_any(path: Path) -> AnyCheckpoint:
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
     except ValidationError as error:
         raise CheckpointError(f"{path} has a recipe this version cannot read: {error}") from error
@@ -179,6 +179,8 @@ def load_any(path: Path) -> AnyCheckpoint:
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe of any age, with what it left unsaid."""
+    if not isinstance(recipe, dict) or not isinstance(recipe["model"], dict):
+        raise TypeError("its recipe is no object")
     if recipe.get("task") == "detection":
         return recipe
     return {**BEFORE, **recipe, "model": {**MODEL_BEFORE, **recipe["model"]}}

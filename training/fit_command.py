@@ -42,7 +42,10 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
         str, typer.Argument(metavar="RECIPE", help=f"{', '.join((*RECIPES, *DETECTOR_RECIPES))}.")
     ],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run found there is resumed.")],
+    out: Annotated[
+        Path,
+        typer.Option(file_okay=False, help="Folder of the run; a run found there is resumed."),
+    ],
     device: DeviceOption = "cpu",
     start: StartOption = None,
     encoder: EncoderOption = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +26,19 @@ from training.errors import TrainingError
 console = Console(stderr=True)
 errors = Console(stderr=True)  # of every process, where `console` is of the one that leads
 
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+
+def _there(name: str) -> str:
+    """A device's name. Raises BadParameter."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise typer.BadParameter(f"torch knows no device {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("torch finds no CUDA here")
+    return name
+
+
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...", callback=_there)]
 EncoderOption = Annotated[
     Path | None,
     typer.Option(help="CLIP's weights that encoder and decoder begin with: a file or a folder."),
@@ -37,7 +50,7 @@ StartOption = Annotated[
 TextOption = Annotated[
     Path | None, typer.Option(help="Folder of the text tower that reads titles and speech.")
 ]
-StepsOption = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
 SplitOption = Annotated[str, typer.Option(help="val or test.")]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -148,6 +149,7 @@ def test_what_scores_a_model_may_be_told_the_device() -> None:
         (["fit", "grocery_small", "--data", "grocery", "--out", "x"], "NAME=FOLDER"),
         (["fit", "grocery_small", "--data", "grocery=x", "--out", "x"], "no --data for made"),
         (["evaluate", ".", "--data", "a=b"], "is no bundle"),
+        (["attend", ".", "--data", "a=b", "--out", "x"], "is not a checkpoint of this project"),
         (["evaluate", "gone.safetensors", "--data", "a=b"], "no such file"),
     ],
 )
@@ -156,6 +158,25 @@ def test_what_is_wrong_is_told(arguments: list[str], told: str) -> None:
     assert result.exit_code == 1
     assert told in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--device", "gpu"], "knows no device 'gpu'"),
+        (["--device", "cuda"], "finds no CUDA"),
+        (["--steps", "0"], "greater than or equal to 1"),
+        (["--out", __file__], "is a file"),
+    ],
+)
+def test_options_that_are_none_are_refused(
+    options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    data = ["--data", "grocery=x", "--out", "x"]
+    result = runner.invoke(cli.app, ["fit", "grocery_small", *data, *options])
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", "").split())
 
 
 def test_every_process_of_torchruns_tells_what_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:

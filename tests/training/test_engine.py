@@ -219,6 +219,11 @@ def test_the_best_checkpoint_is_a_model_with_its_recipe(tmp_path: Path) -> None:
 def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load(tmp_path / "none.safetensors")
+    for recipe in ("[]", '{"model": []}'):
+        told = {"recipe": recipe, "state": "{}"}
+        save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors", told)
+        with pytest.raises(CheckpointError, match="not a checkpoint"):
+            load(tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load(tmp_path / "text.safetensors")

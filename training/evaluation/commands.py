@@ -59,7 +59,9 @@ app = typer.Typer()
 def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help=f"{', '.join(RECIPES)}.")],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; what is finished is kept.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder of the runs; what is finished is kept.")
+    ],
     seeds: Annotated[int, typer.Option(min=3, help="Runs of each variant.")] = 3,
     steps: StepsOption = None,
     report: Annotated[
@@ -122,7 +124,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE")],
     data: DataOption,
     split: SplitOption = "val",
-    takes: Annotated[int, typer.Option(help="Times each clip is filmed.")] = 1,
+    takes: Annotated[int, typer.Option(min=1, help="Times each clip is filmed.")] = 1,
     detector: Annotated[
         Path | None,
         typer.Option(help="Of a checkpoint: that of a detector, which tells where to look."),
@@ -246,7 +248,7 @@ def detect(
 def attend(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT")],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the pictures.")],
     split: SplitOption = "val",
     clips: Annotated[int, typer.Option(min=1, help="How many, spread over the split.")] = 8,
 ) -> None:
