@@ -14,8 +14,11 @@ from training.distributed import share
 class Board:
     """Written by the process that leads."""
 
-    def __init__(self, out: Path) -> None:
-        self._writer = SummaryWriter(out / "tensorboard") if share().leads else None
+    def __init__(self, out: Path, taken: int = 0) -> None:
+        """Of a run that has `taken` steps: what is told there of later ones counts no more."""
+        self._writer = (
+            SummaryWriter(out / "tensorboard", purge_step=taken + 1) if share().leads else None
+        )
         self._before = time.monotonic()
 
     def __enter__(self) -> Board:

@@ -84,7 +84,7 @@ def fit(
     for model in (run.model, run.averaged):
         run.task.lock(model)
     drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
-    with Board(out) as board:
+    with Board(out, run.step) as board:
         if not run.judged:
             watch(Progress(run.step, {}, 0, _validated(run, validation, board)))
         for progress in each_step(run, drawer, board):
@@ -111,7 +111,7 @@ def each_step(run: Run, drawer: BatchDrawer, board: Board) -> Iterator[Progress]
     for step, batch in zip(steps, drawer.batches(steps), strict=True):
         losses = run.train(step, batch)
         clips = len(batch.product) * share().ranks
-        board.step(step, losses, run.rate, clips)
+        board.step(run.step, losses, run.rate, clips)
         yield Progress(run.step, losses, clips)
 
 

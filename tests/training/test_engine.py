@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.tiny import RECIPE, photographs
 from training import engine, objective
@@ -61,6 +62,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
         assert got.state == expected.state
         assert got.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_the_curves_of_a_resumed_run_go_on_where_it_does(tmp_path: Path) -> None:
+    losses_of(RECIPE, tmp_path, stop_after=5)
+    losses_of(RECIPE, tmp_path)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for curve, steps in (("loss/icl", [1, 2, 3, 4, 5, 6]), ("validation/fused_r1", [3, 6])):
+        assert [event.step for event in board.Scalars(curve)] == steps
 
 
 def test_a_run_whose_validation_failed_goes_on_from_there(
