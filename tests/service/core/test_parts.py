@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from service.errors import NotReadyError, StartupError
 from service.indexing import NewProduct
 from service.parts import Service
 from service.settings import CatalogueSettings, MilvusSettings, RedisSettings, Settings
-from service.settling import Settler
+from service.settling import Comparison, Settler
 from tests.integration.material import picture
 from tests.service.lite_server import Server
 
@@ -58,13 +59,13 @@ def test_an_index_of_a_milvus_server_is_compared_with_a_shared_catalogue_only_wh
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared: list[None] = []
-    compare = Settler.differences
+    compare = Settler.compare
 
-    def counted(self: Settler, *args: object) -> list[tuple[str, str]]:
+    def counted(self: Settler, *args: Any) -> Comparison:
         compared.append(None)
         return compare(self, *args)
 
-    monkeypatch.setattr(Settler, "differences", counted)
+    monkeypatch.setattr(Settler, "compare", counted)
     server = Server(tmp_path / "milvus")
     settings = Settings(
         data_dir=tmp_path / "data",
