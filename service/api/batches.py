@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service import deadlines
+from service.admission import Admission
 from service.api.access import Writer, audited
 from service.api.forms import file_schema, multipart_schema, read_upload
 from service.api.jobs import job_body, job_response
@@ -79,15 +80,22 @@ async def put_batch(
             deadlines.extend(limits.deadline_s)
             post = _Post(service.parts, key, shop_id, upload.file, idempotency_key)
             with audited(request, key, "put-batch", shop_id) as write:
-                try:
-                    answer = await service.posts.run(post.step)
-                    while answer is None:  # others take their turn between the steps
-                        answer = await service.posts.run(post.step, begun=True)
-                except BaseException:  # a thread, for a step may be on its way still
-                    threading.Thread(target=post.give_up, name="lpr-give-up").start()
-                    raise
+                answer = await _answered(post, service.posts)
                 write.result = "replayed" if answer.replayed else "accepted"
     return marked(job_response(answer.body), answer)
+
+
+async def _answered(post: _Post, posts: Admission) -> Answer:
+    """The answer with the last step, others taking their turn between the steps; or all is given
+    up, on a thread, for a step may be on its way still."""
+    try:
+        answer = await posts.run(post.step)
+        while answer is None:
+            answer = await posts.run(post.step, begun=True)
+    except BaseException:
+        threading.Thread(target=post.give_up, name="lpr-give-up").start()
+        raise
+    return answer
 
 
 class _Post:
