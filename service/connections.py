@@ -1,9 +1,10 @@
 """HTTP connections that nobody can hold open by being slow: uvicorn's, with two more clocks.
 
 uvicorn waits for ever for the rest of a request's head, for the rest of a body whose answer was
-already given, and for a client to take its answer. Bytes that are no request at all get a problem
-document like any other mistake. Knows nothing of requests; a body that is wanted has a deadline of
-its own.
+already given, and for a client to take its answer; and where it hangs up on a client that is still
+sending, the answer may be lost (RFC 9112, section 9.6). Bytes that are no request at all get a
+problem document like any other mistake. Knows nothing of requests; a body that is wanted has a
+deadline of its own.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ class Connection(H11Protocol):
     config: Config
     _clock: asyncio.TimerHandle | None = None
     _answer_clock: asyncio.TimerHandle | None = None
+    _parting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
         transport.set_write_buffer_limits(0)  # writing is paused while anything is not taken
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        if self._parting is not None:
+            return
         if self._clock is None and not self._at_work:
             self._expect_head()
         super().data_received(data)
@@ -62,7 +66,23 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
         self._stop_answer_clock()
+        if self._parting is not None:
+            self._parting.cancel()
         super().connection_lost(exc)
+
+    def part(self, transport: asyncio.Transport) -> None:
+        """Hang up, but on a client that is still sending only when it has taken its answer.
+
+        Closed at once, what comes in after it would reset the connection, and the answer with it.
+        """
+        sending = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        if not sending or not transport.can_write_eof():
+            transport.close()
+        elif self._parting is None:
+            transport.write_eof()
+            self._stop_clock()
+            self.flow.resume_reading()
+            self._parting = self.loop.call_later(self.config.answer_timeout_s, transport.abort)
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to bytes that are not HTTP."""
@@ -94,6 +114,20 @@ class Connection(H11Protocol):
         if self._answer_clock is not None:
             self._answer_clock.cancel()
             self._answer_clock = None
+
+
+class _Transport:
+    """A transport whose `close` is up to the connection."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        self._connection.part(self._transport)
 
 
 class Config(uvicorn.Config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def host() -> Iterator[PictureHost]:
 def impatient(
     tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, host: PictureHost
 ) -> Iterator[httpx.Client]:
-    """A service that waits 1.5 s for a head and for a body, and fetches pictures from `host`."""
+    """A service that waits 1.5 s for its clients, and fetches pictures from `host`."""
     with (
         running_service(
             tmp_path_factory.mktemp("impatient"),
@@ -53,6 +54,7 @@ def impatient(
             LPR_DRAIN_S=0,
             LPR_HEAD_TIMEOUT_S=1.5,
             LPR_BODY_TIMEOUT_S=1.5,
+            LPR_ANSWER_TIMEOUT_S=1.5,
             LPR_IMAGE_URLS__HOSTS=json.dumps([host.netloc]),
             LPR_IMAGE_URLS__NETWORKS=json.dumps(["127.0.0.0/8"]),
         ) as client,
@@ -257,6 +259,37 @@ def test_what_is_not_http(client: Client, noise: bytes) -> None:
         refusal, headers = parsed(dripped(connection, b"x"))
     assert refusal == Refusal(400, "malformed-request")
     assert headers["connection"] == "close"
+
+
+LONG = 20_000_000  # more than the two sockets' buffers hold
+
+
+@pytest.mark.parametrize(
+    ("start", "refusal"),
+    [
+        (b"no request\r\n\r\n", Refusal(400, "malformed-request")),
+        (
+            head("/gallery", content_type=KIND, content_length=LONG, connection="close"),
+            Refusal(413, "body-too-large"),
+        ),
+    ],
+)
+def test_a_client_that_says_all_before_it_listens_has_its_answer(
+    client: Client, start: bytes, refusal: Refusal
+) -> None:
+    with connected(client.base_url) as connection:
+        connection.sendall(start + b"x" * LONG)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert parsed(answer)[0] == refusal
+
+
+def test_a_client_that_never_stops_is_hung_up_on(impatient: httpx.Client) -> None:
+    start = head("/gallery", content_type=KIND, content_length=10**9, connection="close")
+    with connected(str(impatient.base_url)) as connection, pytest.raises(ConnectionError):
+        connection.sendall(start)
+        for _ in range(1_000):
+            connection.sendall(b"x")
+            time.sleep(0.05)
 
 
 # --- what is not there ----------------------------------------------------------------------------
