@@ -18,7 +18,7 @@ from service.bench import command as bench_command
 from service.client import Client, ClientError, ProblemError
 from service.demo.command import demo, made
 from service.errors import StartupError
-from service.folder import FolderError, ProductFiles, read_products
+from service.folder import FolderError, ProductFiles, left_out, read_products
 from service.log import log_to_stderr
 from service.reindexing import reindex
 from service.server import serve as run_server
@@ -36,6 +36,7 @@ from service.terminal import (
     stop,
 )
 
+_NAMED = 5  # of the files left out
 _UPLOADS = 4  # at once: the service encodes one picture while the next ones arrive
 
 app = typer.Typer(
@@ -94,6 +95,11 @@ def index(
         items = read_products(folder)
     except FolderError as error:
         raise stop(str(error)) from error
+    if others := left_out(folder):
+        named = ", ".join(str(file.relative_to(folder)) for file in others[:_NAMED])
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        told = f"Left out, as neither PRODUCT.jpg nor PRODUCT/PICTURE.jpg: {named}{more}."
+        err.print(escape(told), highlight=False, soft_wrap=True)
     with ready_client(url, key) as client:
         failed = _upload(client, shop, items)
     out.print(f"{len(items) - failed} of {len(items)} products indexed in shop {shop!r}.")

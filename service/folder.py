@@ -41,6 +41,23 @@ def read_products(path: Path) -> list[ProductFiles]:
     return items
 
 
+def left_out(path: Path) -> list[Path]:
+    """Files of a folder that show none of its products: no pictures, or in a folder of a folder.
+    Hidden ones need no word; a CSV leaves nothing out."""
+    if not path.is_dir():
+        return []
+    taken = {image for product in _from_folder(path) for image in product.images}
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file not in taken and not _is_hidden(file.relative_to(path))
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _from_folder(folder: Path) -> list[ProductFiles]:
     pictures: list[Path] = []
     for path in sorted(folder.iterdir()):

@@ -42,9 +42,13 @@ def test_a_folder_named_by_product(
     (tmp_path / "juice" / "front.jpg").write_bytes(jpegs[4])
     (tmp_path / "juice" / "back.jpg").write_bytes(jpegs[5])
     (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".DS_Store").write_text("nobody's business")
+    (tmp_path / "juice" / "old").mkdir()
+    (tmp_path / "juice" / "old" / "side.jpg").write_bytes(jpegs[5])
     done = lpr("index", tmp_path, "--shop", shop_id, "--url", client.base_url)
     assert done.exit_code == 0, done.output
     assert "4 of 4 products indexed" in done.stdout
+    assert "juice/old/side.jpg, notes.txt." in " ".join(done.stderr.split())
     assert indexed(client, shop_id) == {
         "cola": (None, 1),
         "tea": (None, 2),
