@@ -111,22 +111,25 @@ def test_products_that_training_never_saw_have_a_say_in_fusion(
     save(start, of_model(RECIPE, build_model(RECIPE.model)))
     shutil.copytree(folder, other)
     (other / "val.csv").write_text("\n".join((folder / "val.csv").read_text().split("\n")[:3]))
-    seen: list[int | None] = []
+    seen: list[list[int]] = []
     fused = protocol.best_fusion
 
-    def watched(of: Heard, unseen: Heard | None = None) -> Fusion:
-        seen.append(None if unseen is None else len(unseen["missing"].truth))
-        return fused(of, unseen)
+    def watched(of: Heard, *unseen: Heard) -> Fusion:
+        seen.append([len(other["missing"].truth) for other in unseen])
+        return fused(of, *unseen)
 
     monkeypatch.setattr(protocol, "best_fusion", watched)
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     command = ["export", str(start), "--data", f"made={folder}", "--out", str(tmp_path / "bundle"),
                "--name", "x"]  # fmt: skip
-    for option in ([], ["--unseen", str(other)]):
+    for option in ([], ["--unseen", f"made={other}"]):
         exported = runner.invoke(cli.app, [*command, *option])
         assert exported.exit_code == 0, exported.output
     clips = {line.split(",")[2] for line in (other / "val.csv").read_text().split("\n")[1:]}
-    assert seen == [None, len(clips)]
+    assert seen == [[], [len(clips)]]
+    refused = runner.invoke(cli.app, [*command, "--unseen", f"other={other}"])
+    assert refused.exit_code == 1
+    assert "'other' is none of the sources" in refused.output
 
 
 def _evaluated(*arguments: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_fusion_has_a_scale_and_a_doubt_of_those_it_may_have(
 def test_wrong_words_may_cost_no_more_where_products_are_unseen() -> None:
     known, unseen = spoken_scores(noise=0.35), spoken_scores(noise=0.45)
     fusion = best_fusion(known, unseen)
-    assert 0 < fusion.text < best_fusion(known).text
+    assert 0 < fusion.text < best_fusion(known).text, "bound by both"
 
     def mrr(weights: Fusion) -> float:
         return accuracy(unseen["wrong"].fused(weights), unseen["wrong"].truth).mrr

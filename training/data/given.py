@@ -30,7 +30,7 @@ def given_folders(data: list[str]) -> dict[str, Path]:
     for item in data:
         name, equals, folder = item.partition("=")
         if not equals:
-            raise DataError(f"--data takes NAME=FOLDER, not {item!r}")
+            raise DataError(f"{item!r} is not NAME=FOLDER")
         named[name] = Path(folder)
     return named
 

@@ -55,11 +55,13 @@ class Judge:
             scorer, data, takes=takes, hearing=hearing, done=lambda: self._bars.advance(task)
         )
 
-    def val_scores(self, scorer: Scorer) -> dict[protocol.Hearing, protocol.Scores]:
+    def val_scores(
+        self, scorer: Scorer, takes: int = protocol.VAL_TAKES
+    ) -> dict[protocol.Hearing, protocol.Scores]:
         """What fusion and calibration are chosen on. Raises DataError."""
 
         def scores(hearing: protocol.Hearing) -> protocol.Scores:
-            return self.scores(scorer, "val", takes=protocol.VAL_TAKES, hearing=hearing)
+            return self.scores(scorer, "val", takes=takes, hearing=hearing)
 
         return protocol.heard(scores)
 

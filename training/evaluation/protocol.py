@@ -63,8 +63,6 @@ Boxes = Callable[[Sequence[Frame]], Tensor]
 Hearing = Literal["right", "wrong", "missing"]
 """What is heard of a clip: what the data says, what it says of other clips, or nothing."""
 
-UNTOLD: frozenset[Hearing] = frozenset({"wrong", "missing"})  # speech tells nothing of the clip
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -374,16 +372,13 @@ def joined(of: Mapping[Hearing, Scores]) -> Scores:
     )
 
 
-def best_fusion(
-    of: Mapping[Hearing, Scores], unseen: Mapping[Hearing, Scores] | None = None
-) -> Fusion:
-    """The weights that rank these clips best by mean reciprocal rank: of the match without any
-    text; then of text's evidence, its scale and doubt, where what is heard is right, no heavier
-    than what costs TEXT_COST where it is wrong. Clips of products that are `unseen` in training
-    have the same say in the match's weight, and bound text's as well."""
-    sets = [of] if unseen is None else [of, unseen]
+def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
+    """The weights that rank the clips of these sets best, by the mean of their mean reciprocal
+    ranks: of the match without any text; then of text's evidence, its scale and doubt, where what
+    is heard is right, no heavier than what costs TEXT_COST in any set where it is wrong."""
     match = best_match_weight([scores["missing"] for scores in sets])
-    if "right" not in of:
+    told = [scores["right"] for scores in sets if "right" in scores]
+    if not told:
         return Fusion(match)
     misled = [scores["wrong"] for scores in sets if "wrong" in scores]
     least = [_mrr(scores, Fusion(match)) - TEXT_COST for scores in misled]
@@ -397,7 +392,7 @@ def best_fusion(
         for doubt in DOUBTS
         for fusion in takewhile(is_borne, (Fusion(match, w, scale, doubt) for w in WEIGHTS))
     ]
-    return max(borne, key=lambda fusion: _mrr(of["right"], fusion))
+    return max(borne, key=lambda fusion: mean(_mrr(scores, fusion) for scores in told))
 
 
 def _mrr(scores: Scores, fusion: Fusion) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from training import checkpoint
 from training.configs import Recipe, judged_layout
+from training.data.errors import DataError
 from training.data.given import DataOption, given_folders
 from training.evaluation import protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
@@ -33,8 +34,12 @@ TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is wor
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
 
 UnseenOption = Annotated[
-    Path | None,
-    typer.Option(help="Data like the recipe's val, of products that training never saw."),
+    list[str],
+    typer.Option(
+        "--unseen",
+        metavar="NAME=FOLDER",
+        help="Like one of the recipe's sources, its val of products that training never saw.",
+    ),
 ]
 
 app = typer.Typer()
@@ -61,13 +66,13 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
             help="Score from which on its boxes count, instead of the best on its own val.",
         ),
     ] = None,
-    unseen: UnseenOption = None,
+    unseen: UnseenOption = [],  # noqa: B006
     device: DeviceOption = "cpu",
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
 
-    Val shows products that training knows. `--unseen` tells what match and text are worth
-    elsewhere.
+    Val may show products that training knows. `--unseen` tells what match and text are worth
+    elsewhere, each as much as val.
 
     Without data nothing is measured, and the bundle's service ranks products but never decides.
     A lower precision is measured as it is served, on the CPU.
@@ -89,7 +94,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         with progress_bars() as bars:
             scorer = scorer_of(kept, device, found)
             judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
-            others = _judge_of(kept.recipe, unseen, bars, scorer)
+            others = _judges(kept.recipe, unseen, bars, scorer)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
@@ -107,7 +112,7 @@ def calibrate(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The new bundle's folder; may be the same.")],
-    unseen: UnseenOption = None,
+    unseen: UnseenOption = [],  # noqa: B006
 ) -> None:
     """Fuse and calibrate a bundle anew on other data, such as one's own shop's; its graphs stay.
 
@@ -117,35 +122,37 @@ def calibrate(
     recipe = recipe_named(scorer.recipe).at_size(scorer.size)
     with progress_bars() as bars:
         judge = Judge(recipe, given_folders(data), bars, scorer.frame_size)
-        told = measured(recipe, scorer, judge, _judge_of(recipe, unseen, bars, scorer))
+        told = measured(recipe, scorer, judge, _judges(recipe, unseen, bars, scorer))
     bundle = recalibrate_bundle(path, out, **told)
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
 
 
-def _judge_of(recipe: Recipe, folder: Path | None, bars: Progress, scorer: Scorer) -> Judge | None:
-    if folder is None:
-        return None
-    return Judge(recipe, {recipe.validate_on: folder}, bars, scorer.frame_size)
+def _judges(recipe: Recipe, data: list[str], bars: Progress, scorer: Scorer) -> list[Judge]:
+    folders = given_folders(data)
+    try:
+        recipes = {name: replace(recipe, validate_on=name) for name in folders}
+    except ValueError as error:
+        raise DataError(f"--unseen: {error}") from error
+    return [
+        Judge(recipes[name], {name: folder}, bars, scorer.frame_size)
+        for name, folder in folders.items()
+    ]
 
 
 def _measured_as_served(
-    recipe: Recipe, write: Callable[[Path], Path], judge: Judge, unseen: Judge | None
+    recipe: Recipe, write: Callable[[Path], Path], judge: Judge, unseen: Sequence[Judge]
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         return measured(recipe, BundleScorer(write(Path(folder) / "trial")), judge, unseen)
 
 
 def measured(
-    recipe: Recipe, scorer: Scorer, judge: Judge, unseen: Judge | None = None
+    recipe: Recipe, scorer: Scorer, judge: Judge, unseen: Sequence[Judge] = ()
 ) -> dict[str, Any]:
-    """Fusion, calibration and metrics of a bundle; products of `unseen` choose fusion with val.
+    """Fusion, calibration and metrics of a bundle; val of `unseen` chooses fusion as well.
     Raises DataError."""
     val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
-    others = None
-    if unseen is not None:
-        hearings = protocol.UNTOLD & val.keys()
-        others = {hearing: unseen.scores(scorer, "val", hearing=hearing) for hearing in hearings}
-    fusion = protocol.best_fusion(val, others)
+    fusion = protocol.best_fusion(val, *(other.val_scores(scorer, takes=1) for other in unseen))
     results = protocol.summary(test, fusion)
     every = protocol.joined(val)
     fused = every.fused(fusion)
