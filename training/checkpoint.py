@@ -129,6 +129,31 @@ def resized(kept: Checkpoint, pixels: int) -> Checkpoint:
     return replace(kept, recipe=recipe, tensors=tensors)
 
 
+def averaged(first: Checkpoint, second: Checkpoint, share: float) -> Checkpoint:
+    """The first one's model with `share` of each weight from the second one's, in [0, 1].
+
+    Source: WiSE-FT (Wortsman et al., 2022, "Robust fine-tuning of zero-shot models"): a model that
+    went on from another on other data has forgotten some of the first; between the two there is
+    often one that is nearly as good as the better on both. Of the weights those that are evaluated
+    are kept, so that no run goes on from this. Raises CheckpointError where the models differ.
+    """
+    ours, theirs = first.group("model"), second.group("model")
+    shapes = [{name: value.shape for name, value in group.items()} for group in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise CheckpointError(
+            f"{first.recipe.name} and {second.recipe.name} are different models: they have no mean"
+        )
+    if first.tokenizer != second.tokenizer:
+        raise CheckpointError("their texts are cut by different tokenizers: they have no mean")
+    mean = {
+        f"model.{name}": torch.lerp(value, theirs[name], share)
+        if value.is_floating_point()
+        else value
+        for name, value in ours.items()
+    }
+    return replace(first, tensors=mean)
+
+
 def save(path: Path, checkpoint: AnyCheckpoint) -> None:
     metadata = {
         "recipe": json.dumps(checkpoint.recipe.to_dict()),

@@ -1,4 +1,4 @@
-"""`lpr-train init`, `import`, `verify` and `resize`: models as they are before or after a run."""
+"""`lpr-train init`, `import`, `verify`, `resize`, `average`: models before or after a run."""
 
 from __future__ import annotations
 
@@ -78,6 +78,23 @@ def resize(
     A little larger is often better (FixRes: Touvron et al., 2019): try it with `evaluate` on val.
     """
     _save(out, checkpoint.resized(checkpoint.load(path), size))
+
+
+@app.command()
+def average(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A checkpoint.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="One that went on from it.")],
+    out: OutOption,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the second one in each weight.")
+    ] = 0.5,
+) -> None:
+    """Take the mean of two models' weights, of which one was trained further on other data.
+
+    It often has what the one knew and what the other learned (WiSE-FT: Wortsman et al., 2022): try
+    several shares with `evaluate` on val.
+    """
+    _save(out, checkpoint.averaged(checkpoint.load(first), checkpoint.load(second), share))
 
 
 @app.command()
