@@ -19,6 +19,7 @@ from tests.training.tiny import RECIPE, photographs
 from training import cli, terminal
 from training.checkpoint import load, of_model, save
 from training.data.photographs import PhotographSet
+from training.data.synthetic.writer import Synth, write_synth
 from training.evaluation import protocol
 from training.evaluation.fusion import Fusion
 from training.evaluation.protocol import Scores
@@ -122,14 +123,33 @@ def test_products_that_training_never_saw_have_a_say_in_fusion(
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     command = ["export", str(start), "--data", f"made={folder}", "--out", str(tmp_path / "bundle"),
                "--name", "x"]  # fmt: skip
-    for option in ([], ["--unseen", f"made={other}"]):
+    for option in ([], ["--unseen", str(other)]):
         exported = runner.invoke(cli.app, [*command, *option])
         assert exported.exit_code == 0, exported.output
     clips = {line.split(",")[2] for line in (other / "val.csv").read_text().split("\n")[1:]}
     assert seen == [[], [len(clips)]]
-    refused = runner.invoke(cli.app, [*command, "--unseen", f"other={other}"])
+    refused = runner.invoke(cli.app, [*command, "--unseen", str(tmp_path)])
     assert refused.exit_code == 1
-    assert "'other' is none of the sources" in refused.output
+    assert "is of no known layout" in refused.output
+
+
+def test_a_model_is_scored_on_any_data(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, bundle = tmp_path / "start.safetensors", tmp_path / "bundle"
+    save(start, of_model(RECIPE, build_model(RECIPE.model)))
+    monkeypatch.setitem(RECIPES, "tiny", RECIPE)
+    made = runner.invoke(cli.app, ["export", str(start), "--out", str(bundle), "--name", "x"])
+    assert made.exit_code == 0, made.output
+    own = _evaluated(str(start), "--data", f"made={folder}", "--split", "test")
+    assert _evaluated(str(start), "--on", str(folder), "--split", "test") == own
+    told = _evaluated(str(bundle), "--on", str(folder), "--split", "test")
+    assert told["match"]["mrr"] == pytest.approx(own["match"]["mrr"], abs=1e-3)
+    synth = tmp_path / "synth"
+    write_synth(synth, Synth(clips=24, seed=1, size=64, frames=3, shop_size=6))
+    assert _evaluated(str(bundle), "--on", str(synth), "--split", "test")["clips"] > 0
+    refused = runner.invoke(cli.app, ["evaluate", str(start)])
+    assert refused.exit_code == 1 and "no --data for made" in refused.output
 
 
 def _evaluated(*arguments: str) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from training.configs import Layout
 from training.data.clip_index import evenly
 from training.data.contact_sheet import SheetRow
-from training.data.errors import DataError
 from training.data.lpr4m import LprData, open_lpr
 from training.data.movingfashion import read_movingfashion
+from training.data.opening import layout_of
 from training.data.photographs import read_rows
 from training.data.pictures import Pictures
 from training.data.records import Clip
@@ -52,25 +51,6 @@ def check(folder: Path, track: Track[int], *, limit: int, processes: int = 1) ->
         return _check_tables(folder, layout)
     wrong = WrongLines(limit)
     return _check_lpr(open_lpr(folder, layout, wrong=wrong, processes=processes), track)
-
-
-def layout_of(folder: Path) -> Layout:
-    """Told by the files that each layout begins with; raises DataError."""
-    annotations = folder / "annotations"
-    marks: dict[Layout, Path | None] = {
-        "photographs": folder / "classes.csv",
-        "pictures": folder / "images.csv",
-        "lpr4m": next(annotations.glob("training_videoinfo_full*.txt"), None),
-        "lpr750k": next(annotations.glob("training_videoinfo_*.txt"), None),
-        "movingfashion": folder / "train.json",
-    }
-    for layout, mark in marks.items():
-        if mark is not None and mark.is_file():
-            return layout
-    raise DataError(
-        f"{folder} is of no known layout: there is neither classes.csv, images.csv, "
-        "annotations/training_videoinfo_*.txt nor train.json"
-    )
 
 
 def _check_lpr(data: LprData, track: Track[int]) -> Findings:

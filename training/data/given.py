@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from training.configs import AnyRecipe, judged_layout
 from training.data.errors import DataError
-from training.data.opening import Track, open_judging, open_training
+from training.data.opening import Track, layout_of, open_judging, open_training
 from training.data.sets import JudgedSet, TrainingSet
 
 MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
@@ -49,7 +49,10 @@ def training_sets(
     """By the names of the recipe's sources. Raises DataError."""
     return {
         source.name: open_training(
-            source, folders[source.name], _size(recipe), _track(folders[source.name], bars)
+            source,
+            folders[source.name],
+            _kept(recipe.image_size),
+            _track(folders[source.name], bars),
         )
         for source in recipe.sources
     }
@@ -67,12 +70,19 @@ def judged_set(
     folder = folders.get(recipe.validate_on)
     if folder is None:
         raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    size = max(_size(recipe), side or 0)
+    size = max(_kept(recipe.image_size), side or 0)
     return open_judging(judged_layout(recipe), folder, split, size, _track(folder, bars))
 
 
-def _size(recipe: AnyRecipe) -> int:
-    return round(recipe.image_size * MARGIN)
+def any_set(folder: Path, split: str, image_size: int, bars: Progress, side: int) -> JudgedSet:
+    """`val` or `test` of a folder of any layout, for a model that sees `image_size` pixels of
+    frames of `side`. Raises DataError."""
+    size = max(_kept(image_size), side)
+    return open_judging(layout_of(folder), folder, split, size, _track(folder, bars))
+
+
+def _kept(image_size: int) -> int:
+    return round(image_size * MARGIN)
 
 
 def _track(folder: Path, bars: Progress) -> Track:

@@ -61,5 +61,24 @@ def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Tra
     return judged
 
 
+def layout_of(folder: Path) -> Layout:
+    """Told by the files that each layout begins with; raises DataError."""
+    annotations = folder / "annotations"
+    marks: dict[Layout, Path | None] = {
+        "photographs": folder / "classes.csv",
+        "pictures": folder / "images.csv",
+        "lpr4m": next(annotations.glob("training_videoinfo_full*.txt"), None),
+        "lpr750k": next(annotations.glob("training_videoinfo_*.txt"), None),
+        "movingfashion": folder / "train.json",
+    }
+    for layout, mark in marks.items():
+        if mark is not None and mark.is_file():
+            return layout
+    raise DataError(
+        f"{folder} is of no known layout: there is neither classes.csv, images.csv, "
+        "annotations/training_videoinfo_*.txt nor train.json"
+    )
+
+
 def _lpr(layout: LprLayout, folder: Path, track: Track) -> LprData:
     return open_lpr(folder, layout, processes=os.cpu_count() or 1, progress=track)

@@ -13,7 +13,7 @@ import typer
 from torch import Tensor
 
 from training import checkpoint
-from training.configs import Compute, judged_layout
+from training.configs import Compute, Recipe, judged_layout
 from training.data.given import (
     DataOption,
     given_folders,
@@ -36,7 +36,7 @@ from training.evaluation.detection_picture import draw_examples
 from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
-from training.evaluation.scorers import BundleScorer
+from training.evaluation.scorers import BundleScorer, Scorer
 from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
 from training.models.sgmn.model import Sgmn
 from training.recipes import RECIPES, recipe_named
@@ -89,7 +89,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     folders = training_folders(recipe, data)
     with progress_bars() as bars:
         found = None if detector is None else checkpoint.load_detector(detector)
-        judge = Judge(recipe, folders, bars)
+        judge = Judge.of(recipe, folders, bars)
         opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
 
         def measure(variant: ablation.Variant, folder: Path) -> tuple[int, Accuracy]:
@@ -122,7 +122,11 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
 @app.command()
 def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE")],
-    data: DataOption,
+    data: DataOption = [],  # noqa: B006  typer copies it
+    on: Annotated[
+        Path | None,
+        typer.Option(help="Score on this data set, of any layout, instead of the recipe's own."),
+    ] = None,
     split: SplitOption = "val",
     takes: Annotated[int, typer.Option(min=1, help="Times each clip is filmed.")] = 1,
     detector: Annotated[
@@ -146,21 +150,27 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
     """
     folders = given_folders(data)
     found = None if detector is None else checkpoint.load_detector(detector)
+
     with progress_bars() as bars:
+
+        def judge_of(recipe: Recipe, scorer: Scorer) -> Judge:
+            if on is not None:
+                return Judge.on(on, scorer, bars)
+            return Judge.of(recipe, folders, bars, scorer.frame_size)
+
         if path.is_dir():
             if found is not None:
                 raise CommandError(f"{path} is a bundle, which brings its own detector")
             if device != "cpu":
                 raise CommandError(f"{path} is a bundle, which is scored on the CPU")
             bundle = BundleScorer(path)
-            recipe = recipe_named(bundle.recipe).at_size(bundle.size)
-            judge = Judge(recipe, folders, bars, bundle.frame_size)
+            judge = judge_of(recipe_named(bundle.recipe).at_size(bundle.size), bundle)
             fusion = bundle.fusion
             scores = judge.scores(bundle, split, takes=takes, hearing=speech)
         else:
             kept = checkpoint.load(path)
             scorer = scorer_of(kept, device, found)
-            judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
+            judge = judge_of(kept.recipe, scorer)
             fusion = protocol.best_fusion(judge.val_scores(scorer))
             scores = judge.scores(scorer, split, takes=takes, hearing=speech)
     _tell(scores, fusion, groups=groups)

@@ -1,15 +1,15 @@
-"""Scores models on the data that their recipe is judged on, told by a bar."""
+"""Scores models on the data that their recipe is judged on, or on other data, told by a bar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.progress import Progress
 
 from training.checkpoint import Checkpoint, DetectorCheckpoint
 from training.configs import Recipe
-from training.data.given import judged_set
+from training.data.given import any_set, judged_set
 from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
 from training.evaluation import protocol
@@ -19,29 +19,31 @@ from training.tasks import task_of
 
 
 class Judge:
-    """The splits of a recipe's data, each opened when it is first asked for."""
+    """The splits of a data set, each opened when it is first asked for."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        folders: Mapping[str, Path],
-        bars: Progress,
-        side: int | None = None,
-    ) -> None:
-        """Photographs have sides of `side` pixels, where a scorer asks for larger ones than the
-        recipe does."""
-        self._recipe = recipe
-        self._folders = folders
+    def __init__(self, opened: Callable[[str], JudgedSet], bars: Progress) -> None:
+        """`opened` gives `val` or `test`; raises DataError."""
+        self._open = opened
         self._bars = bars
-        self._side = side
         self._opened: dict[str, JudgedSet] = {}
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, folders: Mapping[str, Path], bars: Progress, side: int | None = None
+    ) -> Judge:
+        """What the recipe is judged on. Photographs have sides of `side` pixels, where a scorer
+        asks for larger ones than the recipe does."""
+        return cls(lambda split: judged_set(recipe, folders, split, bars, side), bars)
+
+    @classmethod
+    def on(cls, folder: Path, scorer: Scorer, bars: Progress) -> Judge:
+        """A data set of any layout, for this scorer."""
+        return cls(lambda split: any_set(folder, split, scorer.size, bars, scorer.frame_size), bars)
 
     def data(self, split: str) -> JudgedSet:
         """`val` or `test`. Raises DataError."""
         if split not in self._opened:
-            self._opened[split] = judged_set(
-                self._recipe, self._folders, split, self._bars, self._side
-            )
+            self._opened[split] = self._open(split)
         return self._opened[split]
 
     def scores(

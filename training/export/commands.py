@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from training import checkpoint
 from training.configs import Recipe, judged_layout
-from training.data.errors import DataError
 from training.data.given import DataOption, given_folders
 from training.evaluation import protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
@@ -34,12 +32,8 @@ TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is wor
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
 
 UnseenOption = Annotated[
-    list[str],
-    typer.Option(
-        "--unseen",
-        metavar="NAME=FOLDER",
-        help="Like one of the recipe's sources, its val of products that training never saw.",
-    ),
+    list[Path],
+    typer.Option(help="A data set of any layout, whose val has products that training never saw."),
 ]
 
 app = typer.Typer()
@@ -93,8 +87,8 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     if folders:
         with progress_bars() as bars:
             scorer = scorer_of(kept, device, found)
-            judge = Judge(kept.recipe, folders, bars, scorer.frame_size)
-            others = _judges(kept.recipe, unseen, bars, scorer)
+            judge = Judge.of(kept.recipe, folders, bars, scorer.frame_size)
+            others = [Judge.on(folder, scorer, bars) for folder in unseen]
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
@@ -121,22 +115,11 @@ def calibrate(
     scorer = BundleScorer(path)
     recipe = recipe_named(scorer.recipe).at_size(scorer.size)
     with progress_bars() as bars:
-        judge = Judge(recipe, given_folders(data), bars, scorer.frame_size)
-        told = measured(recipe, scorer, judge, _judges(recipe, unseen, bars, scorer))
+        judge = Judge.of(recipe, given_folders(data), bars, scorer.frame_size)
+        others = [Judge.on(folder, scorer, bars) for folder in unseen]
+        told = measured(recipe, scorer, judge, others)
     bundle = recalibrate_bundle(path, out, **told)
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
-
-
-def _judges(recipe: Recipe, data: list[str], bars: Progress, scorer: Scorer) -> list[Judge]:
-    folders = given_folders(data)
-    try:
-        recipes = {name: replace(recipe, validate_on=name) for name in folders}
-    except ValueError as error:
-        raise DataError(f"--unseen: {error}") from error
-    return [
-        Judge(recipes[name], {name: folder}, bars, scorer.frame_size)
-        for name, folder in folders.items()
-    ]
 
 
 def _measured_as_served(
