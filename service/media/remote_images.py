@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+import anyio.to_thread
 import httpx
 
 from service import deadlines
@@ -86,12 +87,10 @@ class RemoteImages:
                 "have the operator list that host"
             )
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                url.host, url.port, type=socket.SOCK_STREAM
-            )
+            # Given up in time: a loop's own resolver is waited for when the loop ends.
+            addresses = await anyio.to_thread.run_sync(_addresses, url, abandon_on_cancel=True)
         except OSError as error:
             raise UrlFetchError(f"{url.host!r} has no address") from error
-        addresses = [ip_address(entry[4][0]) for entry in found]
         if not all(self._is_allowed(address) for address in addresses):
             raise UrlNotAllowedError(f"{url.host!r} lies in a network that is not fetched from")
         return addresses[0]
@@ -127,6 +126,11 @@ def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
         return httpx.URL(address) if base is None else base.join(address)
     except httpx.InvalidURL as error:
         raise UrlNotAllowedError(f"the address cannot be read: {error}") from error
+
+
+def _addresses(url: httpx.URL) -> list[_Address]:
+    found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    return [ip_address(entry[4][0]) for entry in found]
 
 
 async def _body(response: httpx.Response, room: int) -> bytes:

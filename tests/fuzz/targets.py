@@ -18,11 +18,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote, unquote
 
+import httpx
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
@@ -242,7 +244,8 @@ def image_url(data: bytes) -> None:
     images = RemoteImages(ImageUrlSettings(hosts=frozenset({"images.test"})))
     try:
         url = remote_images._parsed(data.decode("utf-8", "replace"))
-        address = _LOOP.run_until_complete(images._resolve(url))
+        with patch.object(remote_images, "_addresses", _addresses):
+            address = _LOOP.run_until_complete(images._resolve(url))
     except (UrlNotAllowedError, UrlFetchError) as error:
         _tellable(error)
         return
@@ -251,12 +254,9 @@ def image_url(data: bytes) -> None:
     assert url.scheme in ("http", "https")
 
 
-async def _resolved(name: str, port: int | None, **_: object) -> list[Any]:
-    assert name == "images.test"
-    return [(2, 1, 6, "", ("93.184.215.14", port or 80))]
-
-
-_LOOP.getaddrinfo = _resolved  # type: ignore[method-assign, assignment]
+def _addresses(url: httpx.URL) -> list[IPv4Address]:
+    assert url.host == "images.test"
+    return [IPv4Address("93.184.215.14")]
 
 
 # --- clips ----------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
@@ -41,12 +40,29 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
     asked: list[str] = []
     left = iter(answers)
 
-    async def getaddrinfo(_: object, name: str, port: int | None, **__: object) -> list[Any]:
+    def getaddrinfo(name: str, port: int | None, **_: object) -> list[Any]:
         asked.append(name)
         return [(socket.AF_INET, 1, 6, "", (address, port or 80)) for address in next(left)]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(
+    host: PictureHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    outlasted: list[bool] = []
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        outlasted.append(not given_up.wait(10))
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    error = refusal(fetcher("slow.test", timeout_s=0.3), "http://slow.test/a.jpg")
+    assert not outlasted
+    given_up.set()
+    assert isinstance(error, UrlFetchError) and "within 0.3 s" in str(error.detail)
 
 
 def test_pictures_come_in_their_order(host: PictureHost) -> None:
