@@ -1,4 +1,4 @@
-"""HTTP connections that nobody can hold open by being slow: uvicorn's, with two more clocks.
+"""HTTP connections that nobody can hold open by being slow: uvicorn's, with three more clocks.
 
 uvicorn waits for ever for the rest of a request's head, for the rest of a body whose answer was
 already given, and for a client to take its answer; and where it hangs up on a client that is still
@@ -71,9 +71,9 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def part(self, transport: asyncio.Transport) -> None:
-        """Hang up, but on a client that is still sending only when it has taken its answer.
+        """Hang up; on a client that is still sending, when it has had time to take its answer.
 
-        Closed at once, what comes in after it would reset the connection, and the answer with it.
+        Closed at once, what it still sends would reset the connection, and the answer with it.
         """
         sending = self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
         if not sending or not transport.can_write_eof():

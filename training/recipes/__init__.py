@@ -8,6 +8,7 @@ from training.configs import AnyRecipe, DetectorRecipe, Recipe
 from training.errors import TrainingError
 from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH, DETECTOR_SMALL_SYNTH
 from training.recipes.grocery_small import GROCERY_SMALL, GROCERY_SMALL_128
+from training.recipes.live_small import LIVE_SMALL_128
 from training.recipes.rice_small_synth import (
     RICE_SMALL_SYNTH,
     RICE_SMALL_SYNTH_96,
@@ -24,6 +25,7 @@ RECIPES: dict[str, Recipe] = {
         GROCERY_SMALL,
         GROCERY_SMALL_128,
         GROCERY_TEXT_SMALL,
+        LIVE_SMALL_128,
         RICE_SMALL_SYNTH,
         RICE_SMALL_SYNTH_IPD,
         RICE_SMALL_SYNTH_96,
