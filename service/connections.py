@@ -84,6 +84,11 @@ class Connection(H11Protocol):
             self.flow.resume_reading()
             self._parting = self.loop.call_later(self.config.answer_timeout_s, transport.abort)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._parting is not None:  # a service that stops does not wait for it
+            self.transport.abort()
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to bytes that are not HTTP."""
         body = _not_http(msg).model_dump_json(exclude_none=True).encode()

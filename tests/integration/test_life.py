@@ -28,6 +28,7 @@ from service.coordination.private_server import PrivateRedis
 from service.errors import StartupError
 from service.launch import ServiceProcess, running_service
 from tests.integration.material import Shop, picture
+from tests.integration.problems import connected, parsed
 from tests.service.lite_server import until
 
 
@@ -299,6 +300,16 @@ def test_asked_to_stop_it_lets_an_upload_that_began_finish(
             answer = b"".join(iter(lambda: upload.recv(65_536), b""))
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert process.process.wait(60) == 0
+
+
+def test_asked_to_stop_it_waits_for_nobody_who_has_had_his_answer(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with started(tmp_path, tiny_bundle) as (process, client), connected(client.base_url) as held:
+        held.sendall(b"no request\r\n\r\n")
+        assert parsed(b"".join(iter(lambda: held.recv(65_536), b"")))[0].status == 400
+        process.process.terminate()
+        process.process.wait(10)  # an answer has 30 s to be taken
 
 
 def test_it_leaves_no_process_behind(tiny_bundle: Path, tmp_path: Path) -> None:
