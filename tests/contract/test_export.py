@@ -130,7 +130,7 @@ def test_graphs_of_other_weights_are_not_exported(
     """A fault of the exporter, here writing another model, is found before anything is replaced."""
     other = random_rice(tiny_rice().config, seed=1)
     monkeypatch.setattr(
-        exporting, "write_graphs", lambda specs, folder: write_graphs(graph_specs(other), folder)
+        exporting, "write_graphs", lambda specs, *rest: write_graphs(graph_specs(other), *rest)
     )
     out = tmp_path / "bundle"
     out.mkdir()

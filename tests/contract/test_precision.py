@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_read_and_where_it_is_found_stay_exact(
     precision: Precision, full: Path, tmp_path: Path
 ) -> None:
-    """Neither is worth the error: text is little work, and a box moved a little keeps others."""
+    """Text is little work; a detector is lowered where that is asked for."""
     lower = export_reading(tmp_path / "lower", precision, tiny_detector())
     for graph in ("text_encoder.onnx", "detector.onnx"):
         assert (lower / graph).read_bytes() == (full / graph).read_bytes()
@@ -169,6 +170,53 @@ def test_what_is_read_and_where_it_is_found_stay_exact(
         for each in (lower, full)
     )
     assert share_of_error(found.embedding, exact.embedding) < LOSS[precision]
+
+
+@pytest.fixture(scope="module")
+def lower_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle in fp32 but for its detector, which is in int8."""
+    detector = tiny_detector(closer=True)._replace(int8=True)
+    return export_tiny(tiny_rice(), tmp_path_factory.mktemp("finds") / "bundle", detector=detector)
+
+
+def test_a_detector_in_int8_goes_with_exact_vectors(lower_detector: Path) -> None:
+    graphs = {
+        name: onnx.load(lower_detector / f"{name}.onnx").graph
+        for name in ("detector", "image_encoder", "clip_encoder")
+    }
+    lowered = {
+        name for name, graph in graphs.items()
+        if any(tensor.data_type == onnx.TensorProto.INT8 for tensor in graph.initializer)
+    }  # fmt: skip
+    assert lowered == {"detector"}
+    tensors = {t.name: t.data_type for t in graphs["detector"].initializer}
+    multiplied = _seconds(graphs["detector"], "MatMul") | _seconds(graphs["detector"], "Conv")
+    assert onnx.TensorProto.FLOAT not in {tensors.get(name) for name in multiplied}
+
+
+def test_a_detector_in_int8_is_near_the_model(lower_detector: Path) -> None:
+    frames = drawn_pictures(2 * TINY.encoder.image_size, 90)[-TINY.frames :]  # beyond its ranges'
+    found = Model.open(Bundle.load(lower_detector), SETTINGS).detect(frames)
+    looking = tiny_detector(closer=True).looking(TINY.encoder)
+    with torch.inference_mode():
+        expected = looking(torch.from_numpy(frames)[None], torch.ones(1, len(frames)).bool())
+    assert found is not None
+    assert share_of_error(found.boxes, expected.boxes[0].numpy()) < LOSS["int8"]
+    assert share_of_error(found.scores, expected.scores[0].numpy()) < LOSS["int8"]
+
+
+@pytest.mark.parametrize(("nudge", "refused"), [(0.005, False), (0.05, True)])
+def test_golden_boxes_of_a_detector_in_int8_have_their_own_tolerance(
+    lower_detector: Path, tmp_path: Path, nudge: float, refused: bool
+) -> None:
+    def move(golden: dict[str, dict[str, list[list[float]]]]) -> None:
+        golden["clip"]["boxes"][0][0] += nudge
+
+    moved = copy_of(lower_detector, tmp_path)
+    edit_json(moved / "golden.json", move)
+    sign(moved)
+    with pytest.raises(BundleError, match="the clip's boxes") if refused else nullcontext():
+        Model.open(Bundle.load(moved), SETTINGS)
 
 
 def test_halved_weights_are_all_the_large_ones(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ from training.detection_loss import DetectionObjective, detection_loss
 from training.evaluation import detection
 from training.evaluation.detection import FoundClip
 from training.evaluation.detection_picture import TILE, draw_found
+from training.export import commands
+from training.export.errors import ExportError
+from training.export.wrappers import Detector
 from training.models.build import build_model
 from training.models.detector import (
     ClipDetector,
@@ -523,6 +526,30 @@ def test_an_export_may_be_surer_of_its_boxes(synth: Path, tmp_path: Path) -> Non
     fed = {"frames": frames[None], "frame_mask": np.ones((1, 2), np.bool_)}
     [found] = graph.run(["found"], fed)
     assert found[0].tolist() == (~by_itself).tolist()
+
+
+def test_clips_of_val_show_int8_the_ranges_of_a_detector(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Detector] = []
+
+    def exported(*_: object, detector: Detector, **__: object) -> None:
+        shown.append(detector)
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(commands, "export_bundle", exported)
+    recipe = replace(tiny.RECIPE, sources=RECIPE.sources, validate_on="synth")
+    start, best = tmp_path / "rice.safetensors", fit(synth, tmp_path / "detector")
+    save(start, of_model(recipe, build_model(recipe.model)))
+    command = ["export", start, "--data", f"synth={synth}", "--unseen", synth, "--name", "tiny",
+               "--out", tmp_path / "bundle", "--detector", best, "--int8-detector"]  # fmt: skip
+    assert CliRunner().invoke(cli.app, [str(part) for part in command]).exit_code == 1
+    [detector] = shown
+    side = 2 * recipe.image_size
+    assert detector.int8 and len(detector.clips) == 2 * commands.RANGED_CLIPS
+    assert {clip.shape[1:] for clip in detector.clips} == {(side, side, 3)}
+    assert max(len(clip) for clip in detector.clips) > 1
+    assert {clip.dtype for clip in detector.clips} == {np.dtype(np.uint8)}
 
 
 def test_frames_of_another_size_are_looked_at_in_the_detectors() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.tiny import CONFIG, photographs, tiny_model
+from training.data.frames import Frame
 from training.evaluation import protocol
 from training.evaluation.calibration import (
     ABSENT_SHARE,
@@ -29,6 +32,7 @@ from training.evaluation.protocol import (
     best_match_weight,
     heard,
     joined,
+    sample_clips,
     score_clips,
 )
 from training.models.rice import Clips, Rice
@@ -176,6 +180,20 @@ def test_nothing_is_cut_or_dropped_when_scoring() -> None:
     assert torch.equal(first.match, again.match)
     assert torch.equal(first.coarse, again.coarse)
     assert set(seen) == {(CONFIG.frames, True)}
+
+
+def test_samples_of_photographs_are_clips_as_they_are_judged() -> None:
+    data = photographs()
+    clips = sample_clips(data, 2, frames=3, size=CONFIG.encoder.image_size)
+    seen: list[torch.Tensor] = []
+
+    def boxes(frames: Sequence[Frame]) -> torch.Tensor:
+        seen.append(torch.from_numpy(np.stack([frame.pixels for frame in frames])))
+        return torch.zeros(len(frames), 1, 4)
+
+    score_clips(tiny_model(), data, boxes=boxes)
+    assert len(clips) == 2 and clips[0].shape == (3, *seen[0].shape[1:])
+    torch.testing.assert_close(clips[0], seen[0])
 
 
 def test_boxes_decide_what_is_seen_of_photographs_too() -> None:

@@ -159,8 +159,7 @@ def score_clips(
     generator, rng = torch.Generator().manual_seed(CLIP_SEED), default_rng(CLIP_SEED)
     compared, truth = [], []
     for clip in data.clips() * takes:
-        photographs = data.photographs[_spread(clip, scorer.frames)]
-        frames = vary(photographs, scorer.frame_size, HELD, generator).round_().byte()
+        frames = _filmed(data, clip, scorer.frames, scorer.frame_size, generator)
         product = int(data.product[clip[0]])
         said = _said(product, titles, hearing, rng)
         shown = boxes([Frame(pixels) for pixels in frames.numpy()]) if boxes else None
@@ -273,6 +272,26 @@ def sample_pictures(data: JudgedSet, count: int, size: int) -> Tensor:
     chosen = [data.queries[i] for i in _spread(queries, min(count, len(queries)))]
     frames = [frame for query in chosen for frame in data.read_frames(query, 1, size)]
     return _stacked([frame.pixels for frame in frames])
+
+
+def sample_clips(data: JudgedSet, count: int, frames: int, size: int) -> list[Tensor]:
+    """Clips, at most `count` and spread over the data, each uint8 [F,size,size,3] of at most so
+    many frames. Raises DataError."""
+    if isinstance(data, PhotographSet):
+        generator, clips = torch.Generator().manual_seed(CLIP_SEED), data.clips()
+        chosen = _spread(list(range(len(clips))), min(count, len(clips)))
+        return [_filmed(data, clips[i], frames, size, generator) for i in chosen]
+    chosen = _spread(list(range(len(data.queries))), min(count, len(data.queries)))
+    read = (data.read_frames(data.queries[i], frames, size) for i in chosen)
+    return [_stacked([frame.pixels for frame in shown]) for shown in read if shown]
+
+
+def _filmed(
+    data: PhotographSet, clip: list[int], frames: int, size: int, generator: torch.Generator
+) -> Tensor:
+    """Photographs of a clip as if a hand held what they show, uint8 [F,size,size,3]."""
+    photographs = data.photographs[_spread(clip, frames)]
+    return vary(photographs, size, HELD, generator).round_().byte()
 
 
 def _scorer(model: Rice | Scorer) -> Scorer:

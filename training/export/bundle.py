@@ -21,12 +21,18 @@ from torch import nn
 
 from training.data.tokenizing import TextTokenizer
 from training.export.errors import ExportError
-from training.export.golden import check_golden, drawn_pictures, examples_of, write_golden
+from training.export.golden import (
+    check_golden,
+    drawn_pictures,
+    examples_for_detector,
+    examples_of,
+    write_golden,
+)
 from training.export.graphs import write_graphs
 from training.export.manifest import MANIFEST, TOKENIZER, rewrite_manifest, write_manifest
 from training.export.parity import Array, check_parity
-from training.export.precision import Precision
-from training.export.specs import GraphSpec, graph_specs
+from training.export.precision import Feed, Precision
+from training.export.specs import graph_specs
 from training.export.wrappers import Detector
 from training.models.rice import Rice, RiceConfig
 
@@ -60,7 +66,7 @@ def export_bundle(
     - `tokenizer` is what a model that reads was trained with.
     - `pictures`, uint8 [B,S,S,3] of the kind that is served, show int8 the ranges of activations;
       without them drawn ones do.
-    - `detector` says which patches of a clip take part.
+    - `detector` says what of a clip is looked at.
 
     The model itself is left as it is. Raises ExportError, and then `out` is as it was.
     """
@@ -71,8 +77,17 @@ def export_bundle(
     if detector is not None:
         detector = detector._replace(model=_at_rest(detector.model))
     specs = graph_specs(model, detector)
+    examples: dict[str, list[Feed]] = {}
+    if precision == "int8":
+        if pictures is None:
+            pictures = drawn_pictures(model.config.encoder.image_size, DRAWN)
+        examples |= examples_of(specs, model.config, pictures, tokenizer)
+    if detector is not None and detector.int8:
+        examples |= examples_for_detector(specs, model.config, detector.clips)
     with _folder_for(out) as folder:
-        _write_graphs(specs, model.config, folder, tokenizer, precision, pictures)
+        write_graphs(specs, folder, precision, examples)
+        exact = [spec for spec in specs if spec.in_bundle_of(precision) == "fp32"]
+        check_parity(exact, folder, model.config.frames)  # the golden examples prove the others
         write_golden(specs, model.config, folder, tokenizer, precision)
         check_golden(specs, model.config, folder, tokenizer)
         if tokenizer is not None:
@@ -113,26 +128,6 @@ def recalibrate_bundle(
 def _at_rest(model: Module) -> Module:
     """A copy on the CPU, in full precision and evaluation mode."""
     return copy.deepcopy(model).cpu().float().eval()
-
-
-def _write_graphs(  # noqa: PLR0917
-    specs: list[GraphSpec],
-    config: RiceConfig,
-    folder: Path,
-    tokenizer: TextTokenizer | None,
-    precision: Precision,
-    pictures: Array | None,
-) -> None:
-    """The graphs, proven as far as the precision lets them be: the golden examples do the rest."""
-    if precision == "fp32":
-        write_graphs(specs, folder)
-        check_parity(specs, folder, config.frames)
-    elif precision != "int8":
-        write_graphs(specs, folder, precision)
-    else:
-        if pictures is None:
-            pictures = drawn_pictures(config.encoder.image_size, DRAWN)
-        write_graphs(specs, folder, precision, examples_of(specs, config, pictures, tokenizer))
 
 
 def _parameters(model: nn.Module) -> int:

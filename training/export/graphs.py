@@ -69,15 +69,16 @@ def write_graphs(
 ) -> None:
     """Writes each graph's file and `encoder.data`. Raises ExportError.
 
-    `precision` is of the graphs that may be lowered; `fp16-weights` is of all. `examples` are
-    inputs by the graph's name, which int8 takes its ranges from.
+    `precision` is the bundle's, from which a graph's own may differ (GraphSpec.in_bundle_of).
+    `examples` are inputs by the graph's name, which int8 takes its ranges from.
     """
     weights = SharedWeights(folder)
     for spec in specs:
         model = traced(spec)
         _name_lengths(model.graph, spec)
-        if spec.lowered or precision == "fp16-weights":
-            model = in_precision(model, precision, (examples or {}).get(spec.name, []))
+        if (own := spec.in_bundle_of(precision)) != "fp32":
+            shown = (examples or {}).get(spec.name, [])
+            model = in_precision(model, own, shown, spec.quantised)
             _strip(model)
         if spec.shares_weights:
             weights.externalise(model.graph)

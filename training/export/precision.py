@@ -6,15 +6,15 @@ and computes as it does with those.
 int8 is static (QDQ, the ranges of activations fixed at the export): a picture's vectors do not
 depend on what else is in its batch, as ranges found at run time would make them. Weights have 7
 bits, a scale a channel: with 8, the products overflow on x86 CPUs without VNNI, and vectors were
-20 % off. Only products of matrices are lowered: a stem of few channels loses twice as much by it as
-all else together (docs/LOG.md). Knows nothing of what the graphs compute.
+20 % off. Of what gives vectors only products of matrices are lowered: a stem of few channels loses
+twice as much by it as all else together (docs/LOG.md). Knows nothing of what the graphs compute.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,20 +36,25 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """A graph's named inputs."""
 
-QUANTISED = "MatMul"
+MATRICES = ("MatMul",)
+CONVOLUTIONS = ("Conv",)
 HALVED = "_fp16"  # ends the names of what `fp16-weights` halves
 FEWEST_HALVED = 256  # numbers of a tensor; of fewer, a node more is not worth it
 
 
 def in_precision(
-    model: onnx.ModelProto, precision: Precision, examples: list[Feed]
+    model: onnx.ModelProto,
+    precision: Precision,
+    examples: list[Feed],
+    operators: Sequence[str] = MATRICES,
 ) -> onnx.ModelProto:
-    """`model`, which may be changed, in another precision; `examples` show int8 the ranges."""
+    """`model`, which may be changed, in another precision; int8 lowers the `operators`, whose
+    ranges `examples` show."""
     if precision == "fp16":
         return _fp16(model)
     if precision == "fp16-weights":
         return _fp16_weights(model)
-    return _int8(model, examples) if precision == "int8" else model
+    return _int8(model, examples, operators) if precision == "int8" else model
 
 
 def _fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -73,7 +78,9 @@ def _fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return sorted_model
 
 
-def _int8(model: onnx.ModelProto, examples: list[Feed]) -> onnx.ModelProto:
+def _int8(
+    model: onnx.ModelProto, examples: list[Feed], operators: Sequence[str]
+) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, quiet():
         quantised = Path(folder) / "graph.onnx"
         quantize_static(
@@ -81,13 +88,13 @@ def _int8(model: onnx.ModelProto, examples: list[Feed]) -> onnx.ModelProto:
             quantised,
             _Examples(examples),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=[QUANTISED],
+            op_types_to_quantize=list(operators),
             nodes_to_exclude=_kept(model.graph),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": [QUANTISED]},
+            extra_options={"OpTypesToExcludeOutputQuantization": list(MATRICES)},
         )
         return onnx.load(quantised)
 
@@ -98,7 +105,7 @@ def _kept(graph: onnx.GraphProto) -> list[str]:
     return [
         node.name
         for node in graph.node
-        if node.op_type == QUANTISED and node.input[1] not in weights
+        if node.op_type in MATRICES and node.input[1] not in weights
     ]
 
 

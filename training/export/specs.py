@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.export.precision import CONVOLUTIONS, MATRICES, Precision
 from training.export.wrappers import (
     ClipEncoderGraph,
     Detector,
@@ -60,10 +61,20 @@ class GraphSpec:
     """Whether the graph holds the encoder, whose weights all such graphs have in common."""
     lowered: bool = True
     """Whether a bundle of lower precision has the graph in it too, and not in float32."""
+    precision: Precision | None = None
+    """Its own, whatever the bundle's is."""
+    quantised: tuple[str, ...] = MATRICES
+    """Operators that int8 lowers."""
 
     @property
     def file(self) -> str:
         return f"{self.name}.onnx"
+
+    def in_bundle_of(self, precision: Precision) -> Precision:
+        """The graph's precision in a bundle of this one: `fp16-weights` is of all graphs."""
+        if self.precision is not None:
+            return self.precision
+        return precision if self.lowered or precision == "fp16-weights" else "fp32"
 
 
 def graph_specs(model: Rice, detector: Detector | None = None) -> list[GraphSpec]:
@@ -195,7 +206,9 @@ def _detector(detector: Detector, config: RiceConfig) -> GraphSpec:
             _pixels("pixels", config, "clips", "frames"),
         ),
         shares_weights=False,
-        lowered=False,  # a box that is a little off keeps other patches
+        lowered=False,
+        precision="int8" if detector.int8 else None,
+        quantised=(*MATRICES, *CONVOLUTIONS),  # boxes bear it, stem and all (docs/LOG.md)
     )
 
 

@@ -11,6 +11,8 @@ import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -205,6 +207,11 @@ class Detector(NamedTuple):
     """The score from which on a box is taken for the intended product's."""
     closer: bool
     """Whether the encoder looks closer at what is found, instead of at its patches alone."""
+    int8: bool = False
+    """Whether its graph is lowered, whatever the bundle's precision is."""
+    clips: Sequence[npt.NDArray[np.uint8]] = ()
+    """Frames [F,D,D,3] of clips of the kind that is served, D the `frame_size`, which show int8 the
+    ranges of activations; without them drawn ones do."""
 
     def looking(self, encoder: EncoderConfig) -> Looking:
         """For that encoder."""
