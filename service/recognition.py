@@ -125,11 +125,15 @@ class Stopwatch:
     """Milliseconds by stage; a stage that did not happen took none."""
 
     ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    _asked: float = field(default_factory=time.perf_counter)
+    asked: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> None:
         """The work begins: until now it was in the queue."""
-        self.ms["queue"] = 1e3 * (time.perf_counter() - self._asked)
+        self.ms["queue"] = 1e3 * (time.perf_counter() - self.asked)
+
+    def end(self) -> None:
+        """The answer is there."""
+        self.ms["total"] = 1e3 * (time.perf_counter() - self.asked)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

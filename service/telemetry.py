@@ -101,7 +101,8 @@ class Telemetry:
         # Recognitions, and how sure they are.
         self.stage_seconds = seconds(
             "lpr_stage_seconds",
-            "Time of a recognition by stage; `total` is from its head to its answer",
+            "Time of a recognition by stage; `total` is from its last byte to its answer, and "
+            "`receive` from its head to its last byte",
             ("stage",),
         )
         self.candidates = histogram(

@@ -81,8 +81,8 @@ def overview() -> Dashboard:
                    "p99": quantile(0.99, "lpr_stage_seconds", where=WHOLE)},
                   warn=1.0, exemplars=True),
             stack("Where the time goes",
-                  "Mean time of each stage: together the whole of a recognition but reading its "
-                  "body.", "s",
+                  "Mean time of each stage: together the whole of a recognition. `receive` is the "
+                  "client's upload, which no objective counts.", "s",
                   {"{{stage}}": mean("lpr_stage_seconds", by="stage", where=STAGES)}),
             lines("Slowest by stage", "p99 of each stage.", "s",
                   {"{{stage}}": quantile(0.99, "lpr_stage_seconds", by="stage", where=STAGES)})),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -88,10 +87,10 @@ async def recognize(request: Request, key: Recognizing) -> Response:
             return serving.recognizer.recognize(query, watch)
 
         recognition = await service.recognitions.run(work)
-    watch.ms["total"] = 1e3 * (time.perf_counter() - request.state.started)
+    watch.end()
     bundle_id = serving.bundle_id
     service.telemetry.recognized(
-        watch.ms,
+        {"receive": 1e3 * (watch.asked - request.state.started), **watch.ms},
         [product.confidence for product in recognition.ranked],
         decided=recognition.decided,
         shop_id=query.shop_id,

@@ -136,7 +136,7 @@ class Timings(BaseModel):
     encode: float
     search: float
     match: float
-    total: float = Field(description="from the request's head to this answer")
+    total: float = Field(description="from the request's last byte to this answer")
 
 
 class RecognizeAnswer(BaseModel):

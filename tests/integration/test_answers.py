@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,32 @@ def test_times_are_in_the_headers(http: httpx.Client, shop: Shop, shop_id: str) 
     inference = timings["detect"] + timings["encode"] + timings["match"]
     assert float(response.headers["x-inference-time"]) == pytest.approx(inference, abs=0.01)
     assert response.headers["x-request-id"] == response.json()["request_id"]
+
+
+def test_a_slow_upload_is_no_time_of_the_services(
+    http: httpx.Client, shop: Shop, shop_id: str
+) -> None:
+    whole = http.build_request(
+        "POST", "/recognize", data={"shop_id": shop_id}, files={"clip": shop.clips["product-0"]}
+    )
+    body = whole.read()
+
+    def slowly() -> Iterator[bytes]:
+        yield body[:100]
+        time.sleep(0.5)
+        yield body[100:]
+
+    before = _received_s(http)
+    response = http.post("/recognize", content=slowly(), headers=whole.headers)
+    total_ms = response.json()["timings_ms"]["total"]
+    assert float(response.headers["x-total-time"]) - total_ms > 450
+    assert _received_s(http) - before > 0.45
+
+
+def _received_s(http: httpx.Client) -> float:
+    metrics = http.get("/metrics").text
+    found = re.findall(r'^lpr_stage_seconds_sum\{stage="receive"\} (.*)$', metrics, re.MULTILINE)
+    return sum(map(float, found))
 
 
 def most_alike(answer: dict[str, Any]) -> dict[str, Any]:
