@@ -33,6 +33,7 @@ from panels import board, distribution, lines, page, row, stack, value
 WHOLE = 'stage="total"'
 STAGES = 'stage!="total"'
 IN_TIME = 'stage="total",le="1.0"'
+NO_PROBES = 'route!~"/readyz|/healthz|/metrics"'
 BY_US = 'status=~"5.."'
 UNNAMED = 'outcome="none"'
 CLIPS = 'reason=~"clip-.*"'
@@ -59,11 +60,13 @@ def overview() -> Dashboard:
                   "Share of recognitions answered in a second; the objective is 99 %.",
                   "percentunit", f"{in_time} / {recognitions}", bad_below=0.99),
             value("Failed by us",
-                  "Share of requests answered 5xx; the objective is 0.1 %.",
-                  "percentunit", share("lpr_requests_total", BY_US), bad_above=0.001),
+                  "Share of requests but probes answered 5xx; the objective is 0.1 %.",
+                  "percentunit", share("lpr_requests_total", BY_US, among=NO_PROBES),
+                  bad_above=0.001),
             value("Refused",
                   "Share of requests refused because the house was full (429).",
-                  "percentunit", share("lpr_failures_total", FOR_LOAD, of="lpr_requests_total"),
+                  "percentunit",
+                  share("lpr_failures_total", FOR_LOAD, of="lpr_requests_total", among=NO_PROBES),
                   bad_above=0.01),
             value("Undecided", "Share of recognitions that named no product.",
                   "percentunit", share("lpr_decisions_total", UNNAMED))),
@@ -75,7 +78,7 @@ def overview() -> Dashboard:
             stack("Problems", "Answers that were problems, by their slug.", "reqps",
                   {"{{reason}}": f"{rate('lpr_failures_total', by='reason')} > 0"})),
         row("Latency",
-            lines("Recognition", "From a request's head to its answer.", "s",
+            lines("Recognition", "From a request's last byte to its answer.", "s",
                   {"p50": quantile(0.5, "lpr_stage_seconds", where=WHOLE),
                    "p95": quantile(0.95, "lpr_stage_seconds", where=WHOLE),
                    "p99": quantile(0.99, "lpr_stage_seconds", where=WHOLE)},

@@ -43,9 +43,11 @@ def quantile(share: float, metric: str, by: str = "", where: str = "") -> str:
     return f"histogram_quantile({share}, {buckets})"
 
 
-def share(metric: str, where: str, of: str = "") -> str:
-    """What a counter counted `where`, 0 if nothing, of all that it counted, or that `of` did."""
-    return f"({rate(metric, where=where)} or vector(0)) / {rate(of or metric)}"
+def share(metric: str, where: str, of: str = "", among: str = "") -> str:
+    """What a counter counted `where`, 0 if nothing, of all that it counted `among`, or that `of`
+    did."""
+    some = ",".join(filter(None, (where, "" if of else among)))
+    return f"({rate(metric, where=some)} or vector(0)) / {rate(of or metric, where=among)}"
 
 
 def share_by(by: str, metric: str, where: str) -> str:
