@@ -220,8 +220,15 @@ def test_a_query_is_compared_with_its_own_shop() -> None:
 def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> None:
     scores = score_queries(tiny_model(), lost)
     assert len(scores.truth) == 1
-    assert accuracy(scores.fused(Fusion(1.0)), scores.truth).r1 == 0
-    assert ranks(scores.fused(Fusion(1.0)), scores.truth).item() == 3
+    told = accuracy(scores.fused(Fusion(1.0)), scores.truth)
+    assert (told.r1, told.r10, told.mrr) == (0, 0, 0), "the shop is smaller than 10, too"
+
+
+def test_a_picture_that_a_shop_lists_twice_is_right_in_both_places() -> None:
+    once = queries(("red",))
+    twice = replace(once, galleries={"live": 2 * once.galleries["live"]})
+    scores = score_queries(tiny_model(), twice)
+    assert ranks(scores.fused(Fusion(0.0)), scores.truth).item() == 1
 
 
 def test_a_picture_that_cannot_be_decoded_is_as_if_it_were_missing(tmp_path: Path) -> None:

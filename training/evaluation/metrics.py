@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from training.evaluation.calibration import OUT_OF_SHOP
 
 RESAMPLES = 10_000
 SURE = 0.95
@@ -29,13 +32,14 @@ class Accuracy:
 
 
 def ranks(scores: Tensor, truth: Tensor) -> Tensor:
-    """Rank, from 1, of each query's true product: scores [N,P], truth int64 [N] -> int64 [N].
+    """Rank, from 1, of each query's true product: scores [N,P], truth int64 [N] -> float [N].
 
     Ties count against the query, and so do scores that are no numbers: a constant score is no
-    better than the worst.
+    better than the worst. What is OUT_OF_SHOP is found at no rank, however small the shop.
     """
     own = scores.gather(1, truth[:, None])
-    return (~(scores < own)).sum(dim=1)
+    rank = (~(scores < own)).sum(dim=1).float()
+    return rank.masked_fill(own[:, 0] <= OUT_OF_SHOP, math.inf)
 
 
 def accuracy(scores: Tensor, truth: Tensor) -> Accuracy:

@@ -187,7 +187,7 @@ def score_queries(
     """Scores each query against its own shop. Calls `done` a query.
 
     A picture of the shop that is missing or broken is no candidate. A query whose right pictures or
-    frames are all so is a miss: it ranks last.
+    frames are all so is a miss. A picture that the shop lists twice is right in both places.
     """
     scorer = _scorer(model)
     said = _speech(data.queries, hearing)
@@ -199,11 +199,13 @@ def score_queries(
     also = torch.zeros(shape, dtype=torch.bool)
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
-        column = {image: place for place, image in enumerate(images)}
+        columns: dict[str, list[int]] = {}
+        for place, image in enumerate(images):
+            columns.setdefault(image, []).append(place)
         for position in positions:
             query, first = data.queries[position], position * speeches
             rows = slice(first, first + speeches)
-            own = [column[image] for image in query.truth if image in column]
+            own = [place for image in query.truth for place in columns.get(image, [])]
             if own:
                 truth[rows] = own[0]
                 also[rows, own[1:]] = True
