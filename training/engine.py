@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from training.board import Board
 from training.checkpoint import (
     AnyCheckpoint,
+    Checkpoint,
     CheckpointError,
     checkpoint_of,
     load_any,
@@ -74,16 +75,16 @@ def fit(
     `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
     the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
     recipe or `start` of another model, DataError, and RunError. A model that reads text needs the
-    `tokenizer` that its weights are for.
+    `tokenizer` that its weights are for; a run that is resumed has its own.
     """
     out.mkdir(parents=True, exist_ok=True)
     compute = compute or Compute()
-    _check_tokenizer(recipe, tokenizer)
     run = Run.resume(recipe, out, device, compute) or Run(recipe, out, device, start, compute)
-    run.tokenizer = tokenizer
+    run.tokenizer = run.tokenizer or tokenizer
+    _check_tokenizer(recipe, run.tokenizer)
     for model in (run.model, run.averaged):
         run.task.lock(model)
-    drawer = BatchDrawer(recipe, data, device, share(), tokenizer)
+    drawer = BatchDrawer(recipe, data, device, share(), run.tokenizer)
     with Board(out, run.step) as board:
         if not run.judged:
             watch(Progress(run.step, {}, 0, _validated(run, validation, board)))
@@ -168,6 +169,8 @@ class Run:
         load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
         run.step, run.best = kept.state["step"], kept.state["best"]
         run.judged = kept.state.get("judged", True)
+        if isinstance(kept, Checkpoint):
+            run.tokenizer = kept.text_tokenizer()
         if run.scaler.is_enabled() and "scaler" in kept.state:
             run.scaler.load_state_dict(kept.state["scaler"])
         return run

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from tests.training.tiny import CONFIG, RECIPE, photographs
+from training.checkpoint import load, save
 from training.configs import Compute, recipe_from_dict
 from training.data.batches import Batch, BatchDrawer
 from training.data.drawn import Drawn
@@ -333,8 +334,6 @@ def test_a_run_that_reads_is_trained_scored_and_resumed(tmp_path: Path) -> None:
     best = fit(RECIPE_READS, {"made": data}, data, tmp_path, tokenizer=tokenizer(), **arguments)
     resumed = Run.resume(RECIPE_READS, tmp_path, torch.device("cpu"), Compute("fp32"))
     assert resumed is not None and resumed.step == RECIPE.schedule.steps
-    from training.checkpoint import load
-
     kept = load(best)
     assert kept.tokenizer == tokenizer().definition
     scorer = TorchScorer(kept.model(), TextTokenizer(kept.tokenizer, TEXT.max_tokens))
@@ -343,6 +342,19 @@ def test_a_run_that_reads_is_trained_scored_and_resumed(tmp_path: Path) -> None:
     assert score(kept.model(), data).text is None, "without its tokenizer it reads nothing"
     with pytest.raises(RunError, match="needs a tokenizer"):
         fit(RECIPE_READS, {"made": data}, data, tmp_path / "other", **arguments)
+
+
+def test_a_resumed_run_reads_with_the_tokenizer_that_its_weights_know(tmp_path: Path) -> None:
+    data = replace(photographs(), titles=TITLES)
+    recipe = replace(RECIPE_READS, schedule=replace(RECIPE_READS.schedule, steps=2))
+    other = TextTokenizer(train_tokenizer(["shoes and bags"], TEXT.vocabulary), TEXT.max_tokens)
+    begun_with = tokenizer()
+    for given in (begun_with, other):
+        fit(recipe, {"made": data}, data, tmp_path, device=torch.device("cpu"), tokenizer=given)
+        last = tmp_path / "last.safetensors"
+        kept = load(last)
+        assert kept.tokenizer == begun_with.definition
+        save(last, replace(kept, state=kept.state | {"judged": False}))
 
 
 def test_training_reaches_every_part_that_reads() -> None:
