@@ -53,6 +53,7 @@ def test_single_pictures_are_products_of_their_own(folder: Path) -> None:
     [
         ("train.csv", "image,class_id,clip_id\nred.png,7,a\nred.png,8,a\n", "train.csv:3.*'8'"),
         ("train.csv", "image,class_id,clip_id\nred.png,,a\n", "train.csv:2.*class_id"),
+        ("train.csv", "image,class_id,clip_id\nred.png,7,a\nblue.png,9,a\n", "train.csv:3.*'a'"),
         ("train.csv", "image,class_id,clip_id\n", "no rows"),
         ("train.csv", "image,class_id,clip_id\ngone.png,7,a\n", "gone.png"),
         ("classes.csv", "class_id,class_name\n7,Red\n", "classes.csv:2.*iconic_image"),

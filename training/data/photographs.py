@@ -54,13 +54,19 @@ def read_photographs(
     """Reads one split; pictures come out as size x size. Raises DataError."""
     classes = read_rows(folder / "classes.csv", ("class_id", "class_name", "iconic_image"))
     index = {row["class_id"]: position for position, row in enumerate(classes)}
-    rows = read_rows(folder / f"{split}.csv", ("image", "class_id", "clip_id"))
-    for line, row in enumerate(rows, start=2):
-        if row["class_id"] not in index:
-            raise DataError(f"{folder / split}.csv:{line}: class_id {row['class_id']!r} is unknown")
+    table = folder / f"{split}.csv"
+    rows = read_rows(table, ("image", "class_id", "clip_id"))
     clip_index: dict[str, int] = {}
-    for row in rows:
-        clip_index.setdefault(row["clip_id"], len(clip_index))
+    shown: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        clip, product = row["clip_id"], row["class_id"]
+        if product not in index:
+            raise DataError(f"{table}:{line}: class_id {product!r} is unknown")
+        if shown.setdefault(clip, product) != product:
+            raise DataError(
+                f"{table}:{line}: clip_id {clip!r} is of class_id {shown[clip]!r} already"
+            )
+        clip_index.setdefault(clip, len(clip_index))
     return PhotographSet(
         names=[row["class_name"] for row in classes],
         pictures=read_pictures([folder / row["iconic_image"] for row in classes], size),
