@@ -69,6 +69,8 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     recipe = recipe if seed is None else replace(recipe, seed=seed)
     compute = _compute(precision, chunk, checkpointing)
     folders = training_folders(recipe, data)
+    if not (out / "last.safetensors").exists():
+        check_frozen(recipe, start, encoder)
     recipe, begin = beginning(recipe, start, encoder, text)
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
@@ -115,6 +117,14 @@ def beginning(
         recipe = begin.recipe
     _check_tower(recipe, begin)
     return recipe, begin
+
+
+def check_frozen(recipe: AnyRecipe, start: Path | None, encoder: Path | None) -> None:
+    """An encoder that is not trained must have learned before. Raises CommandError."""
+    if recipe.schedule.encoder_rate == 0 and start is None and encoder is None:
+        raise CommandError(
+            f"{recipe.name} trains no encoder, so it needs the weights of one: --start CHECKPOINT"
+        )
 
 
 def _check_tower(recipe: AnyRecipe, begin: checkpoint.AnyCheckpoint | None) -> None:

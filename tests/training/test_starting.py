@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from tests.training.tiny import CONFIG, RECIPE
 from tests.training.tiny_sgmn import (
@@ -17,7 +18,7 @@ from tests.training.tiny_sgmn import (
     tiny_tokenizer,
     titled_photographs,
 )
-from training import engine
+from training import cli, engine
 from training.checkpoint import Checkpoint, CheckpointError, load, of_model, save
 from training.configs import Recipe
 from training.data.batches import BatchDrawer
@@ -27,6 +28,7 @@ from training.models.locked_encoder import EncoderMemory
 from training.models.rice import Rice
 from training.models.sgmn.model import as_rice
 from training.models.text import Texts
+from training.recipes import RECIPES
 from training.starting import reduced
 
 CPU = torch.device("cpu")
@@ -161,6 +163,16 @@ def test_of_a_locked_encoder_nothing_is_kept_for_a_gradient(tmp_path: Path) -> N
     assert not any(part.requires_grad for part in run.model.encode(pixels))
     run.task.train_mode(run.model)
     assert not run.model.encoder.training and not run.model.decoder.training
+
+
+@pytest.mark.parametrize("command", ["fit", "ablate"])
+def test_random_weights_are_not_locked(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "locked", LOCKED)
+    arguments = [command, "locked", "--data", "made=none", "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(cli.app, arguments)
+    assert refused.exit_code == 1 and "needs the weights of one: --start" in refused.output
 
 
 def test_a_locked_run_trains_its_further_parts_alone(tmp_path: Path) -> None:

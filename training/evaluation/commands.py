@@ -37,7 +37,14 @@ from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
 from training.evaluation.scorers import BundleScorer, Scorer
-from training.fit_command import PrecisionOption, RunData, beginning, fitted, shortened
+from training.fit_command import (
+    PrecisionOption,
+    RunData,
+    beginning,
+    check_frozen,
+    fitted,
+    shortened,
+)
 from training.models.sgmn.model import Sgmn
 from training.recipes import RECIPES, recipe_named
 from training.terminal import (
@@ -87,6 +94,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     """
     recipe = shortened(recipe_named(recipe_name), steps)
     folders = training_folders(recipe, data)
+    check_frozen(recipe, start, encoder)
     with progress_bars() as bars:
         found = None if detector is None else checkpoint.load_detector(detector)
         judge = Judge.of(recipe, folders, bars)
