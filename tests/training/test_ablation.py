@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ runner = CliRunner()
 
 def measured(variant: Variant, out: Path) -> tuple[int, Accuracy]:
     """Stands for a run: PMD adds 10 points, PFR 5 more, and each seed is off by one."""
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=variant.finds)
     recipe = variant.recipe
     pmd, pfr = recipe.matching_weight > 0, recipe.reconstruction_weight > 0
     r1 = 0.5 + 0.1 * pmd + 0.05 * pfr + 0.01 * recipe.seed
@@ -120,6 +121,24 @@ def test_what_is_finished_is_not_repeated_and_what_is_of_another_recipe_refused(
         ablate(replace(RECIPE, tail_cut=0.0), 3, tmp_path, measured)
 
 
+def test_results_of_other_weights_or_data_are_refused(tmp_path: Path) -> None:
+    given = {"data": {"made": "there"}, "start": "a", "detector": "b"}
+    again = partial(ablate, RECIPE, 3, tmp_path, measured)
+    assert again(given=given) == again(given=given | {"detector": "c"}), "no row of these finds"
+    for name, other in (("start", None), ("data", {"made": "elsewhere"})):
+        with pytest.raises(AblationError, match=rf"another --{name}; choose"):
+            again(given=given | {name: other})
+    again(finds=True, given=given)
+    with pytest.raises(AblationError, match=r"closer-0.result\.json .*another --detector;"):
+        again(finds=True, given=given | {"detector": "c"})
+    result = tmp_path / "icl-0" / "result.json"
+    kept = json.loads(result.read_text())
+    del kept["given"]
+    result.write_text(json.dumps(kept))
+    with pytest.raises(AblationError, match="does not tell what its run was given"):
+        again(given=given)
+
+
 def test_the_report_replaces_its_own_section_alone(tmp_path: Path) -> None:
     outcomes = ablate(RECIPE, 3, tmp_path / "runs", measured)
     path = tmp_path / "RESULTS.md"
@@ -156,6 +175,9 @@ def test_the_command_trains_and_resumes(
     assert (report / "RESULTS.md").read_text() == first
     refused = runner.invoke(cli.app, [*command, "--seeds", "2"])
     assert refused.exit_code == 2
+    start = str(out / "pmd-1" / "best.safetensors")
+    refused = runner.invoke(cli.app, [*command, "--start", start])
+    assert refused.exit_code == 1 and "of a run with another --start" in refused.output
 
 
 def test_every_variant_begins_with_the_same_weights(

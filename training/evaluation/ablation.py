@@ -6,12 +6,15 @@ not repeated. How a run is trained and scored is not known here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -54,6 +57,11 @@ class Variant:
 
 Measure = Callable[[Variant, Path], tuple[int, Accuracy]]
 """Trains a variant in a folder, if that is not done, and scores it: number of clips, accuracy."""
+
+Given = Mapping[str, Any]
+"""What results depend on besides the recipe, as JSON; `detector` only in rows where it finds."""
+
+NOTHING: Given = MappingProxyType({})
 
 
 def variants(recipe: Recipe, *, finds: bool = False) -> dict[str, Variant]:
@@ -115,12 +123,29 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     return {name: row for name, row in rows.items() if name == "SGMN" or row != recipe}
 
 
+def digest(path: Path | None) -> str | None:
+    """Of a file's content. Raises AblationError."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AblationError(f"{path}: {error.strerror}") from error
+
+
 def ablate(
-    recipe: Recipe, seeds: int, out: Path, measure: Measure, *, finds: bool = False
+    recipe: Recipe,
+    seeds: int,
+    out: Path,
+    measure: Measure,
+    *,
+    finds: bool = False,
+    given: Given = NOTHING,
 ) -> list[Outcome]:
     """Every variant with every seed, seed by seed. Raises AblationError."""
     return [
-        _outcome(name, _seeded(variant, recipe.seed + seed), out, measure)
+        _outcome(name, _seeded(variant, recipe.seed + seed), out, measure, given)
         for seed in range(seeds)
         for name, variant in variants(recipe, finds=finds).items()
     ]
@@ -130,20 +155,36 @@ def _seeded(variant: Variant, seed: int) -> Variant:
     return replace(variant, recipe=replace(variant.recipe, seed=seed))
 
 
-def _outcome(name: str, variant: Variant, out: Path, measure: Measure) -> Outcome:
+def _outcome(name: str, variant: Variant, out: Path, measure: Measure, given: Given) -> Outcome:
     recipe = variant.recipe
+    own = {key: value for key, value in given.items() if variant.finds or key != "detector"}
     result = out / _folder(name, recipe.seed) / "result.json"
     if result.exists():
         kept = json.loads(result.read_text())
         if kept["recipe"] != json.loads(json.dumps(recipe.to_dict())):
             raise AblationError(f"{result} is of another recipe; choose another folder")
+        _check_given(result, kept.get("given"), own)
         return Outcome(name, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
     clips, accuracy = measure(variant, out / _folder(variant.run, recipe.seed))
-    told = {"recipe": recipe.to_dict(), "clips": clips, "accuracy": asdict(accuracy)}
+    told = {
+        "recipe": recipe.to_dict(),
+        "given": own,
+        "clips": clips,
+        "accuracy": asdict(accuracy),
+    }
     result.parent.mkdir(parents=True, exist_ok=True)
     with replacing(result) as partial:
         partial.write_text(json.dumps(told, indent=1))
     return Outcome(name, recipe.seed, clips, accuracy)
+
+
+def _check_given(result: Path, kept: Given | None, given: Given) -> None:
+    if kept is None:
+        raise AblationError(f"{result} does not tell what its run was given; choose another folder")
+    if differing := [name for name, value in given.items() if kept.get(name) != value]:
+        raise AblationError(
+            f"{result} is of a run with another --{', --'.join(differing)}; choose another folder"
+        )
 
 
 def _folder(name: str, seed: int) -> str:

@@ -95,6 +95,13 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     recipe = shortened(recipe_named(recipe_name), steps)
     folders = training_folders(recipe, data)
     check_frozen(recipe, start, encoder)
+    given = {
+        "data": {name: str(folder) for name, folder in folders.items()},
+        "start": ablation.digest(start),
+        "detector": ablation.digest(detector),
+        "encoder": None if encoder is None else str(encoder),
+        "text": None if text is None else str(text),
+    }
     with progress_bars() as bars:
         found = None if detector is None else checkpoint.load_detector(detector)
         judge = Judge.of(recipe, folders, bars)
@@ -119,7 +126,9 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 "fused" if variant.recipe.matching_weight else "coarse"
             ]
 
-        outcomes = ablation.ablate(recipe, seeds, out, measure, finds=found is not None)
+        outcomes = ablation.ablate(
+            recipe, seeds, out, measure, finds=found is not None, given=given
+        )
     console.print(ablation.table(outcomes))
     told = protocol.TOLD[judged_layout(recipe)]
     begun_with = None if start is None else checkpoint.load(start).recipe.name
