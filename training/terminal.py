@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -51,7 +51,7 @@ TextOption = Annotated[
     Path | None, typer.Option(help="Folder of the text tower that reads titles and speech.")
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
-SplitOption = Annotated[str, typer.Option(help="val or test.")]
+SplitOption = Annotated[Literal["val", "test"], typer.Option(help="val or test.")]
 
 
 class CommandError(TrainingError):

@@ -202,6 +202,31 @@ def test_options_that_are_none_are_refused(
     assert told in " ".join(result.output.replace("│", "").split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["export", "--name", "Rice"], "a bundle's name is lower case"),
+        (["export", "--out", "no_bundle"], "exists and is no bundle"),
+        (["export", "--unseen", "x"], "it goes with --data"),
+        (["export", "--sure", "0.5"], "give --detector"),
+        (["export", "--int8-detector"], "give --detector"),
+        (["calibrate", "--data", "a=b", "--out", "no_bundle"], "exists and is no bundle"),
+        (["evaluate", "--split", "train"], "is not one of 'val', 'test'"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_anything_is_read(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no_bundle").mkdir()
+    (tmp_path / "no_bundle" / "mine.txt").touch()
+    command, *options = arguments
+    given = ["--out", "x", "--name", "x"] if command == "export" else []
+    result = runner.invoke(cli.app, [command, "gone", *given, *options])
+    assert result.exit_code in (1, 2)
+    assert told in " ".join(result.output.replace("│", "").split())
+
+
 def test_every_process_of_torchruns_tells_what_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("RANK", "3")

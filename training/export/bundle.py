@@ -72,7 +72,7 @@ def export_bundle(
     """
     _check_parts(model, tokenizer, detector)
     _check_arguments(name, recipe, fusion, calibration, metrics, reads=model.text is not None)
-    _check_replaceable(out)
+    check_replaceable(out)
     model = _at_rest(model)
     if detector is not None:
         detector = detector._replace(model=_at_rest(detector.model))
@@ -118,7 +118,7 @@ def recalibrate_bundle(
     """Writes to `out` the bundle with the same graphs that decides by these; returns `out`, which
     may be the bundle itself. Raises ExportError, and then `out` is as it was."""
     _check_decisions(fusion, calibration, metrics, reads=(bundle / TOKENIZER).is_file())
-    _check_replaceable(out)
+    check_replaceable(out)
     with _folder_for(out) as folder:
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         rewrite_manifest(folder, fusion=fusion, calibration=calibration, metrics=metrics)
@@ -159,11 +159,16 @@ def _check_arguments(
     *,
     reads: bool,
 ) -> None:
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
+    check_name(name)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", recipe):
         raise ExportError(f"a recipe's name is lower case, digits and underscores, not {recipe!r}")
     _check_decisions(fusion, calibration, metrics, reads=reads)
+
+
+def check_name(name: str) -> None:
+    """Raises ExportError."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ExportError(f"a bundle's name is lower case, digits and hyphens, not {name!r}")
 
 
 def _check_decisions(
@@ -203,8 +208,9 @@ def _check_numbers(what: str, values: Mapping[str, float], names: tuple[str, ...
             raise ExportError(f"{what}: {name} is {value}")
 
 
-def _check_replaceable(out: Path) -> None:
-    """Only a bundle, or nothing, is ever replaced: `out` may be a mistyped path."""
+def check_replaceable(out: Path) -> None:
+    """Only a bundle, or nothing, is ever replaced: `out` may be a mistyped path. Raises
+    ExportError."""
     is_bundle = (out / MANIFEST).is_file()
     is_empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not (is_bundle or is_empty):

@@ -21,14 +21,19 @@ from training.evaluation.calibration import UNFITTED, confidence_shares, fit_cal
 from training.evaluation.fusion import Fusion
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
-from training.export.bundle import export_bundle, recalibrate_bundle
+from training.export.bundle import (
+    check_name,
+    check_replaceable,
+    export_bundle,
+    recalibrate_bundle,
+)
 from training.export.precision import Precision
 from training.export.wrappers import Detector
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice, RiceConfig
 from training.models.sgmn.model import Sgmn
 from training.recipes import recipe_named
-from training.terminal import DeviceOption, console, progress_bars
+from training.terminal import CommandError, DeviceOption, console, progress_bars
 
 TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is worth
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
@@ -77,6 +82,12 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     Without data nothing is measured, and the bundle's service ranks products but never decides.
     A lower precision is measured as it is served, on the CPU.
     """
+    check_name(name)
+    check_replaceable(out)
+    if unseen and not data:
+        raise CommandError("--unseen has its say beside val's: it goes with --data")
+    if detector is None and (sure is not None or int8_detector):
+        raise CommandError("--sure and --int8-detector are about a detector: give --detector")
     kept, folders = checkpoint.load(path), given_folders(data)
     model = kept.model()
     found = None if detector is None else checkpoint.load_detector(detector)
@@ -121,6 +132,7 @@ def calibrate(
 
     Takes the bundle alone, no checkpoint. As `export` does: on val, measured on test.
     """
+    check_replaceable(out)
     scorer = BundleScorer(path)
     recipe = recipe_named(scorer.recipe).at_size(scorer.size)
     with progress_bars() as bars:
