@@ -171,8 +171,8 @@ class Run:
         run.judged = kept.state.get("judged", True)
         if isinstance(kept, Checkpoint):
             run.tokenizer = kept.text_tokenizer()
-        if run.scaler.is_enabled() and "scaler" in kept.state:
-            run.scaler.load_state_dict(kept.state["scaler"])
+        if run.scaler.is_enabled() and (scaler := kept.state.get("scaler")):
+            run.scaler.load_state_dict(scaler)
         return run
 
     def train(self, step: int, batch: Batch) -> dict[str, float]:

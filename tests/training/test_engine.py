@@ -97,6 +97,11 @@ def test_half_precision_scales_its_loss_and_resumes_with_its_scale(tmp_path: Pat
     assert state["scaler"] != torch.amp.GradScaler("cpu").state_dict(), "it has grown or overflowed"
 
 
+def test_a_run_of_another_precision_goes_on_in_half(tmp_path: Path) -> None:
+    losses_of(RECIPE, tmp_path, stop_after=4, compute=Compute("bf16"))
+    assert len(losses_of(RECIPE, tmp_path, compute=Compute("fp16"))) == 3
+
+
 def test_half_precision_gives_nearly_the_gradients_of_full(tmp_path: Path) -> None:
     recipe = replace(RECIPE, seed=1)  # of others rounding may choose other wrong pairs
     batch = BatchDrawer(recipe, {"made": photographs()}, torch.device("cpu")).draw(0)
