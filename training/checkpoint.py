@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.configs import AnyRecipe, DetectorRecipe, Recipe, recipe_from_dict
 from training.data.tokenizing import TextTokenizer
@@ -52,9 +52,9 @@ class Checkpoint(_Tensors):
     tokenizer: str | None = None  # tokenizer.json, of a model that reads text
 
     def model(self) -> Rice:
-        """The model, in evaluation mode."""
+        """The model, in evaluation mode. Raises CheckpointError."""
         model = build_model(self.recipe.model)
-        model.load_state_dict(self.group("model"))
+        load_weights(model, self.group("model"), self.recipe.name)
         return model.eval()
 
     def text_tokenizer(self) -> TextTokenizer | None:
@@ -74,14 +74,19 @@ class DetectorCheckpoint(_Tensors):
     state: dict[str, Any]
 
     def detector(self) -> ClipDetector:
-        """The model, in evaluation mode."""
+        """The model, in evaluation mode. Raises CheckpointError."""
         model = ClipDetector(self.recipe.model)
-        model.load_state_dict(self.group("model"))
+        load_weights(model, self.group("model"), self.recipe.name)
         return model.eval()
 
     @property
     def threshold(self) -> float:
-        """The score from which on a box is taken for the intended product's."""
+        """The score from which on a box is taken for the intended product's. Raises
+        CheckpointError."""
+        if "threshold" not in self.state:
+            raise CheckpointError(
+                f"{self.recipe.name}: its run was stopped before it chose a threshold; resume it"
+            )
         return float(self.state["threshold"])
 
     def with_threshold(self, threshold: float) -> DetectorCheckpoint:
@@ -154,7 +159,17 @@ def averaged(first: Checkpoint, second: Checkpoint, share: float) -> Checkpoint:
     return replace(first, tensors=mean)
 
 
+def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Into the model of the recipe of that name. Raises CheckpointError."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:  # torch's, a line for each kind of misfit
+        told = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{name}: the weights do not fit its model: {told:.200}") from error
+
+
 def save(path: Path, checkpoint: AnyCheckpoint) -> None:
+    """Raises CheckpointError."""
     metadata = {
         "recipe": json.dumps(checkpoint.recipe.to_dict()),
         "state": json.dumps(checkpoint.state),
@@ -162,8 +177,11 @@ def save(path: Path, checkpoint: AnyCheckpoint) -> None:
     if isinstance(checkpoint, Checkpoint) and checkpoint.tokenizer is not None:
         metadata["tokenizer"] = checkpoint.tokenizer
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata)
+    try:
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
 
 
 def load(path: Path) -> Checkpoint:

@@ -25,6 +25,7 @@ from training.checkpoint import (
     checkpoint_of,
     load_any,
     load_optimizer,
+    load_weights,
     optimizer_tensors,
     save,
 )
@@ -164,8 +165,8 @@ class Run:
         if kept.recipe != recipe:
             raise CheckpointError(f"{last} is of another recipe; train into another folder")
         run = cls(recipe, out, device, compute=compute)
-        run.model.load_state_dict(kept.group("training"))
-        run.averaged.load_state_dict(kept.group("model"))
+        load_weights(run.model, kept.group("training"), recipe.name)
+        load_weights(run.averaged, kept.group("model"), recipe.name)
         load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
         run.step, run.best = kept.state["step"], kept.state["best"]
         run.judged = kept.state.get("judged", True)

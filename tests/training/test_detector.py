@@ -17,7 +17,15 @@ from typer.testing import CliRunner
 
 from tests.training import tiny
 from training import cli, engine
-from training.checkpoint import CheckpointError, load, load_any, load_detector, of_model, save
+from training.checkpoint import (
+    CheckpointError,
+    DetectorCheckpoint,
+    load,
+    load_any,
+    load_detector,
+    of_model,
+    save,
+)
 from training.configs import Compute, DetectorRecipe, Schedule, Source, View, recipe_from_dict
 from training.data.batches import Batch
 from training.data.frames import Frame
@@ -399,6 +407,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(synth: Path, tmp_path: Path
         assert torch.equal(tensor, resumed.tensors[name]), name
     assert 0 < whole.state["threshold"] < 1
     assert whole.detector()(clips()[:1], torch.ones(1, 3, dtype=torch.bool)).boxes.shape[2] == 4
+
+
+def test_a_run_that_is_stopped_before_it_judges_has_no_threshold() -> None:
+    with pytest.raises(CheckpointError, match=f"{RECIPE.name}: .* resume it"):
+        _ = DetectorCheckpoint(RECIPE, {}, {"judged": False}).threshold
 
 
 def test_a_clips_detector_begins_with_a_frames(synth: Path, tmp_path: Path) -> None:

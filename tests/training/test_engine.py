@@ -245,6 +245,17 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.partial").exists()
 
 
+def test_weights_that_do_not_fit_and_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    kept = Checkpoint(RECIPE, {"model.x": torch.zeros(1), "training.x": torch.zeros(1)}, {})
+    with pytest.raises(CheckpointError, match="tiny: the weights do not fit"):
+        kept.model()
+    save(tmp_path / "last.safetensors", kept)
+    with pytest.raises(CheckpointError, match="tiny: the weights do not fit"):
+        losses_of(RECIPE, tmp_path)
+    with pytest.raises(CheckpointError, match=r"x.safetensors cannot be written"):
+        save(tmp_path / "gone" / "x.safetensors", kept)
+
+
 def test_a_recipe_with_an_unknown_field_is_refused() -> None:
     values = RECIPE.to_dict()
     values["schedule"]["warmpu"] = 3
