@@ -30,6 +30,7 @@ from training.terminal import (
     StepsOption,
     TextOption,
     console,
+    make_folder,
     progress_bars,
 )
 
@@ -72,6 +73,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     if not (out / "last.safetensors").exists():
         check_frozen(recipe, start, encoder)
     recipe, begin = beginning(recipe, start, encoder, text)
+    make_folder(out)
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
         with progress_bars() as bars:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -56,6 +57,24 @@ SplitOption = Annotated[Literal["val", "test"], typer.Option(help="val or test."
 
 class CommandError(TrainingError):
     """The command's arguments do not go together."""
+
+
+def make_folder(path: Path) -> None:
+    """Raises CommandError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+
+
+def check_picture(path: Path | None) -> None:
+    """Whether a picture can be written there, if one is asked for. Raises CommandError."""
+    if path is None:
+        return
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise CommandError(f"{path}: {path.suffix!r} names no kind of picture")
+    if not path.parent.is_dir():
+        raise CommandError(f"{path}: there is no folder {path.parent}")
 
 
 class Commands(TyperGroup):

@@ -212,6 +212,8 @@ def test_options_that_are_none_are_refused(
         (["export", "--int8-detector"], "give --detector"),
         (["calibrate", "--data", "a=b", "--out", "no_bundle"], "exists and is no bundle"),
         (["evaluate", "--split", "train"], "is not one of 'val', 'test'"),
+        (["detect", "--data", "a=b", "--picture", "none/p.png"], "there is no folder none"),
+        (["detect", "--data", "a=b", "--picture", "p.xyz"], "names no kind of picture"),
     ],
 )
 def test_options_that_cannot_be_are_told_before_anything_is_read(
@@ -225,6 +227,19 @@ def test_options_that_cannot_be_are_told_before_anything_is_read(
     result = runner.invoke(cli.app, [command, "gone", *given, *options])
     assert result.exit_code in (1, 2)
     assert told in " ".join(result.output.replace("│", "").split())
+
+
+def test_folders_that_cannot_be_made_are_told_before_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "run")
+    data = [f"--data={name}=x" for name in ("grocery", "made", "clothing")]
+    for command in ("fit", "ablate"):
+        result = runner.invoke(cli.app, [command, "grocery_small", *data, "--out", out])
+        assert result.exit_code == 1
+        assert f"{out}: Not a directory" in result.output
+    sheet = ["--sheet", str(tmp_path / "none" / "sheet.png")]
+    result = runner.invoke(cli.app, ["data", "check", str(tmp_path), *sheet])
+    assert result.exit_code == 1 and "there is no folder" in result.output
 
 
 def test_every_process_of_torchruns_tells_what_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from training.data.contact_sheet import contact_sheet
 from training.data.errors import DataError
 from training.data.synthetic.writer import Shards, Synth, write_synth
 from training.data.wrong_lines import DEFAULT_LIMIT
-from training.terminal import console, progress_bars
+from training.terminal import check_picture, console, progress_bars
 
 app = typer.Typer(no_args_is_help=True)
 SHOWN = 10  # missing files and categories that are told one by one
@@ -29,6 +29,7 @@ def check_data(
     processes: Annotated[int, typer.Option(help="That read it.")] = os.cpu_count() or 1,
 ) -> None:
     """Tell what a data set holds: layout, counts, missing files, wrong lines."""
+    check_picture(sheet)
     with progress_bars() as progress:
 
         def track(items: Iterable[int], total: int, name: str) -> Iterable[int]:

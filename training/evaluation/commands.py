@@ -55,7 +55,9 @@ from training.terminal import (
     StartOption,
     StepsOption,
     TextOption,
+    check_picture,
     console,
+    make_folder,
     progress_bars,
 )
 
@@ -102,6 +104,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         "encoder": None if encoder is None else str(encoder),
         "text": None if text is None else str(text),
     }
+    make_folder(out)
     with progress_bars() as bars:
         found = None if detector is None else checkpoint.load_detector(detector)
         judge = Judge.of(recipe, folders, bars)
@@ -252,6 +255,7 @@ def detect(
     device: DeviceOption = "cpu",
 ) -> None:
     """Score a detector of the intended product: COCO's AP and AP50, and intended accuracy."""
+    check_picture(picture)
     kept, folders = checkpoint.load_detector(path), given_folders(data)
     with progress_bars() as bars:
         judged = judged_set(kept.recipe, folders, split, bars)
@@ -285,7 +289,7 @@ def attend(
     """
     kept, folders = checkpoint.load(path), given_folders(data)
     model, tokenizer = kept.model(), kept.text_tokenizer()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with progress_bars() as bars:
         judged = judged_set(kept.recipe, folders, split, bars)
     chosen = list(examples(judged, clips, model.config.frames, kept.recipe.image_size))
