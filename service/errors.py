@@ -277,6 +277,10 @@ class BusyError(UnavailableError):
     retry_after_s = 1
 
 
+class NoRoomError(UnavailableError):
+    slug, title = "no-room", "There is no room for the body while it arrives"
+
+
 class InferenceError(UnavailableError):
     slug, title = "inference-failed", "The model could not be run"
 

@@ -303,7 +303,7 @@ class Settings(BaseSettings):
 
     @property
     def spool_dir(self) -> Path:
-        """Where batches lie while they are taken in: on disk, for /tmp may be memory."""
+        """Where bodies lie while they are taken in: on disk, for /tmp may be memory."""
         return self.data_dir / "spool"
 
     @property

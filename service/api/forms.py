@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,7 @@ from service.api.bodies import arriving, media_type
 from service.errors import (
     BadInputError,
     MalformedMultipartError,
-    StorageFullError,
+    NoRoomError,
     TooManyPartsError,
     UnsupportedMediaTypeError,
     UrlNotAllowedError,
@@ -44,15 +44,20 @@ class Form(Generic[FieldsT]):
 
 
 async def read_form(
-    request: Request, fields: type[FieldsT], files: Mapping[str, int], within_s: float
+    request: Request,
+    fields: type[FieldsT],
+    files: Mapping[str, int],
+    within_s: float,
+    folder: Path,
 ) -> Form[FieldsT]:
-    """The request's form; `files` names the file parts and how many of each there may be.
+    """The request's form; `files` names the file parts and how many of each there may be. What is
+    large lies in a `folder` on disk while it arrives.
 
     Raises UnsupportedMediaTypeError, MalformedMultipartError, TooManyPartsError, BadInputError,
-    RequestTimeoutError where the body takes longer than `within_s`, ClientLeftError.
+    RequestTimeoutError where the body takes longer than `within_s`, ClientLeftError, NoRoomError.
     """
     async with arriving(within_s):
-        form = await _parse(request, sum(files.values()))
+        form = await _parse(request, sum(files.values()), folder)
     try:
         return Form(_fields(form, fields, files), await _files(form, files))
     finally:
@@ -72,10 +77,10 @@ async def read_upload(
     """The request's form with one file part, `name`, which may be larger than memory: it lies in a
     `folder` on disk meanwhile.
 
-    Raises as `read_form`, and StorageFullError.
+    Raises as `read_form`.
     """
     async with arriving(within_s):
-        form = await _parse(request, 1, folder)
+        form = await _parse(request, 1, folder, at_once=True)
     try:
         values = _fields(form, fields, {name: 1})
         parts = form.getlist(name)
@@ -89,7 +94,9 @@ async def read_upload(
         await form.close()
 
 
-async def _parse(request: Request, most_files: int, folder: Path | None = None) -> FormData:
+async def _parse(
+    request: Request, most_files: int, folder: Path, *, at_once: bool = False
+) -> FormData:
     if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaTypeError("send the body as multipart/form-data")
     # The parser itself, for `Request.form` tells all its errors apart by prose alone.
@@ -99,7 +106,7 @@ async def _parse(request: Request, most_files: int, folder: Path | None = None) 
         max_files=most_files,
         max_fields=MAX_FIELDS,
     )
-    parser.folder = folder
+    parser.folder, parser.at_once = folder, at_once
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -111,7 +118,7 @@ async def _parse(request: Request, most_files: int, folder: Path | None = None) 
             f"the multipart body is malformed: {error.message}"
         ) from error
     except OSError as error:
-        raise StorageFullError(f"the body cannot be taken in: {error.strerror}") from error
+        raise NoRoomError(f"the body cannot be taken in: {error.strerror}") from error
     except (FormParserError, UnicodeError, LookupError, ValueError) as error:
         raise MalformedMultipartError(f"the multipart body is malformed: {error}") from error
     if not parser.ended:
@@ -122,16 +129,20 @@ async def _parse(request: Request, most_files: int, folder: Path | None = None) 
 
 class _Parser(MultiPartParser):
     ended = False
-    folder: Path | None = None  # where files go at once; None: to memory, and the temporary folder
+    folder: Path  # where files go: at once, or those that are large; /tmp may be memory
+    at_once = False
 
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
         part = self._current_part.file
-        if part is not None and self.folder is not None:
-            file = TemporaryFile(dir=self.folder)  # noqa: SIM115 - closed with the form
-            self._files_to_close_on_error.append(file)  # type: ignore[arg-type]
+        if part is not None:
+            # Closed with the form.
+            file = SpooledTemporaryFile(self.spool_max_size, dir=str(self.folder))  # noqa: SIM115
+            if self.at_once:
+                file.rollover()
+            self._files_to_close_on_error.append(file)
             part.file.close()
-            part.file = file
+            part.file = file  # type: ignore[assignment]
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._current_part

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request
@@ -120,7 +121,8 @@ async def put_product(
     service = service_of(request)
     parts = service.parts
     with service.posts.admit():
-        posted = await _read(request, service.settings.body_timeout_s)
+        settings = service.settings
+        posted = await _read(request, settings.body_timeout_s, settings.spool_dir)
         shop_id, product_id = posted.fields.shop_id, posted.fields.product_id
         key.check_shop(shop_id)
         post = _Post(service, parts, posted, later=_prefers_async(prefer))
@@ -227,11 +229,11 @@ async def _looked_up(request: Request, look: Callable[[Catalogue], T]) -> T:
         return await service.reads.run(lambda: look(catalogue))
 
 
-async def _read(request: Request, within_s: float) -> _Posted:
+async def _read(request: Request, within_s: float, folder: Path) -> _Posted:
     if media_type(request) == "application/json":
         product = await read_json(request, ProductByUrl, within_s)
         return _Posted(product, image_urls=tuple(product.images))
-    form = await read_form(request, ProductForm, {"images": MAX_FILES}, within_s)
+    form = await read_form(request, ProductForm, {"images": MAX_FILES}, within_s, folder)
     if not form.files["images"]:
         raise BadInputError("/images: send at least one picture", pointer="/images")
     return _Posted(form.fields, images=form.files["images"])

@@ -77,6 +77,7 @@ async def recognize(request: Request, key: Recognizing) -> Response:
             RecognizeFields,
             {"clip": 1, "frames": MAX_FILES},
             service.settings.body_timeout_s,
+            service.settings.spool_dir,
         )
         key.check_shop(form.fields.shop_id)
         query = _query(form, reads=serving.model.manifest.text is not None)

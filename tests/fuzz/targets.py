@@ -114,7 +114,9 @@ def form(data: bytes) -> None:
         choice[0] // len(_TYPES) % 2
     ]
     try:
-        read: Any = _LOOP.run_until_complete(read_form(_request(body, kind), fields, files, 9))
+        read: Any = _LOOP.run_until_complete(
+            read_form(_request(body, kind), fields, files, 9, _FOLDER)
+        )
     except BadInputError as error:
         _tellable(error)
     else:
@@ -127,7 +129,7 @@ def form_type(data: bytes) -> None:
     kind = data.replace(b"\r", b"").replace(b"\n", b"")
     try:
         _LOOP.run_until_complete(
-            read_form(_request(_FORM + b"--b--\r\n", kind), ProductForm, {"images": 1}, 9)
+            read_form(_request(_FORM + b"--b--\r\n", kind), ProductForm, {"images": 1}, 9, _FOLDER)
         )
     except BadInputError as error:
         _tellable(error)
