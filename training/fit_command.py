@@ -18,6 +18,7 @@ from training.data.given import DataOption, judged_set, training_folders, traini
 from training.data.sets import JudgedSet, TrainingSet
 from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
+from training.data.wrong_lines import DEFAULT_LIMIT
 from training.files import replacing
 from training.models.commands import begun
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
@@ -61,6 +62,10 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     checkpointing: Annotated[
         bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
     ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(min=0, help="Wrong lines that are borne; of clips without pictures also 5 %."),
+    ] = DEFAULT_LIMIT,
 ) -> None:
     """Train a recipe; killed and started again, it goes on where it was.
 
@@ -77,7 +82,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
         with progress_bars() as bars:
-            opened = _open(recipe, folders, bars)
+            opened = _open(recipe, folders, bars, limit)
             best = fitted(recipe, opened, out, bars, device=place, begin=begin, compute=compute)
     console.print(f"best checkpoint: {best}")
 
@@ -144,11 +149,12 @@ class RunData(NamedTuple):
     val: JudgedSet
 
 
-def _open(recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress) -> RunData:
+def _open(recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress, limit: int) -> RunData:
     """Raises DataError."""
     with distributed.first_alone():
         return RunData(
-            training_sets(recipe, folders, bars), judged_set(recipe, folders, "val", bars)
+            training_sets(recipe, folders, bars, limit),
+            judged_set(recipe, folders, "val", bars, limit=limit),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.training.lpr_folders import (
     COLOURS,
     IMAGES,
     LIVES,
+    SHOWN,
     full_line,
     write_lpr4m,
     write_lpr750k,
@@ -31,7 +32,13 @@ from training.configs import Recipe, Source
 from training.data import clip_sets
 from training.data.batches import BatchDrawer
 from training.data.clip_drawer import ClipDrawer
-from training.data.clip_sets import LprClips, lpr_test, lpr_validation, movingfashion_queries
+from training.data.clip_sets import (
+    Choose,
+    LprClips,
+    lpr_test,
+    lpr_validation,
+    movingfashion_queries,
+)
 from training.data.errors import DataError
 from training.data.frames import Frame
 from training.data.lpr4m import open_lpr
@@ -137,14 +144,56 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> N
     drawer = ClipDrawer(Source("x", "lpr750k", products=3, frames=4), clips, seed=0)
     drawn = drawer.draw(0, torch.Generator().manual_seed(0), 0.0)
     assert sorted(drawn.lengths) == [3, 4], "of what is missing, the rest is drawn"
-    assert data.wrong.count == 1
-    assert "training_videoinfo_750k.txt:3: none of the clip's 4 frames" in data.wrong.examples[0]
+    assert (clips.wrong.count, data.wrong.count) == (1, 0), "no line of annotations is wrong"
+    assert "training_videoinfo_750k.txt:3: none of the clip's 4 frames" in clips.wrong.examples[0]
     drawer.draw(1, torch.Generator().manual_seed(0), 0.0)
-    assert data.wrong.count == 1, "it is the same clip"
+    assert clips.wrong.count == 1, "it is the same clip"
     for frame in data.clips[0].frames:
         (tmp_path / frame).unlink()
     with pytest.raises(DataError, match="more than 1 wrong lines"):
         drawer.draw(2, torch.Generator().manual_seed(0), 0.0)
+
+
+@dataclass
+class Missing:
+    """Clips of which a share cannot be read."""
+
+    share: float
+    wrong: WrongLines = field(default_factory=lambda: WrongLines(limit=10))
+    size: int = 2
+    product: np.ndarray = field(default_factory=lambda: np.arange(2000, dtype=np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+    def picture(self, clip: int) -> np.ndarray:
+        if clip % 100 < 100 * self.share:
+            raise DataError("gone")
+        return np.zeros((2, 2, 3), np.uint8)
+
+    def frames(self, clip: int, choose: Choose) -> list[Frame]:
+        return [Frame(self.picture(clip))]
+
+    def texts(self, clip: int) -> tuple[str, str]:
+        return "", ""
+
+    def place(self, clip: int) -> tuple[Path, int]:
+        return Path("part"), clip
+
+
+def test_a_share_of_the_clips_that_are_drawn_may_be_gone() -> None:
+    source = Source("x", "lpr4m", products=100, frames=1)
+
+    def passes(share: float) -> int:
+        data = Missing(share)
+        drawer = ClipDrawer(source, data, seed=0)
+        for step in range(30):
+            drawer.draw(step, torch.Generator().manual_seed(0), 0.0)
+        return data.wrong.count
+
+    assert passes(0.02) == 40, "more than the limit, which is for few draws"
+    with pytest.raises(DataError, match=r"more than 1\d wrong lines"):
+        passes(0.1)
 
 
 # What is held out, and what is scored.
@@ -339,6 +388,18 @@ def test_a_killed_run_on_synth_goes_on_as_if_nothing_had_happened(
     whole = losses(tmp_path / "whole")
     losses(tmp_path / "killed", stop=5)
     assert losses(tmp_path / "killed") == whole[4:]
+
+
+def test_fit_bears_as_many_wrong_lines_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(SYNTH, schedule=replace(SYNTH.schedule, steps=2)))
+    lines = [full_line(clip, image) for clip, image in zip(CLIPS, SHOWN, strict=True)]
+    data = write_lpr4m(tmp_path / "data", lines=[*lines, "broken"])
+    command = ["fit", "tiny", "--data", f"synth={data}", "--out", str(tmp_path / "run"), "--limit"]
+    refused, borne = (CliRunner().invoke(cli.app, [*command, limit]) for limit in "01")
+    assert refused.exit_code == 1 and "more than 0 wrong lines" in refused.output
+    assert borne.exit_code == 0, borne.output
 
 
 def test_fit_evaluate_and_export_on_synth(

@@ -2,7 +2,7 @@
 
 Clips are drawn as the paper does, each once a pass, so products that are sold more are drawn more;
 clips of one batch that show the same product share its picture. A clip that cannot be read is left
-out of its batch, told, and counted against the set's limit.
+out of its batch, told, and counted against the set's limit, or a share of those that were drawn.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class ClipDrawer:
         self._data = data
         self._seed = seed
         self._share = share or Share()
+        self._drawn = 0
         self._order = ShuffledOrder(len(data), seed)
         self._by_product = np.argsort(data.product, kind="stable")
         self._sorted = data.product[self._by_product]
@@ -66,6 +67,7 @@ class ClipDrawer:
 
     def draw(self, step: int, generator: Generator, tail_cut: float) -> Drawn:
         clips = self._chosen(step)
+        self._drawn = min(self._drawn + len(clips), len(self._data))
         lengths = [cut_length(self._source.frames, tail_cut, generator) for _ in clips]
         read = self._threads.map(partial(self._read, step), clips, lengths)
         found = [clip for clip in read if clip is not None]
@@ -116,7 +118,7 @@ class ClipDrawer:
         except DataError as error:
             file, line = self._data.place(clip)
             logger.warning("left out: %s:%d: %s", file, line, error)
-            self._data.wrong.add(file, line, str(error))
+            self._data.wrong.add(file, line, str(error), drawn=self._drawn)
             return None
         return _Read(int(self._data.product[clip]), picture, frames, *texts)
 

@@ -72,7 +72,7 @@ class LprClips:
 
     def __init__(self, data: LprData, size: int) -> None:
         self.size = size
-        self.wrong = data.wrong
+        self.wrong = WrongLines(data.wrong.limit)
         self._data = data
         self._rows = np.flatnonzero(~held_out(data.clips.live, HELD_OUT))
         self.product: np.ndarray = data.clips.product[self._rows]

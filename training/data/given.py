@@ -16,6 +16,7 @@ from training.configs import AnyRecipe, judged_layout
 from training.data.errors import DataError
 from training.data.opening import Track, layout_of, open_judging, open_training
 from training.data.sets import JudgedSet, TrainingSet
+from training.data.wrong_lines import DEFAULT_LIMIT
 
 MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
 
@@ -44,15 +45,17 @@ def training_folders(recipe: AnyRecipe, data: list[str]) -> dict[str, Path]:
 
 
 def training_sets(
-    recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress
+    recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress, limit: int = DEFAULT_LIMIT
 ) -> dict[str, TrainingSet]:
-    """By the names of the recipe's sources. Raises DataError."""
+    """By the names of the recipe's sources. Raises DataError, also where more than `limit` lines
+    of annotations are wrong."""
     return {
         source.name: open_training(
             source,
             folders[source.name],
             _kept(recipe.image_size),
             _track(folders[source.name], bars),
+            limit=limit,
         )
         for source in recipe.sources
     }
@@ -64,6 +67,8 @@ def judged_set(
     split: str,
     bars: Progress,
     side: int | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
 ) -> JudgedSet:
     """`val` or `test` of the source that the recipe is judged on; photographs have sides of `side`
     pixels, by default as in training. Raises DataError."""
@@ -71,7 +76,9 @@ def judged_set(
     if folder is None:
         raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
     size = max(_kept(recipe.image_size), side or 0)
-    return open_judging(judged_layout(recipe), folder, split, size, _track(folder, bars))
+    return open_judging(
+        judged_layout(recipe), folder, split, size, _track(folder, bars), limit=limit
+    )
 
 
 def any_set(folder: Path, split: str, image_size: int, bars: Progress, side: int) -> JudgedSet:

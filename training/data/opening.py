@@ -19,12 +19,16 @@ from training.data.lpr4m import LprData, LprLayout, open_lpr
 from training.data.movingfashion import read_movingfashion
 from training.data.photographs import read_photographs, read_single_pictures
 from training.data.sets import JudgedSet, TrainingSet
+from training.data.wrong_lines import DEFAULT_LIMIT, WrongLines
 
 Track = Callable[[Iterable[Path]], Iterable[Path]]
 
 
-def open_training(source: Source, folder: Path, size: int, track: Track) -> TrainingSet:
-    """What batches are drawn from; pictures come out as size x size. Raises DataError."""
+def open_training(
+    source: Source, folder: Path, size: int, track: Track, *, limit: int = DEFAULT_LIMIT
+) -> TrainingSet:
+    """What batches are drawn from; pictures come out as size x size. Raises DataError, also where
+    more than `limit` lines of annotations are wrong."""
     match source.layout:
         case "photographs":
             return read_photographs(folder, "train", size, track)
@@ -33,10 +37,12 @@ def open_training(source: Source, folder: Path, size: int, track: Track) -> Trai
         case "movingfashion":
             return MovingFashionClips(read_movingfashion(folder, "train"), size)
         case "lpr4m" | "lpr750k" as layout:
-            return LprClips(_lpr(layout, folder, track), size)
+            return LprClips(_lpr(layout, folder, track, limit), size)
 
 
-def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Track) -> JudgedSet:
+def open_judging(
+    layout: Layout, folder: Path, split: str, size: int, track: Track, *, limit: int = DEFAULT_LIMIT
+) -> JudgedSet:
     """What a model is scored on: `val` or `test`. Raises DataError.
 
     LPR4M's layouts and MovingFashion come without `val`: it is held out of training
@@ -53,7 +59,7 @@ def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Tra
         data = read_movingfashion(folder, "train" if validation else "test")
         judged = movingfashion_queries(data, validation=validation)
     else:
-        lpr = _lpr(layout, folder, track)
+        lpr = _lpr(layout, folder, track, limit)
         judged = lpr_validation(lpr) if validation else lpr_test(lpr)
     if not judged.queries:
         held_out = "; it is held out of training, which takes two livestreams, or products"
@@ -80,5 +86,6 @@ def layout_of(folder: Path) -> Layout:
     )
 
 
-def _lpr(layout: LprLayout, folder: Path, track: Track) -> LprData:
-    return open_lpr(folder, layout, processes=os.cpu_count() or 1, progress=track)
+def _lpr(layout: LprLayout, folder: Path, track: Track, limit: int) -> LprData:
+    wrong = WrongLines(limit)
+    return open_lpr(folder, layout, wrong=wrong, processes=os.cpu_count() or 1, progress=track)
