@@ -25,8 +25,10 @@ from training.data.talk import made_up_talk
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
+from training.evaluation.judging import Judge
 from training.evaluation.protocol import MISHEARD, _said, _speech, score, score_clips
 from training.evaluation.scorers import TorchScorer
+from training.export.commands import measured
 from training.losses import text_loss
 from training.models.build import build_model
 from training.models.commands import begun
@@ -35,6 +37,7 @@ from training.models.rice import Clips, Pictures, Rice
 from training.models.text import TextConfig, Texts, TextTower
 from training.models.weights_file import WeightsError
 from training.recipes import RECIPES
+from training.terminal import progress_bars
 
 TEXT = TextConfig(vocabulary=512, width=32, layers=2, heads=2, max_tokens=12, embedding=24)
 READING = replace(CONFIG, text=TEXT)
@@ -355,6 +358,17 @@ def test_a_resumed_run_reads_with_the_tokenizer_that_its_weights_know(tmp_path: 
         kept = load(last)
         assert kept.tokenizer == begun_with.definition
         save(last, replace(kept, state=kept.state | {"judged": False}))
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_is_scored_tells_whether_its_bundle_reads(reads: bool) -> None:
+    """The recipe of that name may have another text tower by now, or none."""
+    recipe = RECIPE if reads else RECIPE_READS
+    model = reading_model() if reads else build_model(CONFIG)
+    scorer = TorchScorer(model, tokenizer() if reads else None)
+    with progress_bars() as bars:
+        told = measured(recipe, scorer, Judge(lambda split: photographs(), bars))
+    assert ("text" in told["fusion"]) == reads
 
 
 def test_training_reaches_every_part_that_reads() -> None:

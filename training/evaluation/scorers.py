@@ -53,6 +53,8 @@ class Scorer(Protocol):
     """The same of a clip's frames."""
     frames: int
     """Frames of a clip, at most."""
+    reads: bool
+    """Whether it reads titles and speech."""
 
     def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
         """Pictures, uint8 [P,S,S,3], and their products' titles, "" where there is none."""
@@ -86,6 +88,7 @@ class TorchScorer:
         if looking is not None:
             self.frame_size = looking.frame_size
         self.frames = model.config.frames
+        self.reads = tokenizer is not None
 
     def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
         model = self._model
@@ -136,7 +139,8 @@ class BundleScorer:
             self.recipe = str(manifest["model"]["recipe"])
             self.fusion = fusion_of(manifest["fusion"])
             self._patches = int(dims["patches"])
-            self._reader = _Reader(folder, manifest) if "text" in manifest else None
+            self.reads = "text" in manifest
+            self._reader = _Reader(folder, manifest) if self.reads else None
             self._image, self._clip, self._match = (
                 _session(folder / graphs[name]["file"])
                 for name in ("image_encoder", "clip_encoder", "matcher")

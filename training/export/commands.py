@@ -30,7 +30,7 @@ from training.export.bundle import (
 from training.export.precision import Precision
 from training.export.wrappers import Detector
 from training.models.matching_decoder import LOGIT_SCALE
-from training.models.rice import Rice, RiceConfig
+from training.models.rice import Rice
 from training.models.sgmn.model import Sgmn
 from training.recipes import recipe_named
 from training.terminal import CommandError, DeviceOption, console, progress_bars
@@ -171,7 +171,7 @@ def measured(
     fused = every.fused(fusion)
     calibration = fit_calibration(fused, every.truth)
     return {
-        "fusion": _weights(fusion, recipe.model),
+        "fusion": _weights(fusion, reads=scorer.reads),
         "calibration": asdict(calibration),
         "metrics": {
             "protocol": f"{recipe.validate_on}, test: {protocol.TOLD[judged_layout(recipe)]}",
@@ -202,15 +202,15 @@ def unmeasured(model: Rice) -> dict[str, Any]:
     if isinstance(model, Sgmn):
         fusion = Fusion(0.0, TEXT_UNMEASURED)
     return {
-        "fusion": _weights(fusion, model.config),
+        "fusion": _weights(fusion, reads=model.text is not None),
         "calibration": asdict(UNFITTED),
         "metrics": {"protocol": "none: exported without data"},
     }
 
 
-def _weights(fusion: Fusion, model: RiceConfig) -> dict[str, Any]:
+def _weights(fusion: Fusion, *, reads: bool) -> dict[str, Any]:
     """As a manifest has it: with a weight of text where the model reads."""
     weights: dict[str, Any] = {"coarse": 1.0, "match": fusion.match}
-    if model.text is None:
+    if not reads:
         return weights
     return weights | {"text": {"weight": fusion.text, "scale": fusion.scale, "doubt": fusion.doubt}}
