@@ -30,7 +30,7 @@ from training.data.index import INDEX, load_index, save_index
 from training.data.lpr4m import open_lpr, parse_full
 from training.data.pictures import FilePictures
 from training.data.records import Box, duration_type, products_type, scale_type, to_boxes
-from training.data.shards import open_shards
+from training.data.shards import find_shards, open_shards
 from training.data.wrong_lines import WrongLines
 
 
@@ -45,6 +45,21 @@ def test_every_picture_is_found_in_its_shard(tmp_path: Path, tar: bool) -> None:
         assert "nowhere" not in opened
         with pytest.raises(DataError, match="nowhere"):
             opened.read("nowhere")
+
+
+def test_shards_are_found_at_any_depth_without_asking_after_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "2024" / "frames", every_picture(), tar=False)
+    write_shards(tmp_path / "pictures", every_picture(), tar=True)
+    (tmp_path / "2024" / "7").mkdir()
+    folders = [tmp_path / "2024" / "frames" / f"{shard:05d}" for shard in range(3)]
+    tars = [tmp_path / "pictures" / f"{shard:05d}.tar" for shard in range(3)]
+    asked: list[Path] = []
+    is_dir = Path.is_dir
+    monkeypatch.setattr(Path, "is_dir", lambda path: asked.append(path) or is_dir(path))
+    assert find_shards(tmp_path) == folders + tars
+    assert not [path for path in asked if path.suffix]
 
 
 def test_an_index_of_other_shards_is_made_anew(tmp_path: Path) -> None:

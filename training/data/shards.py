@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -89,14 +90,23 @@ def _key(entry: np.void) -> str:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """img2dataset's shards at any depth: tar files, and folders that hold `0...0.json`, sorted."""
-    tars = [path for path in folder.rglob("*.tar") if path.stem.isdecimal()]
-    folders = [
-        path
-        for path in folder.rglob("*")
-        if path.is_dir() and path.name.isdecimal() and next(path.glob("[0-9]*.json"), None)
-    ]
-    return sorted(tars + folders)
+    """img2dataset's shards at any depth: tar files, and folders that hold `0...0.json`, sorted.
+    Raises DataError."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        shards = {name for name in folders if name.isdecimal() and _is_shard(Path(root, name))}
+        tars = [name for name in files if name.endswith(".tar") and name[:-4].isdecimal()]
+        found += [Path(root, name) for name in (*shards, *tars)]
+        folders[:] = [name for name in folders if name not in shards]
+    return sorted(found)
+
+
+def _is_shard(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(e.name[0].isdecimal() and e.name.endswith(".json") for e in entries)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
 
 
 def open_shards(
