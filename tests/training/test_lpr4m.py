@@ -25,6 +25,7 @@ from tests.training.lpr_folders import (
 )
 from training.cli import app
 from training.data.clip_index import evenly, held_out
+from training.data.clip_sets import lpr_test
 from training.data.errors import DataError
 from training.data.index import INDEX, load_index, save_index
 from training.data.lpr4m import open_lpr, parse_full
@@ -112,6 +113,14 @@ def test_reads_the_test_with_frames_that_have_no_box(tmp_path: Path) -> None:
     assert (first.speech, second.speech) == ("this red one", "")
     assert [p.image_id for p in test.galleries[LIVES[1]]] == list(IMAGES)
     assert test.titles == {IMAGES[0]: "Red\u2028thing"}, "a line break of texts is none of files"
+
+
+def test_without_boxes_nothing_is_said_of_what_frames_of_the_test_show(tmp_path: Path) -> None:
+    folder = write_lpr4m(tmp_path)
+    next((folder / "annotations").glob("test_frameid2gtbox_*")).unlink()
+    test = lpr_test(open_lpr(folder, "lpr4m"))
+    [frame] = test.read_frames(test.queries[0], 1, 16)
+    assert frame.boxes is None and test.queries[0].duration == ""
 
 
 def test_reads_the_750k_subset(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def _texts(text: str, name: str) -> tuple[str, ...]:
 
 def read_test(folder: Path) -> Benchmark:
     """LPR4M's test. Frames without a box are known from `test_frame_url_*.txt` alone; without
-    that file, queries have the frames that have boxes. Raises DataError."""
+    that file, queries have the frames that have boxes. Without boxes, nothing tells what frames
+    show. Raises DataError."""
     truth = read_json(_one(folder, "test_videoid_to_gtimage_*.json"))
     galleries = read_json(_one(folder, "test_liveid_to_gallery_*.json"))
     boxes = {frame: to_boxes(b) for frame, b in _test_boxes(folder).items()}
@@ -229,10 +230,10 @@ def _query(  # noqa: PLR0917  one clip's share of five files
     speech: dict[str, str],
     others: list[int] | None,
 ) -> Query:
-    of_frames = tuple(boxes.get(frame, ()) for frame in frames)
+    of_frames = tuple(boxes.get(frame, ()) for frame in frames) if boxes else ()
     shown = [found[0] if found else None for found in of_frames]
     told: dict[str, str] = {}
-    if others is not None and len(others) == len(frames):
+    if others is not None and len(others) == len(shown):
         told["products"] = products_type(
             [count + (box is not None) for count, box in zip(others, shown, strict=True)]
         )
