@@ -409,9 +409,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(synth: Path, tmp_path: Path
     assert whole.detector()(clips()[:1], torch.ones(1, 3, dtype=torch.bool)).boxes.shape[2] == 4
 
 
-def test_a_run_that_is_stopped_before_it_judges_has_no_threshold() -> None:
+def test_a_run_that_is_stopped_before_it_judges_has_no_threshold(tmp_path: Path) -> None:
+    kept = DetectorCheckpoint(RECIPE, {}, {"judged": False})
     with pytest.raises(CheckpointError, match=f"{RECIPE.name}: .* resume it"):
-        _ = DetectorCheckpoint(RECIPE, {}, {"judged": False}).threshold
+        _ = kept.threshold
+    save(tmp_path / "last.safetensors", kept)
+    command = ["detect", str(tmp_path / "last.safetensors"), "--data", "synth=none"]
+    result = CliRunner().invoke(cli.app, [*command, "--picture", str(tmp_path / "x.png")])
+    assert result.exit_code == 1 and "resume it" in result.output
 
 
 def test_a_clips_detector_begins_with_a_frames(synth: Path, tmp_path: Path) -> None:

@@ -257,6 +257,7 @@ def detect(
     """Score a detector of the intended product: COCO's AP and AP50, and intended accuracy."""
     check_picture(picture)
     kept, folders = checkpoint.load_detector(path), given_folders(data)
+    threshold = None if picture is None else kept.threshold
     with progress_bars() as bars:
         judged = judged_set(kept.recipe, folders, split, bars)
         if not isinstance(judged, QuerySet):
@@ -270,8 +271,8 @@ def detect(
     for kind, by_name in groups.items():
         for name, (clips, value) in by_name.items():
             console.print(f"{kind} {name} ({clips} clips)  intended {100 * value:.1f}")
-    if picture is not None:
-        draw_examples(found, judged, kept.threshold).save(picture)
+    if picture is not None and threshold is not None:
+        draw_examples(found, judged, threshold).save(picture)
     typer.echo(json.dumps({"clips": len(found), **told, "groups": groups}))
 
 
