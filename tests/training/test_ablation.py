@@ -139,6 +139,16 @@ def test_results_of_other_weights_or_data_are_refused(tmp_path: Path) -> None:
         again(given=given)
 
 
+def test_a_killed_run_does_not_go_on_with_other_weights(tmp_path: Path) -> None:
+    def killed(variant: Variant, out: Path) -> tuple[int, Accuracy]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablate(RECIPE, 3, tmp_path, killed, given={"start": "a"})
+    with pytest.raises(AblationError, match="another --start"):
+        ablate(RECIPE, 3, tmp_path, killed, given={"start": "b"})
+
+
 def test_the_report_replaces_its_own_section_alone(tmp_path: Path) -> None:
     outcomes = ablate(RECIPE, 3, tmp_path / "runs", measured)
     path = tmp_path / "RESULTS.md"

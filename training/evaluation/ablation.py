@@ -28,7 +28,7 @@ CLOSER, IPD = "+ PFR, closer", "+ IPD"
 RECONSTRUCTION_WEIGHT = 0.05
 """Of PFR, where a recipe has none: paper-style. At 1, as released, it took points off R@1
 (docs/LOG.md)."""
-REPORT, PLOT = "RESULTS.md", "ablation_{}.svg"
+REPORT, PLOT, GIVEN = "RESULTS.md", "ablation_{}.svg", "given.json"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 
 
@@ -144,6 +144,7 @@ def ablate(
     given: Given = NOTHING,
 ) -> list[Outcome]:
     """Every variant with every seed, seed by seed. Raises AblationError."""
+    _keep_given(out, {key: value for key, value in given.items() if key != "detector"})
     return [
         _outcome(name, _seeded(variant, recipe.seed + seed), out, measure, given)
         for seed in range(seeds)
@@ -176,6 +177,17 @@ def _outcome(name: str, variant: Variant, out: Path, measure: Measure, given: Gi
     with replacing(result) as partial:
         partial.write_text(json.dumps(told, indent=1))
     return Outcome(name, recipe.seed, clips, accuracy)
+
+
+def _keep_given(out: Path, given: Given) -> None:
+    """Of all runs, so that none that was killed goes on with what another was given."""
+    path = out / GIVEN
+    if path.exists():
+        _check_given(path, json.loads(path.read_text()), given)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(given, indent=1))
 
 
 def _check_given(result: Path, kept: Given | None, given: Given) -> None:
