@@ -1,6 +1,6 @@
 """Which piece of which job is whose turn: a Redis stream that all replicas take from.
 
-Each piece is handed to one worker, who says now and then that it is still at it; after
+Each piece is handed to one worker, who says all the while that it is still at it; after
 `takeover_s` of silence another one takes over. Pieces that were given up are told in a stream of
 their own, `lpr:{jobs}:dead`, for whoever watches Redis. Everything here is a hint: a flushed Redis
 is filled again from `Jobs.unfinished`, and a piece that is handed out twice is only done twice.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import redis
 
 from service.coordination.store import Store
+from service.errors import CoordinationError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ _GROUP = "workers"
 _MOST_DEAD = 10_000
 _LONGEST_WAIT_S = 0.5
 _LOOKS_A_TAKEOVER = 4
+_KEEPS_A_TAKEOVER = 4
 
 _ADD = """
 if redis.call('SADD', KEYS[2], ARGV[1] .. ' ' .. ARGV[2]) == 1 then
@@ -95,6 +99,23 @@ class WorkQueue:
             lambda client: client.eval(_KEEP, 1, _STREAM, _GROUP, self._name, claim.entry)
         )
         return bool(kept)
+
+    @contextmanager
+    def kept(self, claim: Claim) -> Iterator[None]:
+        """Say all the while that it is still worked on, however long a step of that takes."""
+        over = threading.Event()
+
+        def keep() -> None:
+            is_ours = True
+            while is_ours and not over.wait(self._takeover_s / _KEEPS_A_TAKEOVER):
+                with suppress(CoordinationError):  # without Redis nobody takes it over
+                    is_ours = self.keep(claim)
+
+        threading.Thread(target=keep, name="lpr-claim", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def finish(self, claim: Claim) -> None:
         work = claim.work

@@ -134,7 +134,8 @@ class Worker:
 
     def _work(self, claim: Claim) -> None:
         try:
-            piece = self._attempt(claim.work, lambda: self._keep(claim))
+            with self._queue.kept(claim):
+                piece = self._attempt(claim.work, lambda: self._keep(claim))
         except JobNotFoundError:  # it was too old to be kept
             self._queue.finish(claim)
         except _StoppingError:

@@ -21,12 +21,14 @@ from service.errors import (
     LPRError,
 )
 from service.gallery.storage import Storage
+from service.jobs import queue as queues
 from service.jobs import worker as workers
-from service.jobs.queue import Work, WorkQueue
+from service.jobs.queue import _GROUP, _STREAM, Work, WorkQueue
 from service.jobs.records import PIECE_ITEMS, ItemResult, ItemStatus, Job, Jobs, JobState
 from service.jobs.worker import MAX_ATTEMPTS, Worker
 from service.telemetry import Telemetry
 from tests.service.jobs.silence import fall_silent
+from tests.service.lite_server import until
 
 
 @dataclass
@@ -214,6 +216,30 @@ def test_a_worker_that_waits_keeps_its_piece(world: World) -> None:
     assert world.jobs.get(job.job_id).state is JobState.DONE
 
 
+def test_a_worker_that_is_slow_keeps_its_piece(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a few products take, and though nothing is said between them."""
+    monkeypatch.setattr(queues, "_KEEPS_A_TAKEOVER", 1_000)
+    job = world.queued(1)
+    found: list[object] = []
+
+    def is_heard() -> bool:
+        held = world.store.call(lambda client: client.xpending_range(_STREAM, _GROUP, "-", "+", 1))
+        return bool(held[0]["time_since_delivered"] < 1e3 * world.takeover_s)
+
+    def be_slow() -> None:
+        fall_silent(world.store, 31)
+        until(is_heard, within_s=10)
+        found.append(world.queue().take())
+
+    world.indexer.during = be_slow
+    world.worker().step()
+    assert found == [None]
+    assert world.jobs.piece(job.job_id, 0).attempts == 1
+    assert world.jobs.get(job.job_id).state is JobState.DONE
+
+
 def test_a_worker_that_is_stopped_while_it_waits_gives_its_piece_back(world: World) -> None:
     job = world.queued(3)
     worker = world.worker()
@@ -316,18 +342,18 @@ def test_without_redis_many_workers_give_nothing_up(world: World) -> None:
     assert world.statuses(job) == ["done"] * 3
 
 
-def test_who_is_late_undoes_nothing_of_who_took_over(impatient: World) -> None:
-    job = impatient.queued(20)  # more than are done at once
+def test_who_is_late_undoes_nothing_of_who_took_over(world: World) -> None:
+    job = world.queued(20)  # more than are done at once
 
     def meanwhile() -> None:
-        time.sleep(2 * impatient.takeover_s)
-        impatient.until(impatient.worker(), job, JobState.DONE)
+        fall_silent(world.store, 31)
+        world.until(world.worker(), job, JobState.DONE)
 
     late = FakeIndexer(during=meanwhile)
-    impatient.worker(late).step()
+    world.worker(late).step()
     assert len(late.asked) == 1, "it has noticed"
-    assert impatient.statuses(job) == ["done"] * 20
-    assert impatient.jobs.get(job.job_id).counts.done == 20
+    assert world.statuses(job) == ["done"] * 20
+    assert world.jobs.get(job.job_id).counts.done == 20
 
 
 def test_redis_lost_in_the_middle_costs_nothing(world: World) -> None:
