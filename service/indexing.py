@@ -40,6 +40,8 @@ from service.settling import Gallery, Projection, Settler
 
 logger = logging.getLogger(__name__)
 
+_REST = 128  # of other writes that a write finishes; a sweep does more
+
 
 @dataclass(frozen=True)
 class NewProduct:
@@ -55,6 +57,7 @@ class _Write:
     marker: Marker
     others: list[Marker]  # of other writes of the same, that may not be in the index
     is_done: bool = False  # in every index that is kept
+    is_known: bool = False  # to every replica, or will be when it looks
 
 
 class Indexer:
@@ -180,7 +183,9 @@ class Indexer:
     ) -> Iterator[_Write]:
         """A write behind its marker; whatever comes of it, every replica looks at the shop anew.
 
-        Who is `alone` knows that other writes of the same have ended, and has settled them as well.
+        While Redis is away, no replica can be told: then the marker stays, for a sweep to tell.
+        Who is `alone` knows that other writes of the same have ended, and has settled them as
+        well.
         """
         others = self._pending.of(shop_id, product_id)
         write = _Write(self._pending.open(shop_id, product_id, updated_at), others)
@@ -188,9 +193,9 @@ class Indexer:
             try:
                 yield write
             finally:
-                self._epochs.renew(shop_id)
-            if product_id is not None and not self._settler.is_durable(write.marker):
-                # Another service has written it meanwhile.
+                write.is_known = self._epochs.renew(shop_id)
+            overtaken = product_id is not None and not self._settler.is_durable(write.marker)
+            if overtaken or not write.is_known:
                 self._pending.leave(write.marker, failed=True)
             elif write.is_done:
                 self._pending.close([write.marker, *others] if alone() else [write.marker])
@@ -224,7 +229,8 @@ class Indexer:
 
         The product is found already: what cannot be done now is done later.
         """
-        rest = self._pending.failed(write.marker.shop_id)
+        # While nobody can be told, they would all be left again.
+        rest = self._pending.failed(write.marker.shop_id)[:_REST] if write.is_known else []
         if not write.is_done and write.marker not in rest:
             rest.append(write.marker)
         if rest:

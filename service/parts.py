@@ -165,7 +165,7 @@ class Service:
             storage.sweep()
             catalogue.sweep()
         written = WriteTime()
-        epochs = Epochs(store, written.latest)
+        epochs = Epochs(store, written.latest, alone=alone)
         opener = Opener(
             settings=settings,
             decoder=decoder,

@@ -5,6 +5,9 @@ index has is removed; so for the index of every bundle that is kept. Whoever doe
 the products' locks and looks at the catalogue again before and after, so it may be done at any
 time, by several services at once, again and again.
 
+A marker goes when the index agrees and every replica can know of it: until Redis has been told, it
+stays, so that whoever finds it tells.
+
 Three occasions: a write was accepted only (`settle`, for a product's markers), a write died or
 failed (`sweep`, every few seconds), or nobody can know (`reconcile`: everything is compared).
 """
@@ -56,7 +59,9 @@ class Index(Protocol):
 class Epochs(Protocol):
     """What is asked of `service.coordination.epochs.Epochs`."""
 
-    def renew(self, shop_id: str) -> None: ...
+    def renew(self, shop_id: str) -> bool: ...
+
+    def catch_up(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ class Settler:
         self._locks = gallery.locks
         self._jobs_are_under_way = jobs_are_under_way
         self._stopping = threading.Event()
+        self._untold: set[str] = set()  # markers of which nothing is left to do but to tell of them
 
     def settle(self, markers: Iterable[Marker]) -> dict[str, LPRError]:
         """Make every index agree about what these are for, and remove them.
@@ -158,7 +164,7 @@ class Settler:
         for batch in self._batches(products.values()):
             failed |= self._settle_batch(batch)
         for shop_id, of_shop in shops.items():
-            if self.settle_shop(shop_id):
+            if self.settle_shop(shop_id) and self._epochs.renew(shop_id):
                 self._pending.close(of_shop)
         return failed
 
@@ -183,7 +189,8 @@ class Settler:
         if done is None:
             raise NotReadyError("the service stops before its index is complete")
         if self._projections.kept().is_only(active):
-            self._pending.close(before)
+            known = {shop_id: self._epochs.renew(shop_id) for shop_id in set(map(_shop_of, before))}
+            self._pending.close(marker for marker in before if known[marker.shop_id])
 
     def agree(
         self,
@@ -240,14 +247,17 @@ class Settler:
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.
 
-        Fill the active bundle's index if Milvus has lost it. Raises UnavailableError.
+        Make up for what could not be told while Redis was away; fill the active bundle's index if
+        Milvus has lost it. Raises UnavailableError.
         """
+        if self._epochs.catch_up():
+            self._untold.clear()
         if self._projections.active.index.is_filling:
             with self._locks.try_hold("fill") as ours:
                 if ours:
                     logger.warning("the index is filled from the catalogue")
                     self.reconcile()
-        due = self._pending.due()
+        due = [marker for marker in self._pending.due() if marker.key not in self._untold]
         jobs = {marker.key for marker in due if self._pending.waits_for_a_job(marker)}
         if jobs and self._jobs_are_under_way():  # twice encoded is no sooner found
             due = [marker for marker in due if marker.key not in jobs]
@@ -384,11 +394,21 @@ class Settler:
                     projection.index.upsert(entries.of({task.product_id for task in same}))
                 projection.index.delete(sorted(set().union(*stale)))
             finally:
-                self._epochs.renew(shop_id)
+                is_known = self._epochs.renew(shop_id)
             settled = [task for task in same if self._is_as_read(task)]
             surely = alone()
-            self._pending.close(m for task in settled for m in closing(task, surely))
+            markers = [marker for task in settled for marker in closing(task, surely)]
+            if is_known:
+                self._pending.close(markers)
+            else:
+                self._leave_untold(markers)
         return [task for task in batch if task not in settled], damaged
+
+    def _leave_untold(self, markers: Iterable[Marker]) -> None:
+        """To a sweep once Redis is back; until then there is no use in looking at them again."""
+        for marker in markers:
+            self._untold.add(marker.key)
+            self._pending.leave(marker, failed=True)
 
     def _is_as_read(self, task: Task) -> bool:
         return self._catalogue.find(task.shop_id, task.product_id) == task.record
@@ -398,8 +418,8 @@ def _none(task: Task, alone: bool) -> list[Marker]:
     return []
 
 
-def _shop_of(task: Task) -> str:
-    return task.shop_id
+def _shop_of(of_shop: Task | Marker) -> str:
+    return of_shop.shop_id
 
 
 def _names(task: Task) -> dict[str, str]:

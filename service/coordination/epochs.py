@@ -4,6 +4,10 @@ Who keeps something of a shop keeps the epoch read before it; as long as the wor
 nobody on any replica has written since. A random word, not a count: after Redis lost everything, a
 count could come back to a value that somebody still holds.
 
+A write while Redis is away is made known when Redis is back: by its writer, who remembers the shop,
+and by whoever finds the marker that the writer leaves for as long (`service.gallery.pending`), for
+a writer may be killed.
+
 Behind a colon the word also tells how late by the index's clock the shop was written, so that who
 reads the index can ask for that much and need not wait for more. Nothing there: it is not known.
 """
@@ -36,31 +40,48 @@ return redis.call('SET', KEYS[1], ARGV[1] .. ':' .. after)
 class Epochs:
     """Safe to share between threads."""
 
-    def __init__(self, store: Store, latest_write: Callable[[], int | None]) -> None:
-        """`latest_write`: when this process last wrote to the index, by its clock; None: never."""
+    def __init__(
+        self, store: Store, latest_write: Callable[[], int | None], *, alone: bool = False
+    ) -> None:
+        """`latest_write`: when this process last wrote to the index, by its clock; None: never.
+        `alone`: no other process keeps anything of a shop."""
         self._store = store
         self._latest_write = latest_write
+        self._alone = alone
         self._owed: set[str] = set()  # shops written while Redis was away
         self._guard = threading.Lock()
 
     def read(self, shop_id: str) -> str | None:
         """The shop's epoch; None if it cannot be known now, so that nothing kept can be trusted."""
+        if not self.catch_up():
+            return None
         try:
-            if self._owed:
-                with self._guard:
-                    self._settle()
             return self._store.call(lambda client: _read(client, _key(shop_id)))
         except CoordinationError:
             return None
 
-    def renew(self, shop_id: str) -> None:
-        """Tell every replica that the shop was written; made up for later if Redis is away."""
+    def renew(self, shop_id: str) -> bool:
+        """Tell every replica that the shop was written; whether all know that there are.
+
+        Where Redis is away, this process makes up for it later, unless it ends before.
+        """
         with self._guard:
             self._owed.add(shop_id)
+        is_known = self.catch_up()
+        if not is_known:
+            logger.warning("an epoch is renewed later: Redis is away")
+        return is_known or self._alone
+
+    def catch_up(self) -> bool:
+        """Renew what could not be renewed when it was written; whether nothing is owed now."""
+        if not self._owed:
+            return True
+        with self._guard:
             try:
                 self._settle()
-            except CoordinationError as error:
-                logger.warning("an epoch is renewed later: %s", error)
+            except CoordinationError:
+                return False
+        return True
 
     def _settle(self) -> None:
         """Struck off only once it is renewed, so nobody reads an old epoch of an owed shop."""

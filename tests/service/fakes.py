@@ -183,8 +183,12 @@ class FakeEpochs:
     def read(self, shop_id: str) -> str | None:
         return None if self.down else str(self.counts.get(shop_id, 0))
 
-    def renew(self, shop_id: str) -> None:
-        self.counts[shop_id] = self.counts.get(shop_id, 0) + 1
+    def renew(self, shop_id: str) -> bool:
+        self.counts[shop_id] = self.counts.get(shop_id, 0) + (not self.down)
+        return not self.down
+
+    def catch_up(self) -> bool:
+        return not self.down
 
 
 @dataclass

@@ -233,6 +233,20 @@ class TestEpochs:
         assert writing.read("s") not in (None, before)
         assert reading.read("s") == writing.read("s")
 
+    def test_it_is_made_up_for_though_nobody_asks_for_an_epoch(
+        self, server: PrivateRedis, store: Store
+    ) -> None:
+        writer = Store.at(server.url, timeout_s=5, telemetry=Telemetry())
+        writing, reading = Epochs(writer, lambda: None), Epochs(store, lambda: None)
+        before = reading.read("s")
+        server.stop()
+        assert not writing.renew("s"), "whoever else keeps the shop does not know"
+        assert Epochs(writer, lambda: None, alone=True).renew("s"), "nobody else keeps it"
+        server.start()
+        forget_silence(writer)
+        assert writing.catch_up()
+        assert reading.read("s") not in (None, before)
+
     def test_an_epoch_that_redis_does_not_keep_is_none(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -258,6 +258,32 @@ def test_an_index_that_milvus_lost_is_filled_again(world: World) -> None:
     assert not world.index.is_filling
 
 
+@pytest.mark.parametrize("write", ["put", "finish", "delete", "delete_shop"])
+def test_a_write_while_redis_was_away_is_told_by_whoever_finds_its_marker(
+    world: World, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    world.put("p", RED)
+    if write == "finish":
+        world.accept("p", GREEN)
+    world.epochs.down = True
+    indexer = world.service.indexer
+    writes = {
+        "put": lambda: world.put("p", GREEN),
+        "finish": lambda: indexer.finish("shop", ["p"]),
+        "delete": lambda: indexer.delete("shop", "p"),
+        "delete_shop": lambda: indexer.delete_shop("shop"),
+    }
+    writes[write]()
+    world.service.settler.sweep()
+    assert not world.agrees(), "another replica may still serve what it kept"
+    told, successor = world.epochs.counts["shop"], world.start()
+    world.epochs.down = False
+    patch_young(monkeypatch)
+    successor.settler.sweep()
+    assert world.agrees()
+    assert world.epochs.counts["shop"] > told
+
+
 class Dying:
     """Counts the changes a write makes to storage and index, and ends the process at one."""
 
