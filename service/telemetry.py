@@ -171,7 +171,7 @@ class Telemetry:
 
         # What the service stands on.
         self.index_up = gauge("lpr_index_up", "1 while Milvus answers")
-        self.redis_up = gauge("lpr_redis_up", "1 while Redis answers")
+        self.redis_up = gauge("lpr_redis_up", "1 while Redis takes writes")
         self.dependency_seconds = seconds(
             "lpr_dependency_seconds",
             "Time of a call to what the service stands on",

@@ -191,7 +191,7 @@ def infrastructure() -> Dashboard:
             stack("Failed calls", "By dependency and call.", "cps",
                   {"{{dependency}} {{call}}":
                        rate("lpr_dependency_errors_total", by="dependency, call")}),
-            lines("Redis answers", "1 while it does. Without it the API works on, slower.",
+            lines("Redis takes writes", "1 while it does. Without it the API works on, slower.",
                   "none", {"up": lowest("lpr_redis_up")})),
         row("Hot shops",
             stack("Lookups", "A miss loads the shop from the index.", "cps",

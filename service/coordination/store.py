@@ -19,6 +19,8 @@ from service.telemetry import Telemetry
 
 _REST_S = 1.0
 _TRIAL_S = 5.0
+_UP = "lpr:up"
+_UP_S = 60
 
 T = TypeVar("T")
 
@@ -68,8 +70,9 @@ class Store:
         return answer
 
     def is_up(self) -> bool:
+        """Whether it takes writes: one whose memory is full still answers a ping."""
         try:
-            return bool(self.call(lambda client: client.ping()))
+            return bool(self.call(lambda client: client.set(_UP, "1", ex=_UP_S)))
         except CoordinationError:
             return False
 

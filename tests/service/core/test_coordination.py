@@ -178,6 +178,17 @@ class TestStore:
         forget_silence(store)
         assert store.is_up()
 
+    def test_a_redis_that_takes_no_writes_is_not_up(self, store: Store) -> None:
+        store.call(lambda client: client.config_set("maxmemory", 1))
+        try:
+            assert store.call(lambda client: client.ping())
+            assert not store.is_up()
+        finally:
+            forget_silence(store)
+            store.call(lambda client: client.config_set("maxmemory", 0))
+        assert store.is_up()
+        assert store.call(lambda client: client.ttl("lpr:up")) > 0
+
 
 class TestEpochs:
     def test_they_stand_until_a_write_and_are_of_one_shop(self, store: Store) -> None:
