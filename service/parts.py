@@ -45,7 +45,7 @@ from service.jobs.acceptance import Acceptance
 from service.jobs.batch import BatchLimits
 from service.jobs.queue import WorkQueue
 from service.jobs.records import Jobs, JobState
-from service.jobs.worker import Worker
+from service.jobs.worker import Housekeeper, Worker
 from service.keys import KeyRing
 from service.listening import Listener
 from service.media.clips import ClipDecoder
@@ -259,8 +259,11 @@ class Service:
             with suppress(IndexUnavailableError):
                 self.telemetry.index_pictures.set(bundles.serving.index.count())
 
+        housekeeper = Housekeeper(jobs, tell)
         for _ in range(_WORKERS):
-            worker = Worker(jobs, open_queue(), indexer, lambda: self.recognitions.is_busy, tell)
+            worker = Worker(
+                jobs, open_queue(), indexer, lambda: self.recognitions.is_busy, housekeeper
+            )
             self._run("lpr-jobs", worker.run)
             self._stop_with(worker.stop)
         limits = BatchLimits(

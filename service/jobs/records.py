@@ -238,16 +238,16 @@ class Jobs:
         ids = sorted(self._ids(JobState.DEAD), reverse=True)
         return [self._read(job_id) for job_id in ids[:limit]]
 
-    def count(self) -> dict[JobState, int]:
-        """How many are kept."""
+    def count(self, *, done: bool = True) -> dict[JobState, int]:
+        """How many are kept; those that are `done` may be many, and long in counting."""
         unfinished, begun = set(self._ids(_OPEN)), set(self._ids(_BEGUN))
         self._begun &= begun  # without those that another replica has ended
-        return {
+        counts = {
             JobState.QUEUED: len(unfinished - begun),
             JobState.RUNNING: len(unfinished & begun),
-            JobState.DONE: len(self._ids(JobState.DONE)),
             JobState.DEAD: len(self._ids(JobState.DEAD)),
         }
+        return counts | ({JobState.DONE: len(self._ids(JobState.DONE))} if done else {})
 
     def forget_old(self) -> None:
         """Remove jobs that were made long ago."""

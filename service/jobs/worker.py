@@ -39,7 +39,7 @@ _WHILE_BUSY = 4  # while recognitions are being answered
 _LOOK_S = 10.0  # between looks for unfinished pieces that are not in the queue
 _RETRY_S = 2.0  # while something is away
 _COUNT_S = 15.0
-_FORGET_S = 600.0
+_FORGET_S = 600.0  # also between counts of the jobs that are done
 _POLITE_S = 0.25  # the longest that recognitions hold up a few products
 _GLANCE_S = 0.01
 
@@ -61,6 +61,37 @@ class _TakenOverError(Exception):
     """The piece is in another worker's hands now."""
 
 
+class Housekeeper:
+    """Forgets old jobs and tells how many there are: one for all workers of a service, of whom
+    the first that comes by does it."""
+
+    def __init__(self, jobs: Jobs, tell: Callable[[Mapping[JobState, int]], None]) -> None:
+        """`tell` is told how many jobs there are, of those that are done not each time."""
+        self._jobs = jobs
+        self._tell = tell
+        self._count_at = 0.0
+        self._forget_at = 0.0
+        self._turn = threading.Lock()
+
+    def look(self) -> None:
+        """Do what it is time for. Raises UnavailableError, StorageFullError."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._look(time.monotonic())
+            finally:
+                self._turn.release()
+
+    def _look(self, now: float) -> None:
+        if now < self._count_at:
+            return
+        self._count_at = now + _COUNT_S
+        is_time_for_all = now >= self._forget_at
+        if is_time_for_all:
+            self._forget_at = now + _FORGET_S
+            self._jobs.forget_old()
+        self._tell(self._jobs.count(done=is_time_for_all))
+
+
 class Worker:
     """One thread calls `run`; `stop` lets it return, after the few products in its hands."""
 
@@ -70,19 +101,16 @@ class Worker:
         queue: WorkQueue,
         indexer: Finisher,
         is_busy: Callable[[], bool],
-        tell: Callable[[Mapping[JobState, int]], None],
+        housekeeper: Housekeeper,
     ) -> None:
-        """`is_busy` says whether recognitions are being answered; `tell` is told how many jobs
-        there are."""
+        """`is_busy` says whether recognitions are being answered."""
         self._jobs = jobs
         self._queue = queue
         self._indexer = indexer
         self._is_busy = is_busy
-        self._tell = tell
+        self._housekeeper = housekeeper
         self._stopping = threading.Event()
         self._look_at = 0.0
-        self._count_at = 0.0
-        self._forget_at = 0.0
 
     def stop(self) -> None:
         self._stopping.set()
@@ -104,7 +132,7 @@ class Worker:
 
         Raises UnavailableError, StorageFullError.
         """
-        self._keep_house()
+        self._housekeeper.look()
         try:
             claim = self._queue.take()
             if claim is None and self._is_time_to_look():
@@ -122,15 +150,6 @@ class Worker:
         if is_time:
             self._look_at = now + _LOOK_S
         return is_time
-
-    def _keep_house(self) -> None:
-        now = time.monotonic()
-        if now >= self._forget_at:
-            self._forget_at = now + _FORGET_S
-            self._jobs.forget_old()
-        if now >= self._count_at:
-            self._count_at = now + _COUNT_S
-            self._tell(self._jobs.count())
 
     def _work(self, claim: Claim) -> None:
         try:

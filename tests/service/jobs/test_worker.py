@@ -25,7 +25,7 @@ from service.jobs import queue as queues
 from service.jobs import worker as workers
 from service.jobs.queue import _GROUP, _STREAM, Work, WorkQueue
 from service.jobs.records import PIECE_ITEMS, ItemResult, ItemStatus, Job, Jobs, JobState
-from service.jobs.worker import MAX_ATTEMPTS, Worker
+from service.jobs.worker import MAX_ATTEMPTS, Housekeeper, Worker
 from service.telemetry import Telemetry
 from tests.service.jobs.silence import fall_silent
 from tests.service.lite_server import until
@@ -71,9 +71,18 @@ class World:
     def queue(self) -> WorkQueue:
         return WorkQueue(self.store, takeover_s=self.takeover_s, redis_timeout_s=0.05)
 
-    def worker(self, indexer: FakeIndexer | None = None) -> Worker:
+    def housekeeper(self) -> Housekeeper:
+        return Housekeeper(self.jobs, self.told.update)
+
+    def worker(
+        self, indexer: FakeIndexer | None = None, housekeeper: Housekeeper | None = None
+    ) -> Worker:
         return Worker(
-            self.jobs, self.queue(), indexer or self.indexer, lambda: False, self.told.update
+            self.jobs,
+            self.queue(),
+            indexer or self.indexer,
+            lambda: False,
+            housekeeper or self.housekeeper(),
         )
 
     def job(self, count: int = 3, shop: Callable[[int], str] = lambda _: "shop") -> Job:
@@ -303,12 +312,28 @@ def test_a_piece_that_kills_its_worker_is_dead_after_five_of_them(impatient: Wor
 
 def test_how_many_jobs_there_are_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_COUNT_S", 0.0)
+    monkeypatch.setattr(workers, "_FORGET_S", 0.0)
     job, worker = world.queued(1), world.worker()
     worker.step()
     assert world.told == dict.fromkeys(JobState, 0) | {JobState.QUEUED: 1}
     worker.step()
     assert world.told == dict.fromkeys(JobState, 0) | {JobState.DONE: 1}
     assert job
+
+
+def test_workers_of_a_service_count_together_and_what_is_done_seldom(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of an object store costs money, and of many jobs minutes."""
+    told: list[Mapping[JobState, int]] = []
+    housekeeper = Housekeeper(world.jobs, told.append)
+    here, there = (world.worker(housekeeper=housekeeper) for _ in range(2))
+    monkeypatch.setattr(workers, "_COUNT_S", 0.0)
+    here.step()
+    monkeypatch.setattr(workers, "_COUNT_S", 15.0)
+    there.step()
+    here.step()
+    assert [set(counts) for counts in told] == [set(JobState), set(JobState) - {JobState.DONE}]
 
 
 def test_without_redis_a_worker_goes_through_everything_alone(
@@ -388,7 +413,7 @@ def test_recognitions_go_first_for_a_moment(world: World, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(workers, "_POLITE_S", 2.5)
     monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    Worker(world.jobs, world.queue(), world.indexer, is_busy, lambda _: None).step()
+    Worker(world.jobs, world.queue(), world.indexer, is_busy, world.housekeeper()).step()
     assert glances >= 4, "looked more than once before each write"
     assert max(len(names) for _, names in world.indexer.asked) <= 4, "the next one waits less"
     assert world.jobs.get(job.job_id).state is JobState.DONE, "and was not starved"
