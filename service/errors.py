@@ -279,6 +279,7 @@ class BusyError(UnavailableError):
 
 class NoRoomError(UnavailableError):
     slug, title = "no-room", "There is no room for the body while it arrives"
+    retry_after_s = 30
 
 
 class InferenceError(UnavailableError):

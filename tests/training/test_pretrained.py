@@ -345,7 +345,7 @@ def test_fit_begins_with_clip(
 
     monkeypatch.setattr(engine, "fit", fit)
     for opened in ("open_training", "open_judging"):
-        monkeypatch.setattr(given, opened, lambda *args: photographs())
+        monkeypatch.setattr(given, opened, lambda *args, **options: photographs())
     path = write_openclip(source, tmp_path)
     arguments = ["fit", "tiny", "--data", "made=x", "--out", tmp_path / "run", "--encoder", path]
     code, told = run(*arguments)
