@@ -183,9 +183,8 @@ class Indexer:
     ) -> Iterator[_Write]:
         """A write behind its marker; whatever comes of it, every replica looks at the shop anew.
 
-        While Redis is away, no replica can be told: then the marker stays, for a sweep to tell.
-        Who is `alone` knows that other writes of the same have ended, and has settled them as
-        well.
+        Who is `alone` knows that other writes of the same have ended, and has settled them as well.
+        While Redis is away no replica can be told: then the marker stays, for a sweep to tell.
         """
         others = self._pending.of(shop_id, product_id)
         write = _Write(self._pending.open(shop_id, product_id, updated_at), others)
