@@ -46,10 +46,11 @@ class Breaker:
         self.is_open = False
 
     @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self, *, is_long: bool = False) -> Iterator[None]:
         """Around one call. Raises the refusal while open; a refusal raised within is a failure, and
-        the end of the request that it was for says nothing."""
-        call = self._enter()
+        the end of the request that it was for says nothing. A call that `is_long` has only its own
+        timeout: it is never taken to hang."""
+        call = self._enter(is_long=is_long)
         failed: bool | None = False
         try:
             yield
@@ -73,13 +74,13 @@ class Breaker:
         """End the trials."""
         self._closing.set()
 
-    def _enter(self) -> _Call:
+    def _enter(self, *, is_long: bool) -> _Call:
         with self._guard:
             if not self.is_open and any(self._hangs(call) for call in self._running):
                 self._open("a call hangs")
             if self.is_open:
                 raise self._refusal(f"{self._name} does not answer; it is tried again meanwhile")
-            call = _Call()
+            call = _Call(is_long=is_long)
             self._running.add(call)
             return call
 
@@ -96,7 +97,9 @@ class Breaker:
                 self._open(f"{_FAILURES} calls in a row failed")
 
     def _hangs(self, call: _Call) -> bool:
-        return self._slow_s is not None and time.monotonic() - call.began > self._slow_s
+        if self._slow_s is None or call.is_long:
+            return False
+        return time.monotonic() - call.began > self._slow_s
 
     def _open(self, reason: str) -> None:
         logger.warning("%s is left alone: %s", self._name, reason)
@@ -117,6 +120,7 @@ class Breaker:
 
 
 class _Call:
-    def __init__(self) -> None:
+    def __init__(self, *, is_long: bool) -> None:
+        self.is_long = is_long
         self.began = time.monotonic()
         self.thread = threading.get_ident()

@@ -41,6 +41,7 @@ _READ_ROWS = 1_000
 _MOST_ROWS = 16_000  # of one answer; Milvus gives 16,384
 _UNFLUSHED_ROWS = 32
 _SLOW_S = 3.0  # a call to a server that takes longer hangs
+_LONG_LOAD = 4_000  # rows; more of them may take longer than that
 _KEYS = 500  # in one filter
 _LOOKS = 2  # at Lite, before its writers have to wait for the next
 _LOST = (100, 101)  # Milvus's codes: there is no such collection, it is not loaded
@@ -291,7 +292,7 @@ class VectorIndex:
     def load(self, shop_id: str, limit: int, since: int | None = None) -> Entries:
         """Up to `limit` pictures of a shop, in no order, in one query. `since`: as in `search`."""
         self._check_filled()
-        with self.breaker.call(), self._call("load"):
+        with self.breaker.call(is_long=limit > _LONG_LOAD), self._call("load"):
             found = self._client.query(
                 self._target,
                 filter=rows.in_shop(shop_id),

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _LOADERS = 16
 _HUGE_S = 600.0  # that a shop too large for the memory is believed to be, whatever is written
+_FAILED_S = 30.0  # that a large shop is left to the index after it could not be loaded
 _PICTURE_BYTES = 400  # ids, title and the tuple that holds them, roughly
 
 
@@ -65,7 +66,7 @@ class _HotShop:
 
 @dataclass(frozen=True)
 class _Huge:
-    epoch: str  # when it was found to be
+    epoch: str | None  # when it was found to be; None where it could not be looked at
     until: float  # on the monotonic clock
 
 
@@ -161,6 +162,8 @@ class HotShops:
                     self._huge[shop_id] = _Huge(epoch, time.monotonic() + _HUGE_S)
         except IndexUnavailableError as error:
             logger.warning("a large shop could not be loaded: %s", error)
+            with self._guard:
+                self._huge[shop_id] = _Huge(None, time.monotonic() + _FAILED_S)
         finally:
             with self._guard:
                 self._coming.discard(shop_id)
@@ -168,7 +171,9 @@ class HotShops:
     def _is_huge(self, shop_id: str, epoch: str | None) -> bool:
         """As far as is known: it may have shrunk since, which is looked at now and then."""
         found = self._huge.get(shop_id)
-        return found is not None and (found.epoch == epoch or time.monotonic() < found.until)
+        if found is None:
+            return False
+        return time.monotonic() < found.until or (epoch is not None and found.epoch == epoch)
 
     def _kept(self, shop_id: str, epoch: str | None) -> Entries | None:
         with self._guard:

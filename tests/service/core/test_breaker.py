@@ -161,6 +161,17 @@ def test_a_long_call_that_comes_further_does_not_hang(breaker: Breaker, clock: C
     assert not breaker.is_open
 
 
+def test_a_call_that_is_known_to_be_long_does_not_hang(breaker: Breaker, clock: Clock) -> None:
+    with breaker.call(is_long=True):
+        clock.now += 10 * SLOW_S
+        assert not is_refused(breaker)
+    assert not is_refused(breaker)
+    for _ in range(3):
+        with pytest.raises(IndexUnavailableError, match="timeout"), breaker.call(is_long=True):
+            raise IndexUnavailableError("timeout")
+    assert is_refused(breaker), "that it fails counts as with any other"
+
+
 def test_where_calls_may_take_their_time_they_do(part: Part, clock: Clock) -> None:
     breaker = Breaker("the part", part.probe, IndexUnavailableError, slow_s=None)
     with pytest.raises(IndexUnavailableError, match="at last"), breaker.call():
