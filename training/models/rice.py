@@ -174,9 +174,12 @@ class Rice(nn.Module):
         speech: Words | None = None,
     ) -> Clips:
         """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
+        return self.pool_frames(self.encode_frames(frames, frame_mask, patch_mask), speech)
+
+    def encode_frames(self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor) -> Frames:
+        """The same frames, each by itself: what is said has no part in them yet."""
         embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
-        each = _by_clip(embedding, tokens, frame_mask, patch_mask)
-        return self.pool_frames(each, speech)
+        return _by_clip(embedding, tokens, frame_mask, patch_mask)
 
     def encode_kept(
         self,
@@ -208,6 +211,11 @@ class Rice(nn.Module):
         return Pictures(
             pictures.embedding, torch.cat([pictures.tokens, token[:, None]], dim=1), mask
         )
+
+    @property
+    def decodes_speech(self) -> bool:
+        """Whether speech is a token of PMD, so that logits differ by what is said."""
+        return self.text is not None and self.text.speech_token is not None
 
     def add_speech(self, clips: Clips, speech: Words | None) -> Clips:
         """The clips with one further, last token each; a clip without speech has none."""
