@@ -23,12 +23,9 @@ from training.detection_loss import DetectionObjective
 from training.evaluation import detection
 from training.evaluation.protocol import (
     VAL_TAKES,
-    Hearing,
-    Scores,
     best_fusion,
-    heard,
     joined,
-    score,
+    score_heard,
     summary,
 )
 from training.evaluation.scorers import TorchScorer
@@ -138,11 +135,7 @@ class RecognitionTask:
     ) -> Judged:
         boxes = annotated_boxes if self._recipe.intended_boxes else None
         scorer = TorchScorer(model, tokenizer)
-
-        def scores(hearing: Hearing) -> Scores:
-            return score(scorer, validation, takes=VAL_TAKES, boxes=boxes, hearing=hearing)
-
-        found = heard(scores)
+        found = score_heard(scorer, validation, takes=VAL_TAKES, boxes=boxes)
         fusion = best_fusion(found)
         results = summary(joined(found), fusion)
         figures = {f"{name}_r1": result.r1 for name, result in results.items()}

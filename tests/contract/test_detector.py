@@ -272,6 +272,6 @@ def test_both_scorers_look_closer_as_the_service_does(closer: Model, closer_path
         assert scorer.frame_size == 2 * SIZE
         with torch.inference_mode():
             shop = scorer.products(torch.from_numpy(pictures))
-            compared = scorer.compare(shop, torch.from_numpy(frames))
+            [compared] = scorer.compare(shop, torch.from_numpy(frames))
         assert np.abs(compared.coarse.numpy() - encoded.embedding @ clip.embedding).max() < 1e-3
         assert np.abs(compared.match.numpy() - expected).max() < 1e-2

@@ -14,6 +14,7 @@ from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.model import Model  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
 from tests.contract.models import TEXT_FUSION, TINY, export_tiny, widened  # noqa: E402
+from tests.training.tiny_hearings import assert_one_pass_is_many, spoken_queries  # noqa: E402
 from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
 from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
 from training.export.bundle import export_bundle  # noqa: E402
@@ -66,9 +67,11 @@ def test_a_bundle_that_listens_scores_as_training_does(tmp_path: Path) -> None:
         for scorer in (TorchScorer(sgmn, tokenizer), BundleScorer(out)):
             with torch.inference_mode():
                 shop = scorer.products(torch.from_numpy(pictures), TITLES)
-                theirs = scorer.compare(shop, torch.from_numpy(frames), speech)
+                [theirs] = scorer.compare(shop, torch.from_numpy(frames), [speech])
             for mine, other in zip(ours, theirs, strict=True):
                 assert np.abs(mine - other.numpy()).max() < TOLERANCE
+    for scorer in (TorchScorer(sgmn, tokenizer), BundleScorer(out)):
+        assert_one_pass_is_many(scorer, spoken_queries())
     assert np.abs(coarse[""] - coarse["blue"]).max() > 10 * TOLERANCE, "speech guides the look"
     assert np.abs(coarse["the red juice"] - coarse["blue"]).max() > 10 * TOLERANCE
 
@@ -81,7 +84,7 @@ def test_a_bundle_without_text_is_served_too(tmp_path: Path) -> None:
     found, clip = model.encode_pictures(pictures), model.encode_clip(frames)
     scorer = TorchScorer(sgmn)
     with torch.inference_mode():
-        theirs = scorer.compare(
+        [theirs] = scorer.compare(
             scorer.products(torch.from_numpy(pictures)), torch.from_numpy(frames)
         )
     assert np.abs(found.embedding @ clip.embedding - theirs.coarse.numpy()).max() < TOLERANCE

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.features import ClipFeatures, PictureFeatures  # noqa: E402
 from service.inference.model import Model  # noqa: E402
 from service.recognition import rank  # noqa: E402
-from service.settings import InferenceSettings  # noqa: E402
+from service.settings import DEFAULT_BUNDLE, InferenceSettings  # noqa: E402
 from tests.contract.models import (  # noqa: E402
     TEXT,
     TEXT_FUSION,
@@ -31,6 +32,8 @@ from tests.contract.models import (  # noqa: E402
     reading_rice,
     tokenizer,
 )
+from tests.training.tiny_hearings import assert_one_pass_is_many, spoken_queries  # noqa: E402
+from tests.training.tiny_sgmn import titled_photographs  # noqa: E402
 from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
 from training.evaluation.scorers import BundleScorer, TorchScorer  # noqa: E402
 from training.export.bundle import export_bundle  # noqa: E402
@@ -82,12 +85,43 @@ def test_the_service_scores_as_training_does(
     expected = TorchScorer(rice, tokenizer()) if scorer == "torch" else BundleScorer(path)
     with torch.inference_mode():
         shop = expected.products(torch.from_numpy(pictures), TITLES)
-        compared = expected.compare(shop, torch.from_numpy(frames), speech)
+        [compared] = expected.compare(shop, torch.from_numpy(frames), [speech])
     clip = model.encode_clip(frames, speech)
     found = scores(model, model.encode_pictures(pictures, TITLES), clip)
     for ours, theirs in zip(found, compared, strict=True):
         assert np.abs(ours - theirs.numpy()).max() < TOLERANCE
     assert (clip.speech is None) == (not speech.strip())
+
+
+def runs_of_a_clip(bundle: Path) -> list[str]:
+    """Of the graphs that look, where three speeches are heard in a clip, one of them twice."""
+    scorer, runs = BundleScorer(bundle), []
+    size, frame_size = scorer.size, scorer.frame_size
+    with torch.inference_mode():
+        shop = scorer.products(torch.zeros(2, size, size, 3, dtype=torch.uint8), ["juice", ""])
+    for name in ("clip", "match"):
+        session = getattr(scorer, f"_{name}")
+        run = SimpleNamespace(run=lambda *a, s=session, n=name: runs.append(n) or s.run(*a))
+        setattr(scorer, f"_{name}", run)
+    frames = torch.zeros(3, frame_size, frame_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        found = scorer.compare(shop, frames, ["juice", "", "blue milk", "juice"])
+    assert len(found) == 4
+    assert torch.equal(found[0].text, found[3].text)
+    assert not torch.equal(found[0].text, found[2].text)
+    return runs
+
+
+def test_a_bundle_scores_by_all_that_is_heard_in_one_pass(path: Path) -> None:
+    assert runs_of_a_clip(path) == 3 * ["clip", "match"], "each speech is a token of its own"
+    for data in (titled_photographs(), spoken_queries()):
+        found = assert_one_pass_is_many(BundleScorer(path), data)
+        assert not torch.equal(found["right"].match, found["missing"].match)
+
+
+def test_the_bundle_that_is_shipped_looks_at_a_clip_once_whatever_is_heard() -> None:
+    assert runs_of_a_clip(DEFAULT_BUNDLE) == ["clip", "match"]
+    assert_one_pass_is_many(BundleScorer(DEFAULT_BUNDLE), spoken_queries())
 
 
 def test_text_that_is_missing_costs_and_changes_nothing(
@@ -230,8 +264,10 @@ def test_text_that_is_in_the_score_alone_is_served_as_it_was_trained(tmp_path: P
     expected = TorchScorer(sees, tokenizer())
     with torch.inference_mode():
         shop = expected.products(torch.from_numpy(pictures), TITLES)
-        compared = expected.compare(shop, torch.from_numpy(frames), "the red apple juice")
+        [compared] = expected.compare(shop, torch.from_numpy(frames), ["the red apple juice"])
     for ours, theirs in zip(scores(served, states, clip), compared, strict=True):
         assert np.abs(ours - theirs.numpy()).max() < TOLERANCE
     attention = served.explain(pictures[0], clip, TITLES[0])
     assert attention.shape == (1 + 16, 3 * (1 + 16))
+    assert runs_of_a_clip(out) == ["clip", "match"], "nothing that is said changes them"
+    assert_one_pass_is_many(BundleScorer(out), spoken_queries())

@@ -196,8 +196,8 @@ def test_validation_sees_the_boxes_of_its_clips(tmp_path: Path) -> None:
     queries = lpr_validation(data)
     frames = queries.read_frames(queries.queries[0], 3, 32)
     assert annotated_boxes(frames).tolist() == [[[0.0, 0.0, 0.5, 0.5]]] * 3
-    whole = score_queries(tiny_model(), queries)
-    boxed = score_queries(tiny_model(), queries, boxes=annotated_boxes)
+    whole = score_queries(tiny_model(), queries)["right"]
+    boxed = score_queries(tiny_model(), queries, boxes=annotated_boxes)["right"]
     assert not torch.allclose(whole.coarse, boxed.coarse, atol=1e-4)
-    blind = score_queries(tiny_model(), queries, boxes=lambda f: torch.zeros(len(f), 1, 4))
+    blind = score_queries(tiny_model(), queries, boxes=lambda f: torch.zeros(len(f), 1, 4))["right"]
     assert torch.allclose(whole.coarse, blind.coarse, atol=1e-5), "without a box, the whole frame"

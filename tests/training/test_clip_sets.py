@@ -255,7 +255,7 @@ def queries(truth: tuple[str, ...], *, frames: bool = True, missing: str = "") -
 
 
 def test_a_query_is_compared_with_its_own_shop() -> None:
-    scores = score_queries(tiny_model(), queries(("red",)))
+    scores = score_queries(tiny_model(), queries(("red",)))["right"]
     assert scores.coarse.shape == (1, 3), "the other shop's picture is none of its candidates"
     assert scores.truth.tolist() == [1]
     assert scores.coarse[0, 1] == pytest.approx(1, abs=1e-4), "the same picture"
@@ -267,7 +267,7 @@ def test_a_query_is_compared_with_its_own_shop() -> None:
     "lost", [queries(("green",)), queries(("red",), missing="red"), queries(("red",), frames=False)]
 )
 def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> None:
-    scores = score_queries(tiny_model(), lost)
+    scores = score_queries(tiny_model(), lost)["right"]
     assert len(scores.truth) == 1
     told = accuracy(scores.fused(Fusion(1.0)), scores.truth)
     assert (told.r1, told.r10, told.mrr) == (0, 0, 0), "the shop is smaller than 10, too"
@@ -276,7 +276,7 @@ def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> Non
 def test_a_picture_that_a_shop_lists_twice_is_right_in_both_places() -> None:
     once = queries(("red",))
     twice = replace(once, galleries={"live": 2 * once.galleries["live"]})
-    scores = score_queries(tiny_model(), twice)
+    scores = score_queries(tiny_model(), twice)["right"]
     assert ranks(scores.fused(Fusion(0.0)), scores.truth).item() == 1
 
 
@@ -288,7 +288,7 @@ def test_a_picture_that_cannot_be_decoded_is_as_if_it_were_missing(tmp_path: Pat
             raise DataError("blue: broken")
         return whole.read_picture(name, size)
 
-    scores = score_queries(tiny_model(), replace(whole, read_picture=picture))
+    scores = score_queries(tiny_model(), replace(whole, read_picture=picture))["right"]
     assert (scores.largest_shop(), scores.truth.tolist()) == (1, [0])
     test = lpr_test(open_lpr(write_lpr750k(tmp_path), "lpr750k"))
     (tmp_path / test.queries[0].frames[1]).write_bytes(b"no picture")

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from tests.training.tiny import CONFIG, photographs, tiny_model
+from tests.training.tiny_sgmn import tiny_sgmn, tiny_tokenizer
 from training.data.frames import Frame
+from training.data.sets import JudgedSet
 from training.evaluation import protocol
 from training.evaluation.calibration import (
     ABSENT_SHARE,
@@ -30,12 +32,13 @@ from training.evaluation.protocol import (
     Scores,
     best_fusion,
     best_match_weight,
-    heard,
     joined,
     sample_clips,
     score_clips,
+    score_heard,
 )
-from training.models.rice import Clips, Rice
+from training.evaluation.scorers import Scorer, TorchScorer
+from training.models.rice import Frames, Rice
 
 
 def test_ranks_and_accuracy() -> None:
@@ -132,27 +135,34 @@ def test_what_speech_is_worth_in_any_set_counts() -> None:
     assert best_fusion(untold, told).text == best_fusion(told).text > 0
 
 
-def test_what_reads_is_scored_by_all_that_it_may_hear() -> None:
+def test_what_reads_is_scored_by_all_that_it_may_hear(monkeypatch: pytest.MonkeyPatch) -> None:
     of = spoken_scores(noise=0.1)
     asked: list[Hearing] = []
 
-    def score(hearing: Hearing) -> Scores:
-        asked.append(hearing)
-        return of[hearing]
+    def score(
+        scorer: Scorer, data: JudgedSet, *, hearings: Sequence[Hearing], **options: object
+    ) -> dict[Hearing, Scores]:
+        asked.extend(hearings)
+        return {hearing: of[hearing] for hearing in hearings}
 
+    monkeypatch.setattr(protocol, "score", score)
+    scorer, data = TorchScorer(tiny_sgmn(), tiny_tokenizer()), photographs()
     of["wrong"] = repeated(of["wrong"], speeches=3)
-    every = joined(heard(score))
+    every = joined(score_heard(scorer, data))
     assert asked == ["right", "wrong", "missing"] and len(every.truth) == 900
     assert every.text is not None and every.text[600:].count_nonzero() == 0
-    silent = heard(lambda _: replace(of["missing"], text=None))
-    assert list(silent) == ["missing"] and joined(silent).text is None
+    of["right"] = replace(of["missing"], text=None)
+    for reader in (scorer, TorchScorer(tiny_model())):
+        silent = score_heard(reader, data)
+        assert list(silent) == ["missing"] and joined(silent).text is None
+    assert asked[3:] == ["right", "wrong", "missing", "right"], "what reads nothing is asked once"
 
 
 def test_scoring_is_the_same_every_time_and_counts_every_clip() -> None:
     model, data = tiny_model(), photographs()
     seen = []
-    first = score_clips(model, data, done=lambda: seen.append(1))
-    again = score_clips(model, data)
+    first = score_clips(model, data, done=lambda: seen.append(1))["right"]
+    again = score_clips(model, data)["right"]
     assert torch.equal(first.coarse, again.coarse)
     assert torch.equal(first.match, again.match)
     assert len(seen) == len(first.truth) == 10
@@ -165,18 +175,16 @@ def test_nothing_is_cut_or_dropped_when_scoring() -> None:
     torch.manual_seed(0)
     model, data = Rice(replace(CONFIG, attention_dropout=0.5)), photographs()
     seen = []
-    encode = model.encode_clips
+    encode = model.encode_frames
 
-    def spy(
-        frames: torch.Tensor, frame_mask: torch.Tensor, patch_mask: torch.Tensor, speech: None
-    ) -> Clips:
+    def spy(frames: torch.Tensor, frame_mask: torch.Tensor, patch_mask: torch.Tensor) -> Frames:
         seen.append((frames.shape[1], bool(frame_mask.all() and patch_mask.all())))
-        return encode(frames, frame_mask, patch_mask, speech)
+        return encode(frames, frame_mask, patch_mask)
 
-    model.encode_clips = spy  # type: ignore[method-assign]
-    first = score_clips(model.train(), data)
+    model.encode_frames = spy  # type: ignore[method-assign]
+    first = score_clips(model.train(), data)["right"]
     torch.manual_seed(1)
-    again = score_clips(model.train(), data)
+    again = score_clips(model.train(), data)["right"]
     assert torch.equal(first.match, again.match)
     assert torch.equal(first.coarse, again.coarse)
     assert set(seen) == {(CONFIG.frames, True)}
@@ -198,11 +206,11 @@ def test_samples_of_photographs_are_clips_as_they_are_judged() -> None:
 
 def test_boxes_decide_what_is_seen_of_photographs_too() -> None:
     model, data = tiny_model(), photographs()
-    whole = score_clips(model, data)
+    whole = score_clips(model, data)["right"]
     corner = score_clips(
         model, data, boxes=lambda f: torch.tensor([0, 0, 0.3, 0.3]).expand(len(f), 1, 4)
-    )
-    nowhere = score_clips(model, data, boxes=lambda f: torch.zeros(len(f), 1, 4))
+    )["right"]
+    nowhere = score_clips(model, data, boxes=lambda f: torch.zeros(len(f), 1, 4))["right"]
     assert not torch.allclose(whole.coarse, corner.coarse, atol=1e-4)
     assert torch.allclose(whole.coarse, nowhere.coarse, atol=1e-5), "without a box, the whole frame"
 
@@ -298,5 +306,5 @@ def test_groups_are_scored_on_their_own_rows() -> None:
 
 def test_photographs_are_grouped_by_their_products_category() -> None:
     data = replace(photographs(), categories=["fruit", "fruit", "milk", "milk", "milk"])
-    groups = score_clips(tiny_model(), data, takes=2).groups
+    groups = score_clips(tiny_model(), data, takes=2)["right"].groups
     assert groups == {"category": 2 * (4 * ["fruit"] + 6 * ["milk"])}

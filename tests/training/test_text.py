@@ -340,9 +340,10 @@ def test_a_run_that_reads_is_trained_scored_and_resumed(tmp_path: Path) -> None:
     kept = load(best)
     assert kept.tokenizer == tokenizer().definition
     scorer = TorchScorer(kept.model(), TextTokenizer(kept.tokenizer, TEXT.max_tokens))
-    scores = score(scorer, data)
+    scores = score(scorer, data)["right"]
     assert scores.text is not None and scores.text.shape == scores.match.shape
-    assert score(kept.model(), data).text is None, "without its tokenizer it reads nothing"
+    unread = score(kept.model(), data)["right"]
+    assert unread.text is None, "without its tokenizer it reads nothing"
     with pytest.raises(RunError, match="needs a tokenizer"):
         fit(RECIPE_READS, {"made": data}, data, tmp_path / "other", **arguments)
 
@@ -453,6 +454,7 @@ def test_other_speech_is_heard_where_that_is_asked_for() -> None:
     assert _speech(queries, "missing") == [[""]] * 4
     said = [one for seed in range(4) for one in _said(2, TITLES, "wrong", default_rng(seed))]
     assert _said(2, TITLES, "missing", default_rng(0)) == [""]
+    assert _said(0, TITLES[:1], "wrong", default_rng(0)) == [""] * MISHEARD, "there is no other"
     assert len(said) == 4 * MISHEARD
     assert sum("moon" in one for one in said) < len(said) / 2, "others' may mention it"
 
@@ -461,7 +463,8 @@ def test_a_clip_is_judged_with_many_wrong_speeches() -> None:
     """Each is a row of its own; what reads no speech to see is the same in all of them."""
     scorer = TorchScorer(reading_model(), tokenizer())
     data = replace(photographs(), titles=TITLES)
-    wrong, missing = (score_clips(scorer, data, hearing=of) for of in ("wrong", "missing"))
+    found = score_clips(scorer, data, hearings=["wrong", "missing"])
+    wrong, missing = found["wrong"], found["missing"]
     assert wrong.clips == missing.clips == len(missing.truth) == len(wrong.truth) / MISHEARD
     assert torch.equal(wrong.once().truth, missing.truth)
     assert torch.equal(wrong.coarse, missing.coarse.repeat_interleave(MISHEARD, dim=0))

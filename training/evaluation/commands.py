@@ -123,7 +123,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 fusion = protocol.best_fusion(judge.val_scores(scorer))
             else:
                 fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
-            scores = judge.scores(scorer, "test")
+            scores = judge.scores(scorer, "test")["right"]
             judged = protocol.summary(scores, fusion)
             return len(scores.truth), judged[
                 "fused" if variant.recipe.matching_weight else "coarse"
@@ -186,14 +186,14 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
             bundle = BundleScorer(path)
             judge = judge_of(recipe_named(bundle.recipe).at_size(bundle.size), bundle)
             fusion = bundle.fusion
-            scores = judge.scores(bundle, split, takes=takes, hearing=speech)
+            scored = judge.scores(bundle, split, takes=takes, hearings=[speech])
         else:
             kept = checkpoint.load(path)
             scorer = scorer_of(kept, device, found)
             judge = judge_of(kept.recipe, scorer)
             fusion = protocol.best_fusion(judge.val_scores(scorer))
-            scores = judge.scores(scorer, split, takes=takes, hearing=speech)
-    _tell(scores, fusion, groups=groups)
+            scored = judge.scores(scorer, split, takes=takes, hearings=[speech])
+    _tell(scored[speech], fusion, groups=groups)
 
 
 def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.progress import Progress
@@ -47,25 +47,30 @@ class Judge:
         return self._opened[split]
 
     def scores(
-        self, scorer: Scorer, split: str, *, takes: int = 1, hearing: protocol.Hearing = "right"
-    ) -> protocol.Scores:
+        self,
+        scorer: Scorer,
+        split: str,
+        *,
+        takes: int = 1,
+        hearings: Sequence[protocol.Hearing] = ("right",),
+    ) -> dict[protocol.Hearing, protocol.Scores]:
         """As `protocol.score` does it. Raises DataError."""
         data = self.data(split)
-        clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
-        task = self._bars.add_task("clips", total=clips)
-        return protocol.score(
-            scorer, data, takes=takes, hearing=hearing, done=lambda: self._bars.advance(task)
-        )
+        done = self._bar(data, takes)
+        return protocol.score(scorer, data, takes=takes, hearings=hearings, done=done)
 
     def val_scores(
         self, scorer: Scorer, takes: int = protocol.VAL_TAKES
     ) -> dict[protocol.Hearing, protocol.Scores]:
         """What fusion and calibration are chosen on. Raises DataError."""
+        data = self.data("val")
+        return protocol.score_heard(scorer, data, takes=takes, done=self._bar(data, takes))
 
-        def scores(hearing: protocol.Hearing) -> protocol.Scores:
-            return self.scores(scorer, "val", takes=takes, hearing=hearing)
-
-        return protocol.heard(scores)
+    def _bar(self, data: JudgedSet, takes: int) -> Callable[[], None]:
+        """What is to be called a clip."""
+        clips = len(data.queries) if isinstance(data, QuerySet) else takes * len(data.clips())
+        task = self._bars.add_task("clips", total=clips)
+        return lambda: self._bars.advance(task)
 
 
 def scorer_of(

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle, islice, takewhile
 from statistics import mean
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -62,6 +62,9 @@ Boxes = Callable[[Sequence[Frame]], Tensor]
 
 Hearing = Literal["right", "wrong", "missing"]
 """What is heard of a clip: what the data says, what it says of other clips, or nothing."""
+
+HEARINGS: tuple[Hearing, ...] = get_args(Hearing)
+"""All of them, as they are joined."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,30 @@ def score(
     *,
     takes: int = 1,
     boxes: Boxes | None = None,
-    hearing: Hearing = "right",
+    hearings: Sequence[Hearing] = ("right",),
     done: Callable[[], None] = lambda: None,
-) -> Scores:
-    """Scores each clip; photographs `takes` times, every take with another hand. With `boxes`,
-    only patches of the intended product take part in queries (IPD). Calls `done` a clip. Raises
-    DataError."""
+) -> dict[Hearing, Scores]:
+    """Scores each clip by all that is to be heard of it, in one pass; photographs `takes` times,
+    every take with another hand. With `boxes`, only patches of the intended product take part in
+    queries (IPD). Calls `done` a clip. Raises DataError."""
     if isinstance(data, QuerySet):
-        return score_queries(model, data, boxes=boxes, hearing=hearing, done=done)
-    return score_clips(model, data, takes=takes, boxes=boxes, hearing=hearing, done=done)
+        return score_queries(model, data, boxes=boxes, hearings=hearings, done=done)
+    return score_clips(model, data, takes=takes, boxes=boxes, hearings=hearings, done=done)
+
+
+def score_heard(
+    scorer: Scorer,
+    data: JudgedSet,
+    *,
+    takes: int = 1,
+    boxes: Boxes | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> dict[Hearing, Scores]:
+    """Scores each clip by all that may be heard of it; where no text is read, nothing was. Calls
+    `done` a clip. Raises DataError."""
+    hearings: Sequence[Hearing] = HEARINGS if scorer.reads else ("right",)
+    found = score(scorer, data, takes=takes, boxes=boxes, hearings=hearings, done=done)
+    return {"missing": found["right"]} if found["right"].text is None else found
 
 
 @torch.inference_mode()
@@ -149,30 +167,44 @@ def score_clips(
     *,
     takes: int = 1,
     boxes: Boxes | None = None,
-    hearing: Hearing = "right",
+    hearings: Sequence[Hearing] = ("right",),
     done: Callable[[], None] = lambda: None,
-) -> Scores:
+) -> dict[Hearing, Scores]:
     """Scores each clip `takes` times, every take with another hand; calls `done` a clip."""
     scorer = _scorer(model)
     titles = data.titles or [""] * len(data.names)
     shop = _shop(scorer, data.pictures.split(CHUNK), titles)
-    generator, rng = torch.Generator().manual_seed(CLIP_SEED), default_rng(CLIP_SEED)
-    compared, truth = [], []
+    generator = torch.Generator().manual_seed(CLIP_SEED)
+    rngs = {hearing: default_rng(CLIP_SEED) for hearing in hearings}
+    compared: dict[Hearing, list[Comparison]] = {hearing: [] for hearing in hearings}
+    truth = []
     for clip in data.clips() * takes:
         frames = _filmed(data, clip, scorer.frames, scorer.frame_size, generator)
         product = int(data.product[clip[0]])
-        said = _said(product, titles, hearing, rng)
+        said = {hearing: _said(product, titles, hearing, rng) for hearing, rng in rngs.items()}
         shown = boxes([Frame(pixels) for pixels in frames.numpy()]) if boxes else None
-        compared.append(_compared(scorer, shop, frames, said, shown))
-        truth += [product] * len(said)
+        for hearing, found in _compared(scorer, shop, frames, said, shown).items():
+            compared[hearing].append(found)
+        truth.append(product)
         done()
+    return {
+        hearing: _of_photographs(data, found, truth, takes) for hearing, found in compared.items()
+    }
+
+
+def _of_photographs(
+    data: PhotographSet, compared: list[Comparison], truth: list[int], takes: int
+) -> Scores:
+    """Of clips of these products, with one hearing."""
     coarse, match, text = (torch.cat(part) for part in zip(*compared, strict=True))
-    category = [data.categories[product] for product in truth] if data.categories else []
-    groups = {"category": category} if category else {}
+    speeches = len(coarse) // len(truth)
+    products = torch.tensor(truth).repeat_interleave(speeches)
+    groups = {}
+    if data.categories:
+        groups["category"] = [data.categories[product] for product in products.tolist()]
     return Scores(
-        coarse, match, torch.tensor(truth), groups=groups, text=_any(text),
-        speeches=len(said), takes=takes,
-    )  # fmt: skip
+        coarse, match, products, groups=groups, text=_any(text), speeches=speeches, takes=takes
+    )
 
 
 @torch.inference_mode()
@@ -181,60 +213,97 @@ def score_queries(
     data: QuerySet,
     *,
     boxes: Boxes | None = None,
-    hearing: Hearing = "right",
+    hearings: Sequence[Hearing] = ("right",),
     done: Callable[[], None] = lambda: None,
-) -> Scores:
+) -> dict[Hearing, Scores]:
     """Scores each query against its own shop. Calls `done` a query.
 
     A picture of the shop that is missing or broken is no candidate. A query whose right pictures or
     frames are all so is a miss. A picture that the shop lists twice is right in both places.
     """
     scorer = _scorer(model)
-    said = _speech(data.queries, hearing)
-    speeches, largest = len(said[0]), max(len(data.galleries[live]) for live in data.by_shop())
-    count = len(data.queries) * speeches
-    shape = (count, largest + 1)  # the last column is never filled
-    compared = Comparison(*(torch.full(shape, OUT_OF_SHOP) for _ in Comparison._fields))
+    said = {hearing: _speech(data.queries, hearing) for hearing in hearings}
+    largest = max(len(data.galleries[live]) for live in data.by_shop())
+    count, columns = len(data.queries), largest + 1  # the last column is never filled
+    compared = {
+        hearing: _unfilled(count, len(speeches[0]), columns) for hearing, speeches in said.items()
+    }
     truth = torch.full((count,), largest)
-    also = torch.zeros(shape, dtype=torch.bool)
+    also = torch.zeros(count, columns, dtype=torch.bool)
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
-        columns: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for place, image in enumerate(images):
-            columns.setdefault(image, []).append(place)
+            places.setdefault(image, []).append(place)
         for position in positions:
-            query, first = data.queries[position], position * speeches
-            rows = slice(first, first + speeches)
-            own = [place for image in query.truth for place in columns.get(image, [])]
+            query = data.queries[position]
+            own = [place for image in query.truth for place in places.get(image, [])]
             if own:
-                truth[rows] = own[0]
-                also[rows, own[1:]] = True
+                truth[position] = own[0]
+                also[position, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.frame_size)
             if frames:
                 pixels = _stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
-                found = _compared(scorer, shop, pixels, said[position], shown)
-                for part, scores in zip(compared, found, strict=True):
-                    part[rows, : len(images)] = scores
+                heard = {hearing: speeches[position] for hearing, speeches in said.items()}
+                for hearing, found in _compared(scorer, shop, pixels, heard, shown).items():
+                    for part, scores in zip(compared[hearing], found, strict=True):
+                        part[position, :, : len(images)] = scores
             done()
-    coarse, match, text = compared
-    groups = _groups(data.queries, speeches)
-    return Scores(coarse, match, truth, also, groups, _any(text), speeches)
+    return {
+        hearing: _of_queries(data.queries, found, truth, also)
+        for hearing, found in compared.items()
+    }
 
 
-def _compared(
-    scorer: Scorer, shop: Shop, frames: Tensor, said: Sequence[str], shown: Tensor | None
-) -> Comparison:
-    """One clip with each of N speeches, [N,P]; a decoder that reads speech hears the first."""
-    coarse, match, text = scorer.compare(shop, frames, said[0], shown)
-    others = scorer.hears(shop, said[1:])
-    return Comparison(
-        coarse.expand(len(said), -1), match.expand(len(said), -1), torch.cat([text[None], others])
+def _unfilled(clips: int, speeches: int, columns: int) -> Comparison:
+    shape = (clips, speeches, columns)
+    return Comparison(*(torch.full(shape, OUT_OF_SHOP) for _ in Comparison._fields))
+
+
+def _of_queries(queries: list[Query], compared: Comparison, truth: Tensor, also: Tensor) -> Scores:
+    """Of scores [N,speeches,P] with one hearing; int64 [N] and bool [N,P] of right answers."""
+    speeches = compared.match.shape[1]
+    coarse, match, text = (part.flatten(0, 1) for part in compared)
+    return Scores(
+        coarse,
+        match,
+        truth.repeat_interleave(speeches),
+        also.repeat_interleave(speeches, dim=0),
+        _groups(queries, speeches),
+        _any(text),
+        speeches,
     )
 
 
+def _compared(
+    scorer: Scorer,
+    shop: Shop,
+    frames: Tensor,
+    said: Mapping[Hearing, Sequence[str]],
+    shown: Tensor | None,
+) -> dict[Hearing, Comparison]:
+    """One clip with each of the N speeches of a hearing, [N,P]; a decoder that reads speech hears
+    the first of them."""
+    firsts = [speeches[0] for speeches in said.values()]
+    compared = scorer.compare(shop, frames, firsts, shown)
+    return {
+        hearing: _with_others(found, scorer.hears(shop, speeches[1:]))
+        for (hearing, speeches), found in zip(said.items(), compared, strict=True)
+    }
+
+
+def _with_others(first: Comparison, others: Tensor) -> Comparison:
+    """One clip with a first speech, [P], and its text with others [N-1,P] -> [N,P]."""
+    text = torch.cat([first.text[None], others])
+    return Comparison(first.coarse.expand(len(text), -1), first.match.expand(len(text), -1), text)
+
+
 def _said(product: int, titles: Sequence[str], hearing: Hearing, rng: Generator) -> list[str]:
-    """Of a photographed product, by its title; by others' where those are heard."""
+    """Of a photographed product, by its title; by others', if there are any, where those are
+    heard."""
+    if hearing == "wrong" and len(titles) == 1:
+        return [""] * MISHEARD
     if hearing == "wrong":
         others = (product + 1 + rng.integers(len(titles) - 1, size=MISHEARD)) % len(titles)
         return [spoken(titles[other], titles, rng) for other in others]
@@ -369,14 +438,6 @@ def shrink(pictures: Tensor, size: int) -> Tensor:
 def _spread(clip: list[int], frames: int) -> list[int]:
     """`frames` entries spread evenly over the photographs, in order."""
     return [clip[i * len(clip) // frames] for i in range(frames)]
-
-
-def heard(score: Callable[[Hearing], Scores]) -> dict[Hearing, Scores]:
-    """Scores of the same clips, by what is heard of them; one that reads no text hears nothing."""
-    right = score("right")
-    if right.text is None:
-        return {"missing": right}
-    return {"right": right, "wrong": score("wrong"), "missing": score("missing")}
 
 
 def joined(of: Mapping[Hearing, Scores]) -> Scores:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor
@@ -22,10 +23,11 @@ from training.errors import TrainingError
 from training.evaluation.fusion import fusion_of
 from training.models.intended_product import patch_mask
 from training.models.looking import Looking, taking_part
-from training.models.rice import Rice
+from training.models.rice import Clips, Rice
 from training.models.text import Texts, Words
 
 MANIFEST = "manifest.json"
+HEARD = ("speech_tokens", "speech_mask", "speech_embedding")  # inputs of a clip encoder that reads
 
 
 class BundleError(TrainingError):
@@ -60,9 +62,13 @@ class Scorer(Protocol):
         """Pictures, uint8 [P,S,S,3], and their products' titles, "" where there is none."""
 
     def compare(
-        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
-    ) -> Comparison:
-        """One clip, uint8 [F,D,D,3], D the `frame_size`, and what is said in it.
+        self,
+        shop: Shop,
+        frames: Tensor,
+        speeches: Sequence[str] = ("",),
+        boxes: Tensor | None = None,
+    ) -> list[Comparison]:
+        """One clip, uint8 [F,D,D,3], D the `frame_size`, with each speech that may be heard in it.
 
         With boxes of the intended product, [F,K,4], only its patches take part: what a detector
         does by itself, where there is one.
@@ -99,8 +105,12 @@ class TorchScorer:
         return Shop(encoded.embedding, states, None if words is None else words.embedding)
 
     def compare(
-        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
-    ) -> Comparison:
+        self,
+        shop: Shop,
+        frames: Tensor,
+        speeches: Sequence[str] = ("",),
+        boxes: Tensor | None = None,
+    ) -> list[Comparison]:
         model, seen = self._model, frames[None].to(self._device)
         frame_mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=self._device)
         kept = _kept(boxes, len(frames), model.config.encoder.patches)[None].to(self._device)
@@ -108,17 +118,28 @@ class TorchScorer:
             looked = self._looking(seen, frame_mask)
             seen, kept = looked.pixels, looked.patch_mask
             frame_mask = taking_part(looked.found)
-        words = self._read([speech])
-        encoded = model.encode_clips(normalise(seen), frame_mask, kept, words)
-        key, value = model.decoder.keys_values(encoded.tokens)
-        match = model.decoder.match(shop.states, key, value, encoded.token_mask)[0]
-        coarse = (encoded.embedding @ shop.embedding.T)[0]
-        text = _cosines(None if words is None else words.embedding, shop)
-        return Comparison(coarse.cpu(), match.cpu(), text[0])
+        each = model.encode_frames(normalise(seen), frame_mask, kept)
+        match: Tensor | None = None
+        found: dict[str, Comparison] = {}
+        for speech in dict.fromkeys(speeches):
+            words = self._read([speech])
+            clip = model.pool_frames(each, words)
+            if match is None or (self.reads and model.decodes_speech):
+                match = self._match(shop, clip)
+            coarse = (clip.embedding @ shop.embedding.T)[0]
+            text = _cosines(None if words is None else words.embedding, shop)
+            found[speech] = Comparison(coarse.cpu(), match, text[0])
+        return [found[speech] for speech in speeches]
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         words = self._read(speeches)
         return _cosines(None if words is None else words.embedding, shop, len(speeches))
+
+    def _match(self, shop: Shop, clip: Clips) -> Tensor:
+        """[P], on the CPU."""
+        decoder = self._model.decoder
+        key, value = decoder.keys_values(clip.tokens)
+        return decoder.match(shop.states, key, value, clip.token_mask)[0].cpu()
 
     def _read(self, texts: Sequence[str]) -> Words | None:
         if self._tokenizer is None or not texts:
@@ -148,6 +169,7 @@ class BundleScorer:
             self._detector = (
                 _session(folder / graphs["detector"]["file"]) if "detector" in graphs else None
             )
+            self._listens = _listens(folder / graphs["clip_encoder"]["file"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} is no bundle: {error!r}") from error
 
@@ -161,33 +183,49 @@ class BundleScorer:
         return Shop(torch.from_numpy(found), torch.from_numpy(states), titles_found)
 
     def compare(
-        self, shop: Shop, frames: Tensor, speech: str = "", boxes: Tensor | None = None
-    ) -> Comparison:
-        heard: dict[str, np.ndarray] = {}
-        said = None
-        if self._reader is not None:
-            names = ("speech_tokens", "speech_mask", "speech_embedding")
-            heard = dict(zip(names, self._reader([speech]), strict=True))
-            said = torch.from_numpy(heard["speech_embedding"])
+        self,
+        shop: Shop,
+        frames: Tensor,
+        speeches: Sequence[str] = ("",),
+        boxes: Tensor | None = None,
+    ) -> list[Comparison]:
         seen, frame_mask = frames[None].numpy(), np.ones((1, len(frames)), np.bool_)
         kept = _kept(boxes, len(frames), self._patches)[None].numpy()
         if boxes is None and self._detector is not None:
             shown = {"frames": seen, "frame_mask": frame_mask}
-            seen, kept, found = self._detector.run(["pixels", "patch_mask", "found"], shown)
-            frame_mask = taking_part(torch.from_numpy(found)).numpy()
-        embedding, keys, values, token_mask = self._clip.run(
-            None, {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept, **heard}
-        )
-        clip = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
-        [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **clip})
-        coarse = (torch.from_numpy(embedding) @ shop.embedding.T)[0]
-        return Comparison(coarse, torch.from_numpy(logits), _cosines(said, shop)[0])
+            seen, kept, there = self._detector.run(["pixels", "patch_mask", "found"], shown)
+            frame_mask = taking_part(torch.from_numpy(there)).numpy()
+        clip = {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept}
+        told: tuple[Tensor, Tensor] | None = None
+        found: dict[str, Comparison] = {}
+        for speech in dict.fromkeys(speeches):
+            heard, said = self._hear(speech)
+            if told is None or self._listens:
+                told = self._look(shop, clip | heard)
+            found[speech] = Comparison(*told, _cosines(said, shop)[0])
+        return [found[speech] for speech in speeches]
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         said = None
         if self._reader is not None and speeches:
             said = torch.from_numpy(self._reader(speeches)[2])
         return _cosines(said, shop, len(speeches))
+
+    def _hear(self, speech: str) -> tuple[dict[str, np.ndarray], Tensor | None]:
+        """What the clip encoder is given of one speech, and its embedding [1,Et]; of a bundle that
+        reads nothing, nothing."""
+        if self._reader is None:
+            return {}, None
+        heard = dict(zip(HEARD, self._reader([speech]), strict=True))
+        return heard, torch.from_numpy(heard["speech_embedding"])
+
+    def _look(self, shop: Shop, clip: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Inputs of the clip encoder -> cosines and logits, [P]."""
+        embedding, keys, values, token_mask = self._clip.run(None, clip)
+        encoded = {"keys": keys[0], "values": values[0], "token_mask": token_mask[0]}
+        [logits] = self._match.run(None, {"match_state": shop.states.numpy(), **encoded})
+        coarse = (torch.from_numpy(embedding) @ shop.embedding.T)[0]
+        return coarse, torch.from_numpy(logits)
 
 
 class _Reader:
@@ -217,6 +255,15 @@ def _kept(boxes: Tensor | None, frames: int, patches: int) -> Tensor:
     if boxes is None:
         return torch.ones(frames, patches, dtype=torch.bool)
     return patch_mask(boxes, isqrt(patches))
+
+
+def _listens(clip_encoder: Path) -> bool:
+    """Whether anything of what is said reaches the graph's outputs: a graph that asks an input for
+    its shape alone only counts its clips by it."""
+    graph = onnx.load(clip_encoder, load_external_data=False).graph
+    return any(
+        name in HEARD and node.op_type != "Shape" for node in graph.node for name in node.input
+    )
 
 
 def _session(path: Path) -> ort.InferenceSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -164,7 +164,10 @@ def measured(
 ) -> dict[str, Any]:
     """Fusion, calibration and metrics of a bundle; val of `unseen` chooses fusion as well.
     Raises DataError."""
-    val, test = judge.val_scores(scorer), judge.scores(scorer, "test")
+    val = judge.val_scores(scorer)
+    hearings = protocol.HEARINGS if "right" in val else ("right",)
+    tested = judge.scores(scorer, "test", hearings=hearings)
+    test = tested["right"]
     fusion = protocol.best_fusion(val, *(other.val_scores(scorer, takes=1) for other in unseen))
     results = protocol.summary(test, fusion)
     every = protocol.joined(val)
@@ -179,20 +182,21 @@ def measured(
             "products": test.largest_shop(),
             **{key: round(value, 4) for key, value in asdict(results["fused"]).items()},
             "coarse_r1": round(results["coarse"].r1, 4),
-            **(_unaided(scorer, judge, fusion) if "right" in val else {}),
+            **_unaided(tested, fusion),
             "confidence": confidence_shares(fused, calibration),
         },
     }
 
 
-def _unaided(scorer: Scorer, judge: Judge, fusion: Fusion) -> dict[str, float]:
+def _unaided(
+    tested: Mapping[protocol.Hearing, protocol.Scores], fusion: Fusion
+) -> dict[str, float]:
     """R@1 of the test where what is heard is wrong, and where nothing is."""
-    hearings: tuple[protocol.Hearing, ...] = ("wrong", "missing")
-    found = {}
-    for hearing in hearings:
-        scores = judge.scores(scorer, "test", hearing=hearing)
-        found[f"{hearing}_speech_r1"] = round(protocol.summary(scores, fusion)["fused"].r1, 4)
-    return found
+    return {
+        f"{hearing}_speech_r1": round(protocol.summary(scores, fusion)["fused"].r1, 4)
+        for hearing, scores in tested.items()
+        if hearing != "right"
+    }
 
 
 def unmeasured(model: Rice) -> dict[str, Any]:
