@@ -111,8 +111,19 @@ def checkpoint_of(
 
 def of_model(recipe: Recipe, model: Rice, tokenizer: str | None = None) -> Checkpoint:
     """A model that no run has trained yet; `model` is the recipe's."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    return Checkpoint(recipe, tensors, {"step": 0, "best": -1.0}, tokenizer)
+    return Checkpoint(recipe, _of_weights(model), {"step": 0, "best": -1.0}, tokenizer)
+
+
+def of_detector(
+    recipe: DetectorRecipe, detector: ClipDetector, threshold: float
+) -> DetectorCheckpoint:
+    """The same of a detector, with the score that its boxes are judged by."""
+    state = {"step": 0, "best": -1.0, "threshold": threshold}
+    return DetectorCheckpoint(recipe, _of_weights(detector), state)
+
+
+def _of_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {f"model.{name}": value for name, value in model.state_dict().items()}
 
 
 def resized(kept: Checkpoint, pixels: int) -> Checkpoint:
