@@ -174,6 +174,8 @@ def test_what_scores_a_model_may_be_told_the_device() -> None:
         (["evaluate", ".", "--data", "a=b"], "is no bundle"),
         (["attend", ".", "--data", "a=b", "--out", "x"], "is not a checkpoint of this project"),
         (["evaluate", "gone.safetensors", "--data", "a=b"], "no such file"),
+        (["import", "x.pth", "--out", "x", "--detector", "y"], "only a bundle has a detector"),
+        (["import", ".", "--out", "x", "--detector-recipe", "none"], "no recipe 'none'"),
     ],
 )
 def test_what_is_wrong_is_told(arguments: list[str], told: str) -> None:

@@ -12,14 +12,15 @@ import typer
 from training import checkpoint
 from training.configs import Recipe
 from training.evaluation.reference import TOLERANCE, FixtureError, differences
-from training.export.reading import read_bundle
+from training.export.reading import read_bundle, read_detector
 from training.models.build import build_model
 from training.models.matching_decoder import Head
 from training.models.pretrained import begin_with
 from training.models.pretrained_text import begin_text_with, read_text_folder
 from training.models.released import read_released
 from training.models.rice import Rice
-from training.recipes import RECIPES, recipe_named
+from training.recipes import DETECTOR_RECIPES, RECIPES, detector_recipe_named, recipe_named
+from training.recipes.detectors import DETECTOR_CLIP_SMALL_SYNTH
 from training.starting import begin_silently
 from training.terminal import CommandError, EncoderOption, TextOption, console
 
@@ -45,21 +46,39 @@ def init(
 
 
 @app.command(name="import")
-def import_model(
+def import_model(  # noqa: PLR0917 - typer reads the options off the signature
     path: Annotated[Path, typer.Argument(metavar="RELEASED.pth|BUNDLE")],
     out: OutOption,
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="The run that a released checkpoint stands for.")
     ] = "rice_vitb32_lpr750k",
     head: HeadOption = "cosine",
+    detector_out: Annotated[
+        Path | None,
+        typer.Option("--detector", help="The checkpoint of a bundle's detector, written too."),
+    ] = None,
+    detector_recipe_name: Annotated[
+        str,
+        typer.Option(
+            "--detector-recipe",
+            help=f"The run that a bundle's detector stands for: {', '.join(DETECTOR_RECIPES)}.",
+        ),
+    ] = DETECTOR_CLIP_SMALL_SYNTH.name,
 ) -> None:
     """Turn a checkpoint of RICE's released code, or a bundle's graphs, into a checkpoint of ours.
 
-    A bundle's has the weights that are served, and not its detector's.
+    A bundle's has the weights that are served; its detector's are another checkpoint.
     """
+    detector_recipe = detector_recipe_named(detector_recipe_name)
     if path.is_dir():
-        _save(out, read_bundle(path))
+        kept = read_bundle(path)
+        detector = read_detector(path, detector_recipe, kept) if detector_out else None
+        _save(out, kept)
+        if detector_out and detector:
+            _save(detector_out, detector)
         return
+    if detector_out:
+        raise CommandError(f"{path} is no bundle: only a bundle has a detector")
     recipe = recipe_named(recipe_name)
     model = _released(path, head)
     weight = recipe.reconstruction_weight if model.reconstruction else 0.0
@@ -142,7 +161,7 @@ def _released(path: Path, head: Head) -> Rice:
     return model
 
 
-def _save(out: Path, made: checkpoint.Checkpoint) -> None:
+def _save(out: Path, made: checkpoint.AnyCheckpoint) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(out, made)

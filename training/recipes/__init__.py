@@ -52,6 +52,13 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def detector_recipe_named(name: str) -> DetectorRecipe:
+    """Raises UnknownRecipeError."""
+    if name not in DETECTOR_RECIPES:
+        raise _unknown(name, DETECTOR_RECIPES)
+    return DETECTOR_RECIPES[name]
+
+
 def any_recipe_named(name: str) -> AnyRecipe:
     """Of a detector too. Raises UnknownRecipeError."""
     every: dict[str, AnyRecipe] = {**RECIPES, **DETECTOR_RECIPES}
