@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import batches, bundles, gallery, health, jobs, problems, recognize
 from service.api.access import OPEN_BELOW, Authenticate
-from service.api.middleware import Attend, LimitBody, Observe, TurnAway
+from service.api.middleware import Attend, Head, LimitBody, Observe, TurnAway
 from service.parts import Service
 from service.settings import Settings
 
@@ -56,7 +56,8 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None]) 
     }
     app.add_middleware(TurnAway, doors=doors)
     app.add_middleware(Authenticate, keys=service.keys)
-    app.add_middleware(Observe, telemetry=service.telemetry)  # the outermost, added last
+    app.add_middleware(Observe, telemetry=service.telemetry)
+    app.add_middleware(Head)  # the outermost, added last: all within know it as GET
     for resource in (recognize, gallery, batches, jobs, bundles, health):
         app.include_router(resource.router)
     return app

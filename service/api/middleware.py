@@ -84,6 +84,18 @@ class Observe:
         logger.info("request", extra=fields if problem is None else fields | {"problem": problem})
 
 
+class Head:
+    """Answers HEAD as GET, whose body the server leaves away: load balancers ask that way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = scope | {"method": "GET"}
+        await self._app(scope, receive, send)
+
+
 class TurnAway:
     """Refuses by its head what there is no room for: of ten times the load nine tenths are
     refused, and on the way to a route each would take cores from those who were let in.

@@ -321,6 +321,16 @@ def test_a_method_not_allowed_says_which_are(http: httpx.Client) -> None:
     assert http.put("/docs").headers["allow"] == "GET"
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/gallery/known/p", "/nope"])
+def test_a_head_is_a_get_without_its_body(http: httpx.Client, path: str) -> None:
+    told, asked = http.head(path), http.get(path)
+    assert (told.status_code, told.content) == (asked.status_code, b"")
+    assert told.headers["content-type"] == asked.headers["content-type"]
+    if path != "/metrics":  # which tells of the request before
+        assert told.headers["content-length"] == asked.headers["content-length"]
+    assert http.head("/recognize").status_code == 405
+
+
 def test_a_made_up_method_makes_no_series_of_its_own(http: httpx.Client) -> None:
     assert http.request("BREW", "/recognize").status_code == 405
     metrics = http.get("/metrics").text
