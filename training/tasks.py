@@ -21,14 +21,10 @@ from training.data.sets import JudgedSet
 from training.data.tokenizing import TextTokenizer
 from training.detection_loss import DetectionObjective
 from training.evaluation import detection
-from training.evaluation.protocol import (
-    VAL_TAKES,
-    best_fusion,
-    joined,
-    score_heard,
-    summary,
-)
+from training.evaluation.fusion_search import best_fusion
+from training.evaluation.protocol import VAL_TAKES, score_heard
 from training.evaluation.scorers import TorchScorer
+from training.evaluation.scores import joined, summary
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.locked_encoder import memory_of

@@ -15,16 +15,15 @@ torch = pytest.importorskip("torch", reason="compares with training: the trainin
 
 
 def test_what_is_said_weighs_as_much_as_training_found() -> None:
-    from training.evaluation import fusion, protocol
     from training.evaluation.evidence import DOUBTS
+    from training.evaluation.fusion import Fusion as Weights
+    from training.evaluation.scores import Scores
 
     generator = torch.Generator().manual_seed(4)
     coarse, match, text = (torch.randn(5, 12, generator=generator).tanh() for _ in range(3))
     text[:, 3:6] = 0  # products without a title
     text[4] = 0  # a clip without speech
-    fused = protocol.Scores(coarse, match, torch.zeros(5), text=text).fused(
-        fusion.Fusion(0.07, 0.4, 16.0)
-    )
+    fused = Scores(coarse, match, torch.zeros(5), text=text).fused(Weights(0.07, 0.4, 16.0))
     manifest = Manifest.model_construct(
         fusion=Fusion(
             coarse=1, match=0.07, text=TextFusion(weight=0.4, scale=16.0, doubt=DOUBTS[0])
@@ -54,13 +53,15 @@ def test_evidence_is_bounded_by_the_doubt_and_none_where_nothing_is_told_apart()
 
 
 def test_ranks_and_confidences_are_those_that_training_fitted() -> None:
-    from training.evaluation import calibration, fusion, protocol
+    from training.evaluation import calibration
+    from training.evaluation.fusion import Fusion as Weights
+    from training.evaluation.scores import Scores
 
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(7, 30, generator=generator)
     match = torch.randn(7, 30, generator=generator)
     fitted = calibration.Calibration(temperature=0.13, none_logit=4.2, threshold=0.4)
-    fused = protocol.Scores(coarse, match, torch.zeros(7)).fused(fusion.Fusion(0.07))
+    fused = Scores(coarse, match, torch.zeros(7)).fused(Weights(0.07))
     expected = calibration.confidences(fused, fitted).numpy()
     manifest = Manifest.model_construct(
         fusion=Fusion(coarse=1.0, match=0.07), calibration=Calibration(**vars(fitted))

@@ -20,14 +20,15 @@ from training import cli, terminal
 from training.checkpoint import load, of_model, save
 from training.data.photographs import PhotographSet
 from training.data.synthetic.writer import Synth, write_synth
-from training.evaluation import protocol
+from training.evaluation import fusion_search
 from training.evaluation.fusion import Fusion
-from training.evaluation.protocol import Scores
+from training.evaluation.hearings import Hearing
+from training.evaluation.scores import Scores
 from training.models.build import build_model
 from training.recipes import RECIPES
 
 runner = CliRunner()
-Heard = Mapping[protocol.Hearing, Scores]
+Heard = Mapping[Hearing, Scores]
 
 
 @pytest.fixture
@@ -113,13 +114,13 @@ def test_products_that_training_never_saw_have_a_say_in_fusion(
     shutil.copytree(folder, other)
     (other / "val.csv").write_text("\n".join((folder / "val.csv").read_text().split("\n")[:3]))
     seen: list[list[int]] = []
-    fused = protocol.best_fusion
+    fused = fusion_search.best_fusion
 
     def watched(of: Heard, *unseen: Heard) -> Fusion:
         seen.append([len(other["missing"].truth) for other in unseen])
         return fused(of, *unseen)
 
-    monkeypatch.setattr(protocol, "best_fusion", watched)
+    monkeypatch.setattr(fusion_search, "best_fusion", watched)
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     command = ["export", str(start), "--data", f"made={folder}", "--out", str(tmp_path / "bundle"),
                "--name", "x"]  # fmt: skip

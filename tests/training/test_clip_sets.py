@@ -52,7 +52,8 @@ from training.data.wrong_lines import WrongLines
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import accuracy, ranks
-from training.evaluation.protocol import Scores, score_queries
+from training.evaluation.protocol import score_queries
+from training.evaluation.scores import Scores
 from training.models.text import TextConfig
 from training.recipes import RECIPES
 

@@ -14,7 +14,7 @@ from tests.training.tiny import CONFIG, photographs, tiny_model
 from tests.training.tiny_sgmn import tiny_sgmn, tiny_tokenizer
 from training.data.frames import Frame
 from training.data.sets import JudgedSet
-from training.evaluation import protocol
+from training.evaluation import fusion_search, protocol
 from training.evaluation.calibration import (
     ABSENT_SHARE,
     OUT_OF_SHOP,
@@ -24,20 +24,14 @@ from training.evaluation.calibration import (
     confidences,
     fit_calibration,
 )
+from training.evaluation.filming import sample_clips
 from training.evaluation.fusion import Fusion
+from training.evaluation.fusion_search import TEXT_COST, best_fusion, best_match_weight
+from training.evaluation.hearings import Hearing
 from training.evaluation.metrics import accuracy, interval, intervals, ranks, rows_of_groups
-from training.evaluation.protocol import (
-    TEXT_COST,
-    Hearing,
-    Scores,
-    best_fusion,
-    best_match_weight,
-    joined,
-    sample_clips,
-    score_clips,
-    score_heard,
-)
+from training.evaluation.protocol import score_clips, score_heard
 from training.evaluation.scorers import Scorer, TorchScorer
+from training.evaluation.scores import Scores, joined
 from training.models.rice import Frames, Rice
 
 
@@ -111,8 +105,8 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
 def test_fusion_has_a_scale_and_a_doubt_of_those_it_may_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "SCALES", (32.0,))
-    monkeypatch.setattr(protocol, "DOUBTS", (0.6,))
+    monkeypatch.setattr(fusion_search, "SCALES", (32.0,))
+    monkeypatch.setattr(fusion_search, "DOUBTS", (0.6,))
     fusion = best_fusion(spoken_scores(noise=0.45))
     assert fusion.text > 0 and (fusion.scale, fusion.doubt) == (32.0, 0.6)
 

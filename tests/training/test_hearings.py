@@ -17,7 +17,8 @@ from tests.training.tiny_sgmn import TEXT, tiny_sgmn, tiny_tokenizer, titled_pho
 from training.data.frames import Frame
 from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
-from training.evaluation.protocol import HEARINGS, Hearing, score
+from training.evaluation.hearings import HEARINGS, Hearing
+from training.evaluation.protocol import score
 from training.evaluation.scorers import TorchScorer
 from training.models.detector import ClipDetector, DetectorConfig
 from training.models.looking import Looking

@@ -25,8 +25,9 @@ from training.data.talk import made_up_talk
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
+from training.evaluation.hearings import MISHEARD, said_in, said_of_product
 from training.evaluation.judging import Judge
-from training.evaluation.protocol import MISHEARD, _said, _speech, score, score_clips
+from training.evaluation.protocol import score, score_clips
 from training.evaluation.scorers import TorchScorer
 from training.export.commands import measured
 from training.losses import text_loss
@@ -404,7 +405,7 @@ def test_talk_is_of_its_title_and_of_other_shops_each_time() -> None:
     assert len(texts) > 1000
 
 
-def test_a_corpus_holds_titles_and_what_is_said() -> None:
+def test_a_corpus_holds_titles_and_what_issaid_of_product() -> None:
     texts = list(corpus({"made": replace(photographs(), titles=TITLES)}, default_rng(0)))
     assert set(TITLES) < set(texts) and len(texts) > 50
 
@@ -448,13 +449,17 @@ def test_other_speech_is_heard_where_that_is_asked_for() -> None:
         Query("c", "live", (), ("y",), speech="of y"),
         Query("d", "elsewhere", (), ("z",), speech="of z"),
     ]
-    assert _speech(queries, "right") == [[query.speech] for query in queries]
+    assert said_in(queries, "right") == [[query.speech] for query in queries]
     of_x = ["of x", "also of x"] * (MISHEARD // 2)
-    assert _speech(queries, "wrong") == [*([["of y"] * MISHEARD] * 2), of_x, [""] * MISHEARD]
-    assert _speech(queries, "missing") == [[""]] * 4
-    said = [one for seed in range(4) for one in _said(2, TITLES, "wrong", default_rng(seed))]
-    assert _said(2, TITLES, "missing", default_rng(0)) == [""]
-    assert _said(0, TITLES[:1], "wrong", default_rng(0)) == [""] * MISHEARD, "there is no other"
+    assert said_in(queries, "wrong") == [*([["of y"] * MISHEARD] * 2), of_x, [""] * MISHEARD]
+    assert said_in(queries, "missing") == [[""]] * 4
+    said = [
+        one for seed in range(4) for one in said_of_product(2, TITLES, "wrong", default_rng(seed))
+    ]
+    assert said_of_product(2, TITLES, "missing", default_rng(0)) == [""]
+    assert said_of_product(0, TITLES[:1], "wrong", default_rng(0)) == [""] * MISHEARD, (
+        "there is no other"
+    )
     assert len(said) == 4 * MISHEARD
     assert sum("moon" in one for one in said) < len(said) / 2, "others' may mention it"
 

@@ -14,8 +14,10 @@ from training.data.frames import Frame
 from training.data.queries import QuerySet
 from training.data.records import Query, ShopPicture
 from training.data.sets import JudgedSet
-from training.evaluation.protocol import HEARINGS, Hearing, Scores, score
+from training.evaluation.hearings import HEARINGS, Hearing
+from training.evaluation.protocol import score
 from training.evaluation.scorers import Scorer
+from training.evaluation.scores import Scores
 
 
 def spoken_queries() -> QuerySet:

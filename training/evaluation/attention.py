@@ -23,7 +23,7 @@ from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
 from training.data.spoken import spoken
 from training.data.transforms import normalise
-from training.evaluation.protocol import shrink
+from training.evaluation.filming import shrink
 from training.models.rice import Rice
 from training.models.sgmn.model import Sgmn
 from training.models.text import Texts

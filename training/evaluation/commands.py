@@ -34,9 +34,12 @@ from training.evaluation.attention import (
 )
 from training.evaluation.detection_picture import draw_examples
 from training.evaluation.fusion import Fusion
+from training.evaluation.fusion_search import best_fusion
+from training.evaluation.hearings import Hearing
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
 from training.evaluation.scorers import BundleScorer, Scorer
+from training.evaluation.scores import Scores, by_part, summary
 from training.fit_command import (
     PrecisionOption,
     RunData,
@@ -120,11 +123,11 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
             kept = checkpoint.load(best)
             scorer = scorer_of(kept, device, found if variant.finds else None)
             if variant.finds:  # training chose its weights by other views
-                fusion = protocol.best_fusion(judge.val_scores(scorer))
+                fusion = best_fusion(judge.val_scores(scorer))
             else:
                 fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
             scores = judge.scores(scorer, "test")["right"]
-            judged = protocol.summary(scores, fusion)
+            judged = summary(scores, fusion)
             return len(scores.truth), judged[
                 "fused" if variant.recipe.matching_weight else "coarse"
             ]
@@ -154,7 +157,7 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
         typer.Option(help="Of a checkpoint: that of a detector, which tells where to look."),
     ] = None,
     speech: Annotated[
-        protocol.Hearing,
+        Hearing,
         typer.Option(help="What is heard: right, wrong (other clips'), missing."),
     ] = "right",
     groups: Annotated[
@@ -191,12 +194,12 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
             kept = checkpoint.load(path)
             scorer = scorer_of(kept, device, found)
             judge = judge_of(kept.recipe, scorer)
-            fusion = protocol.best_fusion(judge.val_scores(scorer))
+            fusion = best_fusion(judge.val_scores(scorer))
             scored = judge.scores(scorer, split, takes=takes, hearings=[speech])
     _tell(scored[speech], fusion, groups=groups)
 
 
-def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
+def _tell(scores: Scores, fusion: Fusion, *, groups: bool) -> None:
     """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
     stdout."""
     report: dict[str, Any] = {"clips": scores.clips, "match_weight": fusion.match}
@@ -207,7 +210,7 @@ def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
             "text_doubt": fusion.doubt,
         }
     every = torch.arange(len(scores.truth))
-    parts = protocol.parts(scores, fusion)
+    parts = by_part(scores, fusion)
     for name, part in parts.items():
         report[name] = _figures(part, scores, every)
         low, high = report[name]["intervals"]["r1"]
@@ -225,20 +228,18 @@ def _tell(scores: protocol.Scores, fusion: Fusion, *, groups: bool) -> None:
     typer.echo(json.dumps(report))
 
 
-def _figures(ranked: Tensor, scores: protocol.Scores, rows: Tensor) -> dict[str, Any]:
+def _figures(ranked: Tensor, scores: Scores, rows: Tensor) -> dict[str, Any]:
     """Of some rows of what is ranked, [N,P]."""
     found, truth = ranked[rows], scores.truth[rows]
     told = asdict(accuracy(found, truth))
     return {**told, "intervals": intervals(found, truth, scores.clip[rows])}
 
 
-def _clips(scores: protocol.Scores, rows: Tensor) -> int:
+def _clips(scores: Scores, rows: Tensor) -> int:
     return len(scores.clip[rows].unique())
 
 
-def _tell_groups(
-    kind: str, found: Mapping[str, Tensor], ranked: Tensor, scores: protocol.Scores
-) -> None:
+def _tell_groups(kind: str, found: Mapping[str, Tensor], ranked: Tensor, scores: Scores) -> None:
     for group, rows in found.items():
         result, clips = accuracy(ranked[rows], scores.truth[rows]), _clips(scores, rows)
         console.print(f"{kind} {group} ({clips} clips)  {result}", soft_wrap=True)

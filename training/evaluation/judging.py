@@ -13,7 +13,9 @@ from training.data.given import any_set, judged_set
 from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
 from training.evaluation import protocol
+from training.evaluation.hearings import Hearing
 from training.evaluation.scorers import Scorer, TorchScorer
+from training.evaluation.scores import Scores
 from training.models.looking import Looking
 from training.tasks import task_of
 
@@ -52,16 +54,14 @@ class Judge:
         split: str,
         *,
         takes: int = 1,
-        hearings: Sequence[protocol.Hearing] = ("right",),
-    ) -> dict[protocol.Hearing, protocol.Scores]:
+        hearings: Sequence[Hearing] = ("right",),
+    ) -> dict[Hearing, Scores]:
         """As `protocol.score` does it. Raises DataError."""
         data = self.data(split)
         done = self._bar(data, takes)
         return protocol.score(scorer, data, takes=takes, hearings=hearings, done=done)
 
-    def val_scores(
-        self, scorer: Scorer, takes: int = protocol.VAL_TAKES
-    ) -> dict[protocol.Hearing, protocol.Scores]:
+    def val_scores(self, scorer: Scorer, takes: int = protocol.VAL_TAKES) -> dict[Hearing, Scores]:
         """What fusion and calibration are chosen on. Raises DataError."""
         data = self.data("val")
         return protocol.score_heard(scorer, data, takes=takes, done=self._bar(data, takes))

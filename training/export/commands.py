@@ -16,11 +16,13 @@ import typer
 from training import checkpoint
 from training.configs import Recipe, judged_layout
 from training.data.given import DataOption, given_folders
-from training.evaluation import protocol
+from training.evaluation import filming, fusion_search, protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.evaluation.fusion import Fusion
+from training.evaluation.hearings import HEARINGS, Hearing
 from training.evaluation.judging import Judge, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
+from training.evaluation.scores import Scores, joined, summary
 from training.export.bundle import (
     check_name,
     check_replaceable,
@@ -108,7 +110,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
             others = [Judge.on(folder, scorer, bars) for folder in unseen]
             if precision == "int8":
                 size = kept.recipe.image_size
-                shown = protocol.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
+                shown = filming.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
                 write = partial(write, pictures=shown.numpy())
             if detecting is not None and detecting.int8:
                 clips = _sample_clips(scorer, [judge, *others])
@@ -147,7 +149,7 @@ def _sample_clips(scorer: Scorer, judges: Sequence[Judge]) -> list[npt.NDArray[n
     """Of each val, at the size that the detector looks at."""
     most, size = scorer.frames, scorer.frame_size
     samples = (
-        protocol.sample_clips(judge.data("val"), RANGED_CLIPS, most, size) for judge in judges
+        filming.sample_clips(judge.data("val"), RANGED_CLIPS, most, size) for judge in judges
     )
     return [clip.numpy() for sample in samples for clip in sample]
 
@@ -165,12 +167,14 @@ def measured(
     """Fusion, calibration and metrics of a bundle; val of `unseen` chooses fusion as well.
     Raises DataError."""
     val = judge.val_scores(scorer)
-    hearings = protocol.HEARINGS if "right" in val else ("right",)
+    hearings = HEARINGS if "right" in val else ("right",)
     tested = judge.scores(scorer, "test", hearings=hearings)
     test = tested["right"]
-    fusion = protocol.best_fusion(val, *(other.val_scores(scorer, takes=1) for other in unseen))
-    results = protocol.summary(test, fusion)
-    every = protocol.joined(val)
+    fusion = fusion_search.best_fusion(
+        val, *(other.val_scores(scorer, takes=1) for other in unseen)
+    )
+    results = summary(test, fusion)
+    every = joined(val)
     fused = every.fused(fusion)
     calibration = fit_calibration(fused, every.truth)
     return {
@@ -188,12 +192,10 @@ def measured(
     }
 
 
-def _unaided(
-    tested: Mapping[protocol.Hearing, protocol.Scores], fusion: Fusion
-) -> dict[str, float]:
+def _unaided(tested: Mapping[Hearing, Scores], fusion: Fusion) -> dict[str, float]:
     """R@1 of the test where what is heard is wrong, and where nothing is."""
     return {
-        f"{hearing}_speech_r1": round(protocol.summary(scores, fusion)["fused"].r1, 4)
+        f"{hearing}_speech_r1": round(summary(scores, fusion)["fused"].r1, 4)
         for hearing, scores in tested.items()
         if hearing != "right"
     }
