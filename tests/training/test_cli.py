@@ -106,6 +106,10 @@ def test_fit_evaluate_and_export(
     assert "onnxruntime cannot load" in refused.output
 
 
+def clips_of(table: Path) -> int:
+    return len({line.split(",")[2] for line in table.read_text().splitlines()[1:]})
+
+
 def test_products_that_training_never_saw_have_a_say_in_fusion(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,11 +128,11 @@ def test_products_that_training_never_saw_have_a_say_in_fusion(
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     command = ["export", str(start), "--data", f"made={folder}", "--out", str(tmp_path / "bundle"),
                "--name", "x"]  # fmt: skip
-    for option in ([], ["--unseen", str(other)]):
+    for option in ([], ["--unseen", str(other)], ["--unseen-test", str(other)]):
         exported = runner.invoke(cli.app, [*command, *option])
         assert exported.exit_code == 0, exported.output
-    clips = {line.split(",")[2] for line in (other / "val.csv").read_text().split("\n")[1:]}
-    assert seen == [[], [len(clips)]]
+    assert seen == [[], [clips_of(other / "val.csv")], [clips_of(other / "test.csv")]]
+    assert clips_of(other / "val.csv") < clips_of(other / "test.csv")
     refused = runner.invoke(cli.app, [*command, "--unseen", str(tmp_path)])
     assert refused.exit_code == 1
     assert "is of no known layout" in refused.output
@@ -211,6 +215,7 @@ def test_options_that_are_none_are_refused(
         (["export", "--name", "Rice"], "a bundle's name is lower case"),
         (["export", "--out", "no_bundle"], "exists and is no bundle"),
         (["export", "--unseen", "x"], "it goes with --data"),
+        (["export", "--unseen-test", "x"], "it goes with --data"),
         (["export", "--sure", "0.5"], "give --detector"),
         (["export", "--int8-detector"], "give --detector"),
         (["calibrate", "--data", "a=b", "--out", "no_bundle"], "exists and is no bundle"),

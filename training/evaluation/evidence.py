@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SCALES = (8.0, 16.0, 32.0, 64.0)  # that fusion may have
-DOUBTS = (0.2, 0.4, 0.6)  # the same
+DOUBTS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)  # the same
 
 
 def evidence(text: Tensor, scale: float, doubt: float) -> Tensor:

@@ -9,12 +9,12 @@ from statistics import mean
 from training.evaluation.evidence import DOUBTS, SCALES
 from training.evaluation.fusion import Fusion
 from training.evaluation.hearings import Hearing
-from training.evaluation.metrics import accuracy
+from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.scores import Scores
 
 WEIGHTS = (0.0, *(2.0 ** (exponent / 2) for exponent in range(-18, 5)))  # that fusion may have
 TOLD_APART = 0.005  # of mean reciprocal rank on val: less is chance
-TEXT_COST = 0.0015  # the same, at most, where what is heard is wrong: of R@1 it may be twice that
+TEXT_COST = 0.003  # of R@1, at most, where what is heard is wrong, and half of it of the rank's
 
 
 def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
@@ -26,10 +26,13 @@ def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
     if not told:
         return Fusion(match)
     misled = [scores["wrong"] for scores in sets if "wrong" in scores]
-    least = [_mrr(scores, Fusion(match)) - TEXT_COST for scores in misled]
+    unheard = [_accuracy(scores, Fusion(match)) for scores in misled]
 
     def is_borne(fusion: Fusion) -> bool:
-        return all(_mrr(s, fusion) >= bound for s, bound in zip(misled, least, strict=True))
+        return all(
+            _costs_little(silent, _accuracy(scores, fusion))
+            for scores, silent in zip(misled, unheard, strict=True)
+        )
 
     borne = [
         fusion
@@ -37,20 +40,22 @@ def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
         for doubt in DOUBTS
         for fusion in takewhile(is_borne, (Fusion(match, w, scale, doubt) for w in WEIGHTS))
     ]
-    return max(borne, key=lambda fusion: mean(_mrr(scores, fusion) for scores in told))
+    return max(borne, key=lambda fusion: mean(_accuracy(scores, fusion).mrr for scores in told))
 
 
-def _mrr(scores: Scores, fusion: Fusion) -> float:
-    return accuracy(scores.fused(fusion), scores.truth).mrr
+def _costs_little(silent: Accuracy, misled: Accuracy) -> bool:
+    """Both, because ranks may rise further down while the best is lost."""
+    return silent.r1 - misled.r1 <= TEXT_COST and silent.mrr - misled.mrr <= TEXT_COST / 2
+
+
+def _accuracy(scores: Scores, fusion: Fusion) -> Accuracy:
+    return accuracy(scores.fused(fusion), scores.truth)
 
 
 def best_match_weight(sets: Sequence[Scores]) -> float:
     """The weight of the match logit that ranks the clips of all sets best by the mean of their mean
     reciprocal ranks: the middle of those that a few hundred clips cannot tell from the best."""
-    reciprocal = [
-        mean(accuracy(scores.fused(Fusion(weight)), scores.truth).mrr for scores in sets)
-        for weight in WEIGHTS
-    ]
+    reciprocal = [mean(_accuracy(scores, Fusion(w)).mrr for scores in sets) for w in WEIGHTS]
     least = max(reciprocal) - TOLD_APART
     plateau = [w for w, r in zip(WEIGHTS, reciprocal, strict=True) if r >= least]
     return plateau[len(plateau) // 2]

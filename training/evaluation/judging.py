@@ -38,9 +38,14 @@ class Judge:
         return cls(lambda split: judged_set(recipe, folders, split, bars, side), bars)
 
     @classmethod
-    def on(cls, folder: Path, scorer: Scorer, bars: Progress) -> Judge:
-        """A data set of any layout, for this scorer."""
-        return cls(lambda split: any_set(folder, split, scorer.size, bars, scorer.frame_size), bars)
+    def on(cls, folder: Path, scorer: Scorer, bars: Progress, *, val: str = "val") -> Judge:
+        """A data set of any layout, for this scorer; the split `val` stands for val."""
+
+        def opened(split: str) -> JudgedSet:
+            split = val if split == "val" else split
+            return any_set(folder, split, scorer.size, bars, scorer.frame_size)
+
+        return cls(opened, bars)
 
     def data(self, split: str) -> JudgedSet:
         """`val` or `test`. Raises DataError."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
+from rich.progress import Progress
 
 from training import checkpoint
 from training.configs import Recipe, judged_layout
@@ -45,6 +46,10 @@ UnseenOption = Annotated[
     list[Path],
     typer.Option(help="A data set of any layout, whose val has products that training never saw."),
 ]
+UnseenTestOption = Annotated[
+    list[Path],
+    typer.Option(help="The same, of which nothing is reported: its test, which is larger."),
+]
 
 app = typer.Typer()
 
@@ -74,6 +79,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         bool, typer.Option(help="The detector in int8: two thirds of its time on a CPU.")
     ] = False,
     unseen: UnseenOption = [],  # noqa: B006
+    unseen_test: UnseenTestOption = [],  # noqa: B006
     device: DeviceOption = "cpu",
 ) -> None:
     """Export a checkpoint to a model bundle: fused and calibrated on val, measured on test.
@@ -86,7 +92,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
     """
     check_name(name)
     check_replaceable(out)
-    if unseen and not data:
+    if (unseen or unseen_test) and not data:
         raise CommandError("--unseen has its say beside val's: it goes with --data")
     if detector is None and (sure is not None or int8_detector):
         raise CommandError("--sure and --int8-detector are about a detector: give --detector")
@@ -107,7 +113,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         with progress_bars() as bars:
             scorer = scorer_of(kept, device, found)
             judge = Judge.of(kept.recipe, folders, bars, scorer.frame_size)
-            others = [Judge.on(folder, scorer, bars) for folder in unseen]
+            others = _judges(scorer, bars, unseen, unseen_test)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = filming.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
@@ -129,6 +135,7 @@ def calibrate(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The new bundle's folder; may be the same.")],
     unseen: UnseenOption = [],  # noqa: B006
+    unseen_test: UnseenTestOption = [],  # noqa: B006
 ) -> None:
     """Fuse and calibrate a bundle anew on other data, such as one's own shop's; its graphs stay.
 
@@ -139,10 +146,19 @@ def calibrate(
     recipe = recipe_named(scorer.recipe).at_size(scorer.size)
     with progress_bars() as bars:
         judge = Judge.of(recipe, given_folders(data), bars, scorer.frame_size)
-        others = [Judge.on(folder, scorer, bars) for folder in unseen]
+        others = _judges(scorer, bars, unseen, unseen_test)
         told = measured(recipe, scorer, judge, others)
     bundle = recalibrate_bundle(path, out, **told)
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
+
+
+def _judges(
+    scorer: Scorer, bars: Progress, unseen: Sequence[Path], unseen_test: Sequence[Path]
+) -> list[Judge]:
+    return [
+        *(Judge.on(folder, scorer, bars) for folder in unseen),
+        *(Judge.on(folder, scorer, bars, val="test") for folder in unseen_test),
+    ]
 
 
 def _sample_clips(scorer: Scorer, judges: Sequence[Judge]) -> list[npt.NDArray[np.uint8]]:
