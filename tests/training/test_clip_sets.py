@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -272,6 +273,23 @@ def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> Non
     assert len(scores.truth) == 1
     told = accuracy(scores.fused(Fusion(1.0)), scores.truth)
     assert (told.r1, told.r10, told.mrr) == (0, 0, 0), "the shop is smaller than 10, too"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_shop_of_which_no_picture_can_be_read_does_not_stop_the_others(broken: bool) -> None:
+    both = queries(("red",))
+    both.queries.append(Query("other clip", "other", ("red",), ("green",)))
+
+    def picture(name: str, size: int) -> np.ndarray:
+        if name == "green":
+            raise DataError("green: broken")
+        return both.read_picture(name, size)
+
+    read = replace(both, read_picture=picture, is_there=lambda name: broken or name != "green")
+    done: list[None] = []
+    scores = score_queries(tiny_model(), read, done=lambda: done.append(None))["right"]
+    assert ranks(scores.fused(Fusion(0.0)), scores.truth).tolist() == [1, math.inf]
+    assert len(done) == 2
 
 
 def test_a_picture_that_a_shop_lists_twice_is_right_in_both_places() -> None:

@@ -165,7 +165,7 @@ def score_queries(
                 truth[position] = own[0]
                 also[position, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.frame_size)
-            if frames:
+            if frames and shop is not None:
                 pixels = stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
                 heard = {hearing: speeches[position] for hearing, speeches in said.items()}
@@ -254,8 +254,9 @@ def _shop(scorer: Scorer, chunks: Iterable[Tensor], titles: Sequence[str]) -> Sh
     )
 
 
-def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Shop]:
-    """Image ids and what is compared of them, without the pictures that cannot be read."""
+def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Shop | None]:
+    """Image ids and what is compared of them, without the pictures that cannot be read; None where
+    that leaves none."""
 
     def read(picture: ShopPicture) -> np.ndarray | None:
         try:
@@ -271,6 +272,8 @@ def _read_shop(scorer: Scorer, data: QuerySet, live: str) -> tuple[list[str], Sh
             for picture, pixels in zip(there, pool.map(read, there), strict=True)
             if pixels is not None
         ]
+    if not found:
+        return [], None
     pictures = [picture for picture, _ in found]
     pixels = [pixels for _, pixels in found]
     chunks = (stacked(pixels[i : i + CHUNK]) for i in range(0, len(pixels), CHUNK))
