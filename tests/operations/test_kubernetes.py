@@ -73,6 +73,17 @@ def test_a_service_named_like_our_settings_adds_none(objects: dict[str, Any]) ->
     assert objects["Deployment"]["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
+def test_the_autoscaler_alone_says_how_many_there_are(objects: dict[str, Any]) -> None:
+    """Else each apply of the manifests sets its number back."""
+    assert "replicas" not in objects["Deployment"]["spec"]
+    asked = {
+        one["pods"]["metric"]["name"]
+        for one in objects["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    }
+    rules = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yaml").read_text())["rules"]
+    assert asked == {one["name"]["as"] for one in rules["custom"]}
+
+
 def test_the_image_is_of_the_version_that_is_here(objects: dict[str, Any]) -> None:
     tag = container(objects)["image"].removeprefix("lpr:")
     assert tag in {f"{version('lpr')}-cpu", f"{version('lpr')}-gpu"}
