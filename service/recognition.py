@@ -68,6 +68,8 @@ class Decoder(Protocol):
 class Shops(Protocol):
     """What is asked of `service.gallery.shops.HotShops`."""
 
+    def is_hot(self, shop_id: str) -> bool: ...
+
     def candidates(self, shop_id: str, embedding: Vectors) -> Candidates: ...
 
 
@@ -177,7 +179,8 @@ class Recognizer:
 
         Raises ShopNotFoundError, ClipError, ImageError, UnavailableError.
         """
-        self._catalogue.check_shop(query.shop_id)
+        if not self._shops.is_hot(query.shop_id):  # else it is there, and no catalogue is asked
+            self._catalogue.check_shop(query.shop_id)
         with watch.stage("decode"):
             frames = self._frames(query)
         found = self._detect(query, frames.pixels, watch)

@@ -103,6 +103,13 @@ class HotShops:
         pictures = tuple(entries.pictures[row] for row in best)
         return Candidates(pictures, cosines[best], entries.states[best], exact=False)
 
+    def is_hot(self, shop_id: str) -> bool:
+        """Whether pictures of the shop are kept that are all it has just now."""
+        epoch = self._epochs.read(shop_id)
+        with self._guard:
+            shop = self._hot.get(shop_id)
+            return shop is not None and shop.epoch == epoch and bool(shop.entries.pictures)
+
     def clear(self) -> None:
         """Give the memory back; whoever asks next is served as from a cold start."""
         with self._guard:

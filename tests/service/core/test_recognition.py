@@ -11,7 +11,12 @@ import pytest
 
 from service.api.schemas import Clip, FrameBox
 from service.deadlines import Deadline, working_under
-from service.errors import ImageError, InferenceError, ShopNotFoundError
+from service.errors import (
+    CatalogueUnavailableError,
+    ImageError,
+    InferenceError,
+    ShopNotFoundError,
+)
 from service.gallery.catalogue import image_id
 from service.gallery.entries import Candidates, Picture
 from service.gallery.shops import HotShops
@@ -102,6 +107,21 @@ def test_an_unknown_shop_is_refused_before_anything_is_decoded(recognizer: Recog
     with pytest.raises(ShopNotFoundError):
         recognizer.recognize(Query("nowhere", clip=b"abc"), watch)
     assert watch.ms["decode"] == 0
+
+
+def test_a_hot_shop_is_recognised_while_the_catalogue_is_away(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query("shop", clip=bytes([20, 220, 20]))
+    recognizer.recognize(query, Stopwatch())
+
+    def away(_: str) -> bool:
+        raise CatalogueUnavailableError("the object store is away")
+
+    monkeypatch.setattr(recognizer._catalogue, "has_shop", away)
+    assert recognizer.recognize(query, Stopwatch()).decided
+    with pytest.raises(CatalogueUnavailableError):
+        recognizer.recognize(replace(query, shop_id="cold"), Stopwatch())
 
 
 def test_a_bad_frame_is_pointed_at(recognizer: Recognizer) -> None:

@@ -47,6 +47,19 @@ def test_a_small_shop_is_loaded_once_and_searched_whole(
     assert (shops.hits, shops.misses) == (2, 1)
 
 
+def test_a_shop_is_hot_while_what_is_kept_is_all_it_has(
+    index: FakeIndex, epochs: FakeEpochs
+) -> None:
+    shops = HotShops(index, epochs, SearchSettings())
+    fill(index, "s", 2)
+    assert not shops.is_hot("s")
+    shops.candidates("s", CLIP)
+    shops.candidates("empty", CLIP)
+    assert shops.is_hot("s") and not shops.is_hot("empty")
+    epochs.renew("s")
+    assert not shops.is_hot("s"), "it may have been deleted"
+
+
 def test_a_write_on_any_replica_is_seen_by_the_next_request(
     index: FakeIndex, epochs: FakeEpochs
 ) -> None:
