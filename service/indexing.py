@@ -181,7 +181,7 @@ class Indexer:
     def _marked(
         self, shop_id: str, product_id: str | None, updated_at: datetime | None, alone: Alone
     ) -> Iterator[_Write]:
-        """A write behind its marker; whatever comes of it, every replica looks at the shop anew.
+        """A write behind its marker; whatever it did to the index, every replica looks at it anew.
 
         Who is `alone` knows that other writes of the same have ended, and has settled them as well.
         While Redis is away no replica can be told: then the marker stays, for a sweep to tell.
@@ -191,8 +191,12 @@ class Indexer:
         try:
             try:
                 yield write
-            finally:
-                write.is_known = self._epochs.renew(shop_id)
+            except NotIndexedYetError:  # copies of the index are right until who settles it tells
+                raise
+            except BaseException:
+                self._epochs.renew(shop_id)
+                raise
+            write.is_known = self._epochs.renew(shop_id)
             overtaken = product_id is not None and not self._settler.is_durable(write.marker)
             if overtaken or not write.is_known:
                 self._pending.leave(write.marker, failed=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,8 +27,10 @@ from service.errors import (
 )
 from service.fields import MAX_METADATA_LEVELS, Metadata
 from service.gallery.catalogue import image_id
+from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
 from service.indexing import NewProduct
+from service.settings import SearchSettings
 from service.settling import Projection, Task
 from tests.service.fakes import BLUE, GREEN, RED, FakeEpochs, FakeIndex, FakeModel, FakeService
 
@@ -214,9 +217,31 @@ def test_a_product_whose_record_is_damaged_is_replaced_or_deleted_whole(
     assert world.index.pictures("shop") == kept | {("q", image_id(GREEN))}
 
 
-def test_a_failed_write_makes_every_replica_look_again(world: World) -> None:
+def test_what_the_index_has_not_taken_leaves_hot_shops_hot_until_it_has(world: World) -> None:
+    world.put("p", RED)
+    shops = HotShops(world.index, world.epochs, SearchSettings())
+
+    def found() -> set[str]:
+        pictures = shops.candidates("shop", np.array([1, 0, 0], np.float32)).pictures
+        return {picture.product_id for picture in pictures}
+
+    assert found() == {"p"}
     world.index.down = True
     with pytest.raises(IndexUnavailableError):
+        world.put("q", GREEN)
+    with pytest.raises(IndexUnavailableError):
+        world.indexer.delete("shop", "p")
+    assert found() == {"p"}, "no replica asks an index that is away"
+    world.index.down = False
+    world.settler.sweep()
+    assert found() == {"q"}
+
+
+def test_a_write_that_ends_otherwise_makes_every_replica_look_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.catalogue, "put", _no_storage)
+    with pytest.raises(CatalogueUnavailableError):
         world.put("p", RED)
     assert world.epochs.counts == {"shop": 1}
 
@@ -234,7 +259,7 @@ def test_a_write_that_fails_at_its_very_end_is_finished_by_the_next_sweep(
     assert world.agrees()
 
 
-def _no_storage(_: object) -> None:
+def _no_storage(*_: object, **__: object) -> None:
     raise CatalogueUnavailableError("a hiccup")
 
 
