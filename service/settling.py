@@ -200,10 +200,13 @@ class Settler:
     ) -> list[LPRError] | None:
         """Bring an index, or a shop of it, into agreement; returns what kept products out.
 
-        `goes_on` is told after every batch how many of how many products are done; where it says
-        no, this ends early and returns None. Raises UnavailableError.
+        `goes_on` is told before every batch how many of how many products are done, 0 of 0 before
+        they are counted; where it says no, this ends early and returns None. Raises
+        UnavailableError.
         """
         hopeless: dict[tuple[str, str], LPRError] = {}
+        if not goes_on(0, 0):  # to compare costs as much as a batch, and more
+            return None
         differing = self.compare(projection, shop_id).differing
         while differing:
             done = 0
@@ -240,9 +243,15 @@ class Settler:
         return Comparison(sorted([*differing, *present]), agreeing)
 
     def compare_lasting(self, projection: Projection, shop_id: str | None = None) -> Comparison:
-        """As `compare`, without the differences that a writer is to finish."""
+        """As `compare`, without what a second look no longer finds, for it was written between the
+        looks at index and catalogue, and without what a writer is to finish."""
         differing, agreeing = self.compare(projection, shop_id)
-        return Comparison([key for key in differing if not self._pending.of(*key)], agreeing)
+        return Comparison([key for key in differing if self._differs(projection, *key)], agreeing)
+
+    def _differs(self, projection: Projection, shop_id: str, product_id: str) -> bool:
+        rows = {row.row_id for row in projection.index.rows_of(shop_id, [product_id])}
+        record = self._catalogue.find(shop_id, product_id)
+        return rows != row_ids_of(record) and not self._pending.of(shop_id, product_id)
 
     def sweep(self) -> None:
         """Finish what is nobody's work; if another service is not at that already.

@@ -26,7 +26,7 @@ from service.errors import (
     ProductNotFoundError,
     ShopNotFoundError,
 )
-from service.gallery.catalogue import image_id
+from service.gallery.catalogue import ProductRecord, image_id
 from service.gallery.storage import LocalStorage, S3Storage, Storage
 from service.indexing import NewProduct
 from service.telemetry import Telemetry
@@ -256,6 +256,33 @@ def test_an_index_that_milvus_lost_is_filled_again(world: World) -> None:
     world.service.settler.sweep()
     assert world.index.rows.keys() == rows.keys()
     assert not world.index.is_filling
+
+
+def test_an_index_is_filled_though_products_are_written_all_the_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each comparison meets a write between its looks at the index and at the catalogue."""
+    world.put("a", RED)
+    service, writes = world.service, iter(range(20))
+    products = service.catalogue.products
+
+    def written_meanwhile(shop_id: str | None = None) -> Iterator[ProductRecord]:
+        world.put(f"b{next(writes)}", GREEN)
+        return products(shop_id)
+
+    monkeypatch.setattr(service.catalogue, "products", written_meanwhile)
+    world.index.is_filling = True
+    service.settler.reconcile()
+    assert not world.index.is_filling
+    assert next(writes) <= 3
+
+
+def test_who_may_not_fill_an_index_does_not_compare_it_either(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = world.service
+    monkeypatch.setattr(service.settler, "compare", lambda *_: pytest.fail("it was compared"))
+    assert service.settler.agree(service.projections.active, lambda done, of: False) is None
 
 
 @pytest.mark.parametrize("write", ["put", "finish", "delete", "delete_shop"])
