@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _FOLLOW_S = 2.0  # between looks at the record
 _WAIT_S = 30.0  # for other replicas to open a bundle that is filled
+_GIVE_UP_S = 300.0  # that the previous bundle cannot be opened on some replica
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Bundles:
         self._serving: Serving | None = None
         self._has_alias = False  # what is served
         self._filled_at: dict[str, float] = {}  # when a coming bundle's index first agreed
+        self._missed_at: dict[str, float] = {}  # when a bundle first could not be opened
         self._changing = threading.RLock()  # what is open, and the record
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -247,9 +249,14 @@ class Bundles:
     def _open_kept(self, roles: Roles, name: str) -> None:
         try:
             self._take(name)
+            self._missed_at.pop(name, None)
         except (BundleNotFoundError, BundleError) as error:
             logger.error("a bundle cannot be opened: %s", error, extra={"role": _role(roles, name)})
-            if name == roles.previous:  # else no write would ever be done with
+            missed_at = self._missed_at.setdefault(name, time.monotonic())
+            # A replica's volume may stutter, and the others need the way back; but without an end
+            # no write would ever be done with.
+            is_gone = self._alone or time.monotonic() - missed_at >= _GIVE_UP_S
+            if name == roles.previous and is_gone:
                 self._change(lambda now: now.without(name) if name == now.previous else now)
 
     def _take(self, bundle_id: str) -> Serving:

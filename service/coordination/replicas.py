@@ -14,7 +14,7 @@ from service.errors import CoordinationError
 
 logger = logging.getLogger(__name__)
 
-_KEEP_S = 10  # longer than between two words of a replica
+_KEEP_S = 60  # longer than between two words of a replica, one that opens a bundle included
 _PREFIX = "lpr:replica:"
 
 

@@ -40,7 +40,7 @@ from service.gallery.shops import HotShops
 from service.gallery.storage import LocalStorage
 from service.indexing import Indexer, NewProduct
 from service.inference.features import PictureFeatures
-from service.serving import Bundles, Serving
+from service.serving import _WAIT_S, Bundles, Serving
 from service.settings import MediaSettings, SearchSettings
 from service.settling import Gallery, Projection, Settler
 from service.telemetry import Telemetry
@@ -337,7 +337,7 @@ class TestTakingOver:
             Projection(Encoder(NamedModel("b"), replica.catalogue, MediaSettings()), Collection()),
             goes_on,
         )
-        assert told == [(0, 5), (2, 5), (4, 5)]
+        assert told == [(0, 0), (0, 5), (2, 5), (4, 5)]
 
 
 class TestGoingBack:
@@ -540,6 +540,26 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Store]:
 
 
 class TestReplicas:
+    def test_one_that_cannot_open_the_previous_bundle_leaves_the_others_their_way_back(
+        self, world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = world.replica(store, alone=False)
+        here.bundles.activate("b")
+        here.step()
+        there = world.replica(store, alone=False, a=BundleError("it cannot be read just now"))
+        there.step()
+        assert here.roles()["a"] == "previous"
+        monkeypatch.setattr("service.serving._GIVE_UP_S", 0.0)
+        there.step()
+        assert "previous" not in here.roles().values(), "it would leave every write unfinished"
+
+    def test_one_that_is_opening_a_bundle_counts_for_as_long_as_it_is_waited_for(
+        self, world: World, store: Store
+    ) -> None:
+        world.replica(store, alone=False).step()
+        [key] = store.call(lambda client: list(client.scan_iter(match="lpr:replica:*")))
+        assert store.call(lambda client: client.ttl(key)) > _WAIT_S
+
     def test_all_follow(self, world: World, store: Store) -> None:
         here = world.replica(store, alone=False)
         there = world.replica(store, alone=False)
