@@ -109,26 +109,34 @@ def write_lpr750k(root: Path) -> Path:
     annotations.mkdir(parents=True)
     lines, queries = [], {}
     for name, data in every_picture().items():
-        path = root / _path_750k(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        _write(root / _path_750k(name), data)
+        if name not in IMAGES:
+            _write(root / "query" / _query_750k(name), data)
     for clip, image in zip(CLIPS, SHOWN, strict=True):
         frames = [_path_750k(frame) for frame in frames_of(clip)]
         lines.append("\t".join([clip, str(frames), "-", image, _path_750k(image), "A title", "7",
                                 "Mugs", f"spu-{image[0]}", "look at this"]))  # fmt: skip
-        queries[clip] = {"frames": frames, "gt": [image]}
+        shown = [_query_750k(frame) for frame in frames_of(clip)]
+        queries[clip] = {"frames": shown, "gt": [image]}
     (annotations / "training_videoinfo_750k.txt").write_text("\n".join(lines))
     (annotations / "testset_query_3.json").write_text(json.dumps(queries))
     gallery = [f"{live}/{image}-0.jpg" for live in LIVES for image in IMAGES]
     (annotations / "testset_gallery_4.txt").write_text("\n".join(gallery))
     for line in gallery:
-        path = root / "gallery" / line
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(COLOURS[Path(line).stem.removesuffix("-0")]))
+        _write(root / "gallery" / line, jpeg(COLOURS[Path(line).stem.removesuffix("-0")]))
     return root
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _query_750k(frame: str) -> str:
+    return f"{frame.rpartition('-')[0]}/{frame}.jpg"
 
 
 def _path_750k(name: str) -> str:
     if name in IMAGES:
         return f"training_image/{name}.jpg"
-    return f"training_video_00/{name.rpartition('-')[0]}/{name}.jpg"
+    return f"training_video_00/{_query_750k(name)}"

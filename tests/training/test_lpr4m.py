@@ -132,9 +132,22 @@ def test_reads_the_750k_subset(tmp_path: Path) -> None:
     assert all(frame in data.pictures for frame in clip.frames)
     query = data.test.queries[2]
     assert (query.live_id, query.truth) == (LIVES[1], (IMAGES[1],))
+    assert query.frames[0] == f"query/{CLIPS[2]}/{frames_of(CLIPS[2])[0]}.jpg"
+    assert all(frame in data.pictures for frame in query.frames)
     gallery = data.test.galleries[LIVES[1]]
     assert [p.image_id for p in gallery] == list(IMAGES)
     assert all(p.reference in data.pictures for p in gallery)
+
+
+def test_frames_of_the_subsets_queries_may_also_be_told_from_the_root(tmp_path: Path) -> None:
+    write_lpr750k(tmp_path)
+    file = tmp_path / "annotations" / "testset_query_3.json"
+    told = json.loads(file.read_text())
+    of_root = [f"query/{frame}" for frame in told[CLIPS[2]]["frames"]]
+    file.write_text(json.dumps(told | {CLIPS[2]: {"frames": of_root, "gt": [IMAGES[1]]}}))
+    queries = open_lpr(tmp_path, "lpr750k").test.queries
+    assert queries[2].frames == tuple(of_root)
+    assert queries[0].frames[0].startswith("query/"), "the others are told as they come"
 
 
 WRONG = {
@@ -237,6 +250,7 @@ def test_check_names_missing_pictures(tmp_path: Path) -> None:
     write_lpr750k(tmp_path)
     gone = next((tmp_path / "training_video_00").rglob("*-0002.jpg"))
     gone.unlink()
+    next((tmp_path / "query").rglob("*-0002.jpg")).unlink()
     (tmp_path / "gallery" / LIVES[0] / f"{IMAGES[1]}-0.jpg").unlink()
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert json.loads(result.stdout.splitlines()[-1])["missing"] == 3, "clip, query and gallery"

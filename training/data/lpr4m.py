@@ -201,9 +201,11 @@ def read_test(folder: Path) -> Benchmark:
 
 
 def read_test_750k(folder: Path) -> Benchmark:
-    """The subset's test: `*query*.json` {clip: {frames, gt}} and `*gallery*.txt` of
-    `live id/file`; a picture's id is the first five dash-separated fields of its file's name.
-    Raises DataError."""
+    """The subset's test: `*query*.json` {clip: {frames, gt}}, frames below `query/`, and
+    `*gallery*.txt` of `live id/file`, below `gallery/`; a picture's id is the first five
+    dash-separated fields of its file's name. A frame that is there as it is told, from the root,
+    is taken so. Raises DataError."""
+    pictures = FilePictures(folder)
     queries = read_json(_one(folder, "*query*.json"))
     galleries: dict[str, list[ShopPicture]] = {}
     for line in _one(folder, "*gallery*.txt").read_text().split():
@@ -214,7 +216,12 @@ def read_test_750k(folder: Path) -> Benchmark:
         galleries.setdefault(live, []).append(ShopPicture(identity, f"gallery/{line}"))
     try:
         found = [
-            Query(clip, live_of(clip), tuple(told["frames"]), _image_ids(told["gt"]))
+            Query(
+                clip,
+                live_of(clip),
+                tuple(name if name in pictures else f"query/{name}" for name in told["frames"]),
+                _image_ids(told["gt"]),
+            )
             for clip, told in queries.items()
         ]
     except (KeyError, TypeError) as error:
