@@ -275,6 +275,24 @@ def test_a_query_that_cannot_be_answered_counts_as_a_miss(lost: QuerySet) -> Non
     assert (told.r1, told.r10, told.mrr) == (0, 0, 0), "the shop is smaller than 10, too"
 
 
+def test_clips_that_cannot_be_answered_are_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    every = queries(("red",))
+    every.queries.append(Query("dark clip", "live", ("red",), ("red",)))
+    every.queries.extend(Query(f"clip {i}", "other", ("red",), ("blue",)) for i in range(2))
+    assert not any(score_queries(tiny_model(), queries(("red",)))["right"].unanswerable)
+    assert not caplog.records
+
+    def frames(query: Query, count: int, size: int) -> list[Frame]:
+        return [] if query.clip_id == "dark clip" else every.read_frames(query, count, size)
+
+    scores = score_queries(tiny_model(), replace(every, read_frames=frames))["right"]
+    assert scores.unanswerable == scores.once().unanswerable == (1, 2)
+    [record] = caplog.records
+    assert "of 4 clips, 1 have no frame" in record.message and "2 no right" in record.message
+
+
 @pytest.mark.parametrize("broken", [True, False])
 def test_a_shop_of_which_no_picture_can_be_read_does_not_stop_the_others(broken: bool) -> None:
     both = queries(("red",))
@@ -434,6 +452,7 @@ def test_fit_evaluate_and_export_on_synth(
     assert scored.exit_code == 0, scored.output
     report = json.loads(scored.stdout.splitlines()[-1])
     assert report["clips"] == 9
+    assert report["unanswerable"] == {"no_frame": 0, "no_picture": 0}
     assert {"scale", "duration", "products"} <= report["groups"].keys()
     assert "clips)" not in scored.stderr, "groups do not bury the result"
     grouped = runner.invoke(cli.app, ["evaluate", best, *data, "--split", "test", "--groups"])

@@ -202,7 +202,11 @@ def evaluate(  # noqa: PLR0917 - typer reads the options off the signature
 def _tell(scores: Scores, fusion: Fusion, *, groups: bool) -> None:
     """Prints the accuracy of all clips, with `groups` of groups of them too; all as JSON on
     stdout."""
-    report: dict[str, Any] = {"clips": scores.clips, "match_weight": fusion.match}
+    report: dict[str, Any] = {
+        "clips": scores.clips,
+        "unanswerable": scores.unanswerable._asdict(),
+        "match_weight": fusion.match,
+    }
     if scores.text is not None:
         report |= {
             "text_weight": fusion.text,

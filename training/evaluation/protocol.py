@@ -29,7 +29,7 @@ from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.filming import CLIP_SEED, filmed, shrink, stacked
 from training.evaluation.hearings import HEARINGS, Hearing, said_in, said_of_product
 from training.evaluation.scorers import Comparison, Scorer, Shop, TorchScorer
-from training.evaluation.scores import Scores
+from training.evaluation.scores import Scores, Unanswerable
 from training.models.rice import Rice
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ def score_queries(
     """Scores each query against its own shop. Calls `done` a query.
 
     A picture of the shop that is missing or broken is no candidate. A query whose right pictures or
-    frames are all so is a miss. A picture that the shop lists twice is right in both places.
+    frames are all so is a miss; how many are is told once. A picture that the shop lists twice is
+    right in both places.
     """
     scorer = _scorer(model)
     said = {hearing: said_in(data.queries, hearing) for hearing in hearings}
@@ -153,6 +154,7 @@ def score_queries(
     }
     truth = torch.full((count,), largest)
     also = torch.zeros(count, columns, dtype=torch.bool)
+    no_frame = 0
     for live, positions in data.by_shop().items():
         images, shop = _read_shop(scorer, data, live)
         places: dict[str, list[int]] = {}
@@ -165,6 +167,7 @@ def score_queries(
                 truth[position] = own[0]
                 also[position, own[1:]] = True
             frames = data.read_frames(query, scorer.frames, scorer.frame_size)
+            no_frame += not frames
             if frames and shop is not None:
                 pixels = stacked([frame.pixels for frame in frames])
                 shown = boxes(frames) if boxes else None
@@ -173,8 +176,14 @@ def score_queries(
                     for part, scores in zip(compared[hearing], found, strict=True):
                         part[position, :, : len(images)] = scores
             done()
+    lost = Unanswerable(no_frame, int((truth == largest).sum()))
+    if any(lost):
+        logger.warning(
+            "of %d clips, %d have no frame that can be read and %d no right picture in their shop: "
+            "they are misses", count, *lost,
+        )  # fmt: skip
     return {
-        hearing: _of_queries(data.queries, found, truth, also)
+        hearing: _of_queries(data.queries, found, truth, also, lost)
         for hearing, found in compared.items()
     }
 
@@ -184,7 +193,9 @@ def _unfilled(clips: int, speeches: int, columns: int) -> Comparison:
     return Comparison(*(torch.full(shape, OUT_OF_SHOP) for _ in Comparison._fields))
 
 
-def _of_queries(queries: list[Query], compared: Comparison, truth: Tensor, also: Tensor) -> Scores:
+def _of_queries(
+    queries: list[Query], compared: Comparison, truth: Tensor, also: Tensor, lost: Unanswerable
+) -> Scores:
     """Of scores [N,speeches,P] with one hearing; int64 [N] and bool [N,P] of right answers."""
     speeches = compared.match.shape[1]
     coarse, match, text = (part.flatten(0, 1) for part in compared)
@@ -196,6 +207,7 @@ def _of_queries(queries: list[Query], compared: Comparison, truth: Tensor, also:
         _groups(queries, speeches),
         _any(text),
         speeches,
+        unanswerable=lost,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,15 @@ from training.evaluation.evidence import evidence
 from training.evaluation.fusion import Fusion
 from training.evaluation.hearings import Hearing
 from training.evaluation.metrics import Accuracy, accuracy
+
+
+class Unanswerable(NamedTuple):
+    """Clips that are misses whatever a model says; one may be so for both reasons."""
+
+    no_frame: int = 0
+    """None of its frames can be read."""
+    no_picture: int = 0
+    """Its shop has none of its right pictures, or none that can be read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Scores:
     speeches: int = 1
     takes: int = 1
     """How often each clip was filmed: all of them once, then all of them again."""
+    unanswerable: Unanswerable = field(default_factory=Unanswerable)
 
     @property
     def clips(self) -> int:
@@ -62,6 +73,7 @@ class Scores:
             {name: groups[first] for name, groups in self.groups.items()},
             None if self.text is None else self.text[first],
             takes=self.takes,
+            unanswerable=self.unanswerable,
         )
 
     def largest_shop(self) -> int:
