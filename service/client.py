@@ -127,14 +127,15 @@ class Client:
 
     def wait_job(self, job_id: str, timeout_s: float) -> JSON:
         """The job once it has ended. Raises JobUnfinishedError after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+        deadline, pause_s = time.monotonic() + timeout_s, 0.1
         while True:
             job = self.job(job_id)
             if job["ended_at"] is not None:
                 return job
             if time.monotonic() >= deadline:
                 raise JobUnfinishedError(f"job {job_id} is not done yet: {job['summary']}")
-            time.sleep(0.1)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)  # a long job is read often enough
 
     def recognize(
         self,

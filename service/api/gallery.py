@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,16 +21,13 @@ from service.api.jobs import job_body, job_response
 from service.api.problems import documented
 from service.api.retries import IdempotencyKey, marked
 from service.api.schemas import JobAnswer, Product, ProductPage
-from service.api.state import service_of
+from service.api.state import looked_up, service_of
 from service.coordination.idempotency import Answer
 from service.errors import BadInputError, NotIndexedYetError
 from service.fields import Identifier, Metadata, MetadataText, Title
-from service.gallery.catalogue import Catalogue
 from service.indexing import NewProduct
 from service.media.remote_images import RemoteImages
 from service.parts import Parts, Service
-
-T = TypeVar("T")
 
 router = APIRouter(prefix="/gallery", tags=["gallery"])
 
@@ -151,13 +148,13 @@ async def list_products(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="`next` of the page before")] = None,
 ) -> Response:
-    def page(catalogue: Catalogue) -> str:
+    def page(parts: Parts) -> str:
         """Written where it was read: a long one takes its time, which others would wait for."""
-        records, following = catalogue.page(shop_id, limit=limit, after=after)
+        records, following = parts.catalogue.page(shop_id, limit=limit, after=after)
         products = [Product.of(record) for record in records]
         return ProductPage(shop_id=shop_id, products=products, next=following).model_dump_json()
 
-    return Response(await _looked_up(request, page), media_type="application/json")
+    return Response(await looked_up(request, page), media_type="application/json")
 
 
 @router.get(
@@ -169,7 +166,7 @@ async def get_product(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier
 ) -> Product:
     return Product.of(
-        await _looked_up(request, lambda catalogue: catalogue.get(shop_id, product_id))
+        await looked_up(request, lambda parts: parts.catalogue.get(shop_id, product_id))
     )
 
 
@@ -182,8 +179,8 @@ async def get_product(
 async def get_image(
     request: Request, key: Reader, shop_id: Identifier, product_id: Identifier, image_id: str
 ) -> Response:
-    record, data = await _looked_up(
-        request, lambda catalogue: catalogue.picture(shop_id, product_id, image_id)
+    record, data = await looked_up(
+        request, lambda parts: parts.catalogue.picture(shop_id, product_id, image_id)
     )
     headers = {
         # An image id stands for its bytes.
@@ -220,13 +217,6 @@ async def delete_shop(request: Request, key: Writer, shop_id: Identifier) -> Non
     indexer = service.parts.indexer
     with service.posts.admit(), audited(request, key, "delete-shop", shop_id):
         await service.posts.run(lambda: indexer.delete_shop(shop_id))
-
-
-async def _looked_up(request: Request, look: Callable[[Catalogue], T]) -> T:
-    service = service_of(request)
-    catalogue = service.parts.catalogue
-    with service.reads.admit():
-        return await service.reads.run(lambda: look(catalogue))
 
 
 async def _read(request: Request, within_s: float, folder: Path) -> _Posted:

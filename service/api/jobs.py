@@ -11,10 +11,11 @@ from starlette.responses import Response
 from service.api.access import Admin, Reader
 from service.api.problems import documented
 from service.api.schemas import JobAnswer, JobPage
-from service.api.state import service_of
+from service.api.state import looked_up
 from service.errors import JobNotFoundError, ShopNotFoundError
 from service.jobs.records import Job, Jobs
 from service.keys import Grant
+from service.parts import Parts
 
 PAGE_ITEMS = 100
 
@@ -22,9 +23,11 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 @router.get(
-    "", summary="List the jobs that were given up", responses=documented(401, 403, 422, 503)
+    "",
+    summary="List the jobs that were given up",
+    responses=documented(401, 403, 422, 429, 503, 504),
 )
-def list_jobs(
+async def list_jobs(
     request: Request,
     key: Admin,
     state: Annotated[Literal["dead"], Query(description="only these are listed")],
@@ -32,11 +35,13 @@ def list_jobs(
 ) -> JobPage:
     """The latest first. A job is dead if something of it failed five times, by no fault of the
     caller's; the log says why. Its products are stored, and posting them again tries again."""
-    return JobPage(jobs=service_of(request).parts.jobs.dead(limit))
+    return JobPage(jobs=await looked_up(request, lambda parts: parts.jobs.dead(limit)))
 
 
-@router.get("/{job_id}", summary="Get a job", responses=documented(401, 403, 404, 422, 503))
-def get_job(
+@router.get(
+    "/{job_id}", summary="Get a job", responses=documented(401, 403, 404, 422, 429, 503, 504)
+)
+async def get_job(
     request: Request,
     key: Reader,
     job_id: str,
@@ -45,10 +50,13 @@ def get_job(
 ) -> JobAnswer:
     """How far it is, and what became of each item. An item that is `done` is found by
     `/recognize`, on every replica. Jobs are kept for a day, unless it is set otherwise."""
-    jobs = service_of(request).parts.jobs
-    job = jobs.get(job_id)
-    _check_shops(key, job)
-    return JobAnswer.of(job, jobs.items(job, limit=limit, after=after))
+
+    def look(parts: Parts) -> JobAnswer:
+        job = parts.jobs.get(job_id)
+        _check_shops(key, job)
+        return JobAnswer.of(job, parts.jobs.items(job, limit=limit, after=after))
+
+    return await looked_up(request, look)
 
 
 def job_body(jobs: Jobs, job: Job) -> str:
