@@ -94,7 +94,8 @@ class Schedule:
     """Of the matching decoder, where it is not `matching_rate`; 0 freezes it."""
     weight_decay: float = 0.2
     eps: float = 1e-6
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
+    """To which the norm of all gradients together is cut where it is larger; None never cuts."""
     ema: float = 0.0
     """Decay of the averaged weights that are evaluated and exported; 0 averages nothing."""
     evaluate_every: int = 250
@@ -104,6 +105,8 @@ class Schedule:
             raise ValueError(f"warmup {self.warmup} must lie within the {self.steps} steps")
         if not 0 <= self.ema < 1:
             raise ValueError("ema is a decay in [0, 1)")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, or None, not {self.clip_norm}")
 
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -162,6 +162,9 @@ class Run:
         if not last.exists():
             return None
         kept = load_any(last)
+        # A run goes on with the clipping that it began with: released recipes once had some.
+        clip_norm = kept.recipe.schedule.clip_norm
+        recipe = replace(recipe, schedule=replace(recipe.schedule, clip_norm=clip_norm))
         if kept.recipe != recipe:
             raise CheckpointError(f"{last} is of another recipe; train into another folder")
         run = cls(recipe, out, device, compute=compute)
@@ -183,7 +186,8 @@ class Run:
             group["lr"] = group["peak"] * self.rate
         losses = self.backward(step, batch)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
+        if (norm := self.recipe.schedule.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average(step)

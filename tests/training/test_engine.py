@@ -292,6 +292,7 @@ def test_the_published_recipes_are_the_released_codes(data: str) -> None:
     assert (schedule.encoder_rate, schedule.matching_rate) == (1e-6, 1e-4)
     assert (schedule.weight_decay, schedule.eps) == (0.2, 1e-6)
     assert (schedule.warmup, schedule.steps) == (500, 5000)
+    assert schedule.clip_norm is None
     assert (encoder.patch_size, encoder.image_size, encoder.width, encoder.layers) == (
         32, 224, 768, 12,
     )  # fmt: skip
@@ -319,6 +320,32 @@ def test_the_published_recipes_are_the_released_codes(data: str) -> None:
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"made|elsewhere|hard_negatives|repeat|_weight"):
         replace(RECIPE, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, math.nan])
+def test_gradients_are_clipped_to_a_positive_norm(norm: float) -> None:
+    with pytest.raises(ValueError, match="clip_norm must be positive"):
+        replace(RECIPE.schedule, clip_norm=norm)
+
+
+def test_gradients_may_be_left_as_long_as_they_are(tmp_path: Path) -> None:
+    def stepped(clip_norm: float | None) -> float:
+        recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, clip_norm=clip_norm))
+        run = engine.Run(recipe, tmp_path, torch.device("cpu"), compute=Compute("fp32"))
+        run.train(0, BatchDrawer(recipe, {"made": photographs()}, run.device).draw(0))
+        return math.hypot(
+            *(p.grad.norm().item() for p in run.model.parameters() if p.grad is not None)
+        )
+
+    assert stepped(0.01) == pytest.approx(0.01, rel=1e-3)
+    assert stepped(None) > 0.1
+
+
+def test_a_run_goes_on_with_the_clipping_that_it_began_with(tmp_path: Path) -> None:
+    losses_of(RECIPE, tmp_path, stop_after=4)
+    now = replace(RECIPE, schedule=replace(RECIPE.schedule, clip_norm=None))
+    assert len(losses_of(now, tmp_path)) == 3, "from step 3 to 6"
+    assert load(tmp_path / "last.safetensors").recipe == RECIPE
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:

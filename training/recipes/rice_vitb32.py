@@ -17,8 +17,9 @@ RELEASED_VIEW = View(
     saturation=0.0, tint=0.0, blur=0.0, erase=0.0,
 )  # fmt: skip
 RELEASED_SCHEDULE = Schedule(
-    steps=5000, warmup=500, encoder_rate=1e-6, matching_rate=1e-4, weight_decay=0.2, eps=1e-6
-)
+    steps=5000, warmup=500, encoder_rate=1e-6, matching_rate=1e-4, weight_decay=0.2, eps=1e-6,
+    clip_norm=None,
+)  # fmt: skip
 
 
 def _released(data: Literal["lpr4m", "lpr750k", "movingfashion"], batch: int) -> Recipe:
