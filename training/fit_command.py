@@ -154,7 +154,7 @@ def _open(recipe: AnyRecipe, folders: Mapping[str, Path], bars: Progress, limit:
     with distributed.first_alone():
         return RunData(
             training_sets(recipe, folders, bars, limit),
-            judged_set(recipe, folders, "val", bars, limit=limit),
+            judged_set(recipe, folders, "val", bars),
         )
 
 

@@ -36,6 +36,7 @@ from training.data.clip_drawer import ClipDrawer
 from training.data.clip_sets import (
     Choose,
     LprClips,
+    MovingFashionClips,
     lpr_test,
     lpr_validation,
     movingfashion_queries,
@@ -49,7 +50,7 @@ from training.data.order import ShuffledOrder
 from training.data.queries import QuerySet
 from training.data.records import Query, ShopPicture
 from training.data.synthetic.writer import Synth, write_synth
-from training.data.wrong_lines import WrongLines
+from training.data.wrong_lines import DEFAULT_LIMIT, WrongLines
 from training.evaluation.calibration import OUT_OF_SHOP
 from training.evaluation.fusion import Fusion
 from training.evaluation.metrics import accuracy, ranks
@@ -375,6 +376,8 @@ def test_movingfashion_has_one_shop_and_holds_out_products(tmp_path: Path) -> No
     source = Source("m", "movingfashion", products=2, frames=2)
     training = open_training(source, tmp_path, 40, lambda paths: paths)
     assert len(training) == 2  # type: ignore[arg-type]
+    borne = open_training(source, tmp_path, 40, lambda paths: paths, limit=7)
+    assert isinstance(borne, MovingFashionClips) and borne.wrong.limit == 7
     drawn = ClipDrawer(source, training, 0).draw(0, torch.Generator().manual_seed(0), 0.0)  # type: ignore[arg-type]
     assert drawn.frames.shape == (4, 40, 40, 3)
     test = movingfashion_queries(read_movingfashion(tmp_path, "test"), validation=False)
@@ -437,6 +440,17 @@ def test_fit_bears_as_many_wrong_lines_as_it_is_told(
     refused, borne = (CliRunner().invoke(cli.app, [*command, limit]) for limit in "01")
     assert refused.exit_code == 1 and "more than 0 wrong lines" in refused.output
     assert borne.exit_code == 0, borne.output
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_training_has_borne_does_not_stop_what_is_judged(tmp_path: Path, split: str) -> None:
+    lines = [full_line(clip, image) for clip, image in zip(CLIPS, SHOWN, strict=True)]
+    write_lpr4m(tmp_path, lines=[*lines, *["broken"] * (DEFAULT_LIMIT + 1)])
+    for _ in range(2):  # read, then from the index
+        judged = open_judging("lpr4m", tmp_path, split, SIZE, lambda paths: paths)
+        assert isinstance(judged, QuerySet) and judged.queries
+    with pytest.raises(DataError, match="more than 1000 wrong lines"):
+        open_training(SYNTH.sources[0], tmp_path, SIZE, lambda paths: paths)
 
 
 def test_fit_evaluate_and_export_on_synth(

@@ -25,7 +25,7 @@ from training.data.pictures import Pictures
 from training.data.queries import QuerySet
 from training.data.records import Clip, Query, ShopPicture
 from training.data.shards import hash_of
-from training.data.wrong_lines import WrongLines
+from training.data.wrong_lines import DEFAULT_LIMIT, WrongLines
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ class LprClips:
 class MovingFashionClips:
     """Training videos of MovingFashion, but for the products of its validation."""
 
-    def __init__(self, data: MovingFashion, size: int) -> None:
+    def __init__(self, data: MovingFashion, size: int, limit: int = DEFAULT_LIMIT) -> None:
         self.size = size
-        self.wrong = WrongLines()
+        self.wrong = WrongLines(limit)
         self._data = data
         products = _hashed(data.products)
         kept = ~held_out(products, HELD_OUT)

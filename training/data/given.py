@@ -67,8 +67,6 @@ def judged_set(
     split: str,
     bars: Progress,
     side: int | None = None,
-    *,
-    limit: int = DEFAULT_LIMIT,
 ) -> JudgedSet:
     """`val` or `test` of the source that the recipe is judged on; photographs have sides of `side`
     pixels, by default as in training. Raises DataError."""
@@ -76,9 +74,7 @@ def judged_set(
     if folder is None:
         raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
     size = max(_kept(recipe.image_size), side or 0)
-    return open_judging(
-        judged_layout(recipe), folder, split, size, _track(folder, bars), limit=limit
-    )
+    return open_judging(judged_layout(recipe), folder, split, size, _track(folder, bars))
 
 
 def any_set(folder: Path, split: str, image_size: int, bars: Progress, side: int) -> JudgedSet:

@@ -19,7 +19,7 @@ from training.data.lpr4m import LprData, LprLayout, open_lpr
 from training.data.movingfashion import read_movingfashion
 from training.data.photographs import read_photographs, read_single_pictures
 from training.data.sets import JudgedSet, TrainingSet
-from training.data.wrong_lines import DEFAULT_LIMIT, WrongLines
+from training.data.wrong_lines import DEFAULT_LIMIT, NO_LIMIT, WrongLines
 
 Track = Callable[[Iterable[Path]], Iterable[Path]]
 
@@ -28,25 +28,24 @@ def open_training(
     source: Source, folder: Path, size: int, track: Track, *, limit: int = DEFAULT_LIMIT
 ) -> TrainingSet:
     """What batches are drawn from; pictures come out as size x size. Raises DataError, also where
-    more than `limit` lines of annotations are wrong."""
+    more than `limit` lines of annotations are wrong, or clips cannot be read (WrongLines)."""
     match source.layout:
         case "photographs":
             return read_photographs(folder, "train", size, track)
         case "pictures":
             return read_single_pictures(folder, size, track)
         case "movingfashion":
-            return MovingFashionClips(read_movingfashion(folder, "train"), size)
+            return MovingFashionClips(read_movingfashion(folder, "train"), size, limit)
         case "lpr4m" | "lpr750k" as layout:
             return LprClips(_lpr(layout, folder, track, limit), size)
 
 
-def open_judging(
-    layout: Layout, folder: Path, split: str, size: int, track: Track, *, limit: int = DEFAULT_LIMIT
-) -> JudgedSet:
+def open_judging(layout: Layout, folder: Path, split: str, size: int, track: Track) -> JudgedSet:
     """What a model is scored on: `val` or `test`. Raises DataError.
 
     LPR4M's layouts and MovingFashion come without `val`: it is held out of training
-    (training.data.clip_sets).
+    (training.data.clip_sets). However many lines of training are wrong, the others are scored: it
+    is `open_training` that judges them.
     """
     if layout == "pictures":
         raise DataError(f"{folder}: layout pictures has no {split} split")
@@ -59,7 +58,7 @@ def open_judging(
         data = read_movingfashion(folder, "train" if validation else "test")
         judged = movingfashion_queries(data, validation=validation)
     else:
-        lpr = _lpr(layout, folder, track, limit)
+        lpr = _lpr(layout, folder, track, NO_LIMIT)
         judged = lpr_validation(lpr) if validation else lpr_test(lpr)
     if not judged.queries:
         held_out = "; it is held out of training, which takes two livestreams, or products"

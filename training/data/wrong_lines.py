@@ -6,12 +6,14 @@ gone since. A run should not die of one, and must not shrink silently either.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.data.errors import DataError
 
 DEFAULT_LIMIT = 1000
+NO_LIMIT = sys.maxsize
 BORNE = 0.05  # of the clips that were drawn may lack what they show
 EXAMPLES = 20  # kept to be shown
 
