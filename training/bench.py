@@ -21,13 +21,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from training.board import Board
 from training.configs import AnyRecipe, Compute, Precision
 from training.data.batches import Batch, BatchDrawer
-from training.data.given import DataOption, training_folders, training_sets
+from training.data.given import DataOption, LimitOption, training_folders, training_sets
+from training.data.wrong_lines import DEFAULT_LIMIT
 from training.engine import DTYPES, Run, attention_kernels, each_step
 from training.fit_command import PrecisionOption, run_tokenizer
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
@@ -62,6 +63,7 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
     steps: Annotated[int, typer.Option(min=1, help="Of each turn.")] = 5,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "bf16",
+    limit: LimitOption = DEFAULT_LIMIT,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules."""
@@ -71,7 +73,7 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
         raise CommandError(f"{recipe.name} has {recipe.schedule.steps} steps, {needed} are needed")
     with tempfile.TemporaryDirectory() as folder, progress_bars() as bars:
         out, place = Path(folder), torch.device(device)
-        sets = training_sets(recipe, folders, bars)
+        sets = training_sets(recipe, folders, bars, limit)
         tokenizer = run_tokenizer(recipe, sets, out, None)
 
         def drawer() -> BatchDrawer:
@@ -159,7 +161,7 @@ def plain_steps(run: Run, drawer: BatchDrawer) -> Iterator[int]:
         run.task.train_mode(run.model)
         run.optimizer.zero_grad(set_to_none=True)
         plain_loss(run, batch).backward()
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.schedule.clip_norm)
+        run.clip_gradients()
         run.optimizer.step()
         yield len(batch.product)
 

@@ -186,8 +186,7 @@ class Run:
             group["lr"] = group["peak"] * self.rate
         losses = self.backward(step, batch)
         self.scaler.unscale_(self.optimizer)
-        if (norm := self.recipe.schedule.clip_norm) is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), norm)
+        self.clip_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average(step)
@@ -209,6 +208,11 @@ class Run:
                 raise DivergedError(f"step {step}: the loss is {total.item()}")
             self.scaler.scale(total).backward()
         return {name: loss.item() for name, loss in losses.items()}
+
+    def clip_gradients(self) -> None:
+        """To the schedule's norm, where it has one."""
+        if (norm := self.recipe.schedule.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), norm)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:

@@ -14,7 +14,13 @@ from rich.progress import Progress
 
 from training import checkpoint, distributed, engine
 from training.configs import AnyRecipe, Compute, Precision, Recipe
-from training.data.given import DataOption, judged_set, training_folders, training_sets
+from training.data.given import (
+    DataOption,
+    LimitOption,
+    judged_set,
+    training_folders,
+    training_sets,
+)
 from training.data.sets import JudgedSet, TrainingSet
 from training.data.texts import corpus
 from training.data.tokenizing import TextTokenizer, train_tokenizer
@@ -62,10 +68,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     checkpointing: Annotated[
         bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
     ] = False,
-    limit: Annotated[
-        int,
-        typer.Option(min=0, help="Wrong lines that are borne; of clips without pictures also 5 %."),
-    ] = DEFAULT_LIMIT,
+    limit: LimitOption = DEFAULT_LIMIT,
 ) -> None:
     """Train a recipe; killed and started again, it goes on where it was.
 

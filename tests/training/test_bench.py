@@ -23,10 +23,12 @@ from training.recipes import RECIPES
 CPU = torch.device("cpu")
 
 
-def test_both_loops_take_the_same_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clip_norm", [1.0, None])
+def test_both_loops_take_the_same_step(tmp_path: Path, clip_norm: float | None) -> None:
     """Nothing is dropped at random, and the first step is at the peak rates."""
     assert EXACT.schedule.warmup == 1
-    fitting, plain = (engine.Run(EXACT, tmp_path, CPU, compute=Compute("bf16")) for _ in range(2))
+    recipe = replace(EXACT, schedule=replace(EXACT.schedule, clip_norm=clip_norm))
+    fitting, plain = (engine.Run(recipe, tmp_path, CPU, compute=Compute("bf16")) for _ in range(2))
     positions = plain.model.encoder.positions
     begun = positions.detach().clone()
     data = {"made": photographs()}

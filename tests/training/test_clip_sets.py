@@ -29,7 +29,7 @@ from tests.training.lpr_folders import (
 from tests.training.test_movingfashion import write_video
 from tests.training.tiny import CONFIG, RECIPE, tiny_model
 from training import cli, engine
-from training.configs import Recipe, Source
+from training.configs import Recipe, Schedule, Source
 from training.data import clip_sets
 from training.data.batches import BatchDrawer
 from training.data.clip_drawer import ClipDrawer
@@ -440,6 +440,19 @@ def test_fit_bears_as_many_wrong_lines_as_it_is_told(
     refused, borne = (CliRunner().invoke(cli.app, [*command, limit]) for limit in "01")
     assert refused.exit_code == 1 and "more than 0 wrong lines" in refused.output
     assert borne.exit_code == 0, borne.output
+
+
+@pytest.mark.parametrize("command", ["ablate", "bench"])
+def test_whatever_trains_may_be_told_how_many_wrong_lines_it_bears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(SYNTH, schedule=Schedule(steps=60, warmup=1)))
+    lines = [full_line(clip, image) for clip, image in zip(CLIPS, SHOWN, strict=True)]
+    data = write_lpr4m(tmp_path / "data", lines=[*lines, "broken"])
+    out = ["--out", str(tmp_path / "runs")] if command == "ablate" else []
+    arguments = [command, "tiny", "--data", f"synth={data}", *out, "--limit", "0"]
+    refused = CliRunner().invoke(cli.app, arguments)
+    assert refused.exit_code == 1 and "more than 0 wrong lines" in refused.output
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -23,6 +23,9 @@ MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
 DataOption = Annotated[
     list[str], typer.Option("--data", metavar="NAME=FOLDER", help="A source's pictures.")
 ]
+LimitOption = Annotated[
+    int, typer.Option(min=0, help="Wrong lines that are borne; of clips without pictures also 5 %.")
+]
 
 
 def given_folders(data: list[str]) -> dict[str, Path]:

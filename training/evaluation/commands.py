@@ -16,6 +16,7 @@ from training import checkpoint
 from training.configs import Compute, Recipe, judged_layout
 from training.data.given import (
     DataOption,
+    LimitOption,
     given_folders,
     judged_set,
     training_folders,
@@ -23,6 +24,7 @@ from training.data.given import (
 )
 from training.data.queries import QuerySet
 from training.data.tokenizing import TextTokenizer
+from training.data.wrong_lines import DEFAULT_LIMIT
 from training.evaluation import ablation, detection, protocol
 from training.evaluation.attention import (
     Example,
@@ -88,6 +90,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     text: TextOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "bf16",
+    limit: LimitOption = DEFAULT_LIMIT,
 ) -> None:
     """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
 
@@ -111,7 +114,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     with progress_bars() as bars:
         found = None if detector is None else checkpoint.load_detector(detector)
         judge = Judge.of(recipe, folders, bars)
-        opened = RunData(training_sets(recipe, folders, bars), judge.data("val"))
+        opened = RunData(training_sets(recipe, folders, bars, limit), judge.data("val"))
 
         def measure(variant: ablation.Variant, folder: Path) -> tuple[int, Accuracy]:
             tower = text if variant.recipe.model.text else None
