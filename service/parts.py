@@ -160,6 +160,7 @@ class Service:
         listener = _listener(settings)
         storage = open_storage(settings.catalogue, settings.data_dir / "catalogue")
         catalogue = Catalogue(storage)
+        store = store.owned_by(catalogue.own_id())
         alone = isinstance(storage, LocalStorage)  # the data directory is claimed
         if isinstance(storage, LocalStorage):
             storage.sweep()

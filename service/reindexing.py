@@ -138,8 +138,9 @@ def _opened(settings: Settings, shop: str | None) -> Iterator[tuple[Settler, Pro
             if settings.redis.url is not None
             else PrivateRedis(settings.data_dir / "redis").url
         )
-        store = Store.at(url, settings.redis.timeout_s, telemetry)
-        closing.callback(store.close)
+        redis = Store.at(url, settings.redis.timeout_s, telemetry)
+        closing.callback(redis.close)
+        store = redis.owned_by(catalogue.own_id())
         active = RolesRecord(storage, read_manifest(settings.bundle).bundle_id).read().active
         bundle = Shelf(settings.bundle, settings.bundles_folder).load(active)
         index = open_index(settings, bundle, catalogue, telemetry, written)

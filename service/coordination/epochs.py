@@ -2,7 +2,8 @@
 
 Who keeps something of a shop keeps the epoch read before it; as long as the word is the same,
 nobody on any replica has written since. A random word, not a count: after Redis lost everything, a
-count could come back to a value that somebody still holds.
+count could come back to a value that somebody still holds. And a word of this server: one that was
+restarted, or takes over, may have forgotten the last renewals.
 
 A write while Redis is away is made known when Redis is back: by its writer, who remembers the shop,
 and by whoever finds the marker that the writer leaves for as long (`service.gallery.pending`), for
@@ -56,9 +57,10 @@ class Epochs:
         if not self.catch_up():
             return None
         try:
-            return self._store.call(lambda client: _read(client, _key(shop_id)))
+            word = self._store.call(lambda client: _read(client, self._key(shop_id)))
         except CoordinationError:
             return None
+        return f"{self._store.server}.{word}"
 
     def renew(self, shop_id: str) -> bool:
         """Tell every replica that the shop was written; whether all know that there are.
@@ -86,9 +88,12 @@ class Epochs:
     def _settle(self) -> None:
         """Struck off only once it is renewed, so nobody reads an old epoch of an owed shop."""
         for shop_id in list(self._owed):
-            renew = partial(_renew, key=_key(shop_id), written=self._latest_write())
+            renew = partial(_renew, key=self._key(shop_id), written=self._latest_write())
             self._store.call(renew)
             self._owed.discard(shop_id)
+
+    def _key(self, shop_id: str) -> str:
+        return self._store.key("epoch", shop_id)
 
 
 def written_at(epoch: str | None) -> int | None:
@@ -109,10 +114,6 @@ def _read(client: redis.Redis, key: str) -> str:
     if epoch is None:  # evicted or flushed in between
         raise CoordinationError("Redis does not keep a shop's epoch")
     return str(epoch)
-
-
-def _key(shop_id: str) -> str:
-    return f"lpr:epoch:{shop_id}"
 
 
 def _word() -> str:

@@ -34,10 +34,10 @@ class Filling:
         """Say that this replica fills it and is so far; False where another one does."""
         told = json.dumps([self._me, *progress])
         try:
-            held = self._store.call(lambda client: client.get(_key(bundle_id)))
+            held = self._store.call(lambda client: client.get(self._key(bundle_id)))
             if held is not None and json.loads(str(held))[0] != self._me:
                 return False
-            self._store.call(lambda client: client.set(_key(bundle_id), told, ex=_KEEP_S))
+            self._store.call(lambda client: client.set(self._key(bundle_id), told, ex=_KEEP_S))
         except CoordinationError as error:
             logger.warning("the progress of a bundle is not told: %s", error)
         return True
@@ -45,17 +45,16 @@ class Filling:
     def progress(self, bundle_id: str) -> Progress | None:
         """How far it is; None where nobody fills it, or it cannot be known now."""
         try:
-            held = self._store.call(lambda client: client.get(_key(bundle_id)))
+            held = self._store.call(lambda client: client.get(self._key(bundle_id)))
         except CoordinationError:
             return None
         return None if held is None else Progress(*json.loads(str(held))[1:])
 
     def end(self, bundle_id: str) -> None:
         try:
-            self._store.call(lambda client: client.delete(_key(bundle_id)))
+            self._store.call(lambda client: client.delete(self._key(bundle_id)))
         except CoordinationError as error:
             logger.warning("a bundle's filling looks unfinished for a while: %s", error)
 
-
-def _key(bundle_id: str) -> str:
-    return f"lpr:filling:{bundle_id}"
+    def _key(self, bundle_id: str) -> str:
+        return self._store.key("filling", bundle_id)

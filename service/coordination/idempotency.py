@@ -103,7 +103,8 @@ class Idempotency:
         """
         if key is None:
             return Lease(None, "", "", fingerprint)
-        name = "lpr:idempotency:" + hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
+        name = self._store.key("idempotency", digest)
         word = json.dumps({"fingerprint": fingerprint, "running": secrets.token_hex(8)})
         try:
             first = self._take(name, word)

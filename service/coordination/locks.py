@@ -73,7 +73,9 @@ class Locks:
         if self._store is None:
             return None
         try:
-            lock = self._store.call(partial(_acquire, name=f"lpr:lock:{name}", wait_s=wait_s))
+            lock = self._store.call(
+                partial(_acquire, name=self._store.key("lock", name), wait_s=wait_s)
+            )
         except CoordinationError as error:
             logger.warning("a write is not ordered with those of other services: %s", error)
             return None

@@ -15,7 +15,6 @@ from service.errors import CoordinationError
 logger = logging.getLogger(__name__)
 
 _KEEP_S = 60  # longer than between two words of a replica, one that opens a bundle included
-_PREFIX = "lpr:replica:"
 
 
 class Replicas:
@@ -23,7 +22,8 @@ class Replicas:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._key = f"{_PREFIX}{secrets.token_hex(8)}"
+        self._key = store.key("replica", secrets.token_hex(8))
+        self._all = store.key("replica", "*")
 
     def tell(self, bundle_ids: Iterable[str]) -> None:
         """Say what this replica has open; again and again, or it counts as gone."""
@@ -36,11 +36,10 @@ class Replicas:
     def all_have(self, bundle_id: str) -> bool:
         """Whether every replica has the bundle open; False also where that cannot be known."""
         try:
-            return all(bundle_id in bundles for bundles in self._store.call(_read))
+            return all(bundle_id in bundles for bundles in self._store.call(self._read))
         except CoordinationError:
             return False
 
-
-def _read(client: redis.Redis) -> list[list[str]]:
-    told = client.mget(keys) if (keys := list(client.scan_iter(match=f"{_PREFIX}*"))) else []
-    return [json.loads(bundles) for bundles in told if bundles is not None]
+    def _read(self, client: redis.Redis) -> list[list[str]]:
+        told = client.mget(keys) if (keys := list(client.scan_iter(match=self._all))) else []
+        return [json.loads(bundles) for bundles in told if bundles is not None]

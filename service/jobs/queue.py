@@ -2,7 +2,7 @@
 
 Each piece is handed to one worker, who says all the while that it is still at it; after
 `takeover_s` of silence another one takes over. Pieces that were given up are told in a stream of
-their own, `lpr:{jobs}:dead`, for whoever watches Redis. Everything here is a hint: a flushed Redis
+their own, `…:{jobs}:dead`, for whoever watches Redis. Everything here is a hint: a flushed Redis
 is filled again from `Jobs.unfinished`, and a piece that is handed out twice is only done twice.
 """
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # In braces what Redis Cluster hashes, so that the scripts may touch them together.
-_STREAM = "lpr:{jobs}:work"
-_KNOWN = "lpr:{jobs}:known"  # pieces in the stream: one that is added twice is there once
-_DEAD = "lpr:{jobs}:dead"
+_STREAM = ("{jobs}", "work")
+_KNOWN = ("{jobs}", "known")  # pieces in the stream: one that is added twice is there once
+_DEAD = ("{jobs}", "dead")
 _GROUP = "workers"
 _MOST_DEAD = 10_000
 _LONGEST_WAIT_S = 0.5
@@ -77,6 +77,7 @@ class WorkQueue:
 
     def __init__(self, store: Store, *, takeover_s: float, redis_timeout_s: float) -> None:
         self._store = store
+        self._stream, self._known = store.key(*_STREAM), store.key(*_KNOWN)
         self._takeover_s = takeover_s
         # Redis must answer before its client gives it up.
         self._wait_ms = max(1, int(1e3 * min(_LONGEST_WAIT_S, redis_timeout_s / 2)))
@@ -96,7 +97,7 @@ class WorkQueue:
     def keep(self, claim: Claim) -> bool:
         """Say that it is still worked on; False: it is another's now."""
         kept: Any = self._in_group(
-            lambda client: client.eval(_KEEP, 1, _STREAM, _GROUP, self._name, claim.entry)
+            lambda client: client.eval(_KEEP, 1, self._stream, _GROUP, self._name, claim.entry)
         )
         return bool(kept)
 
@@ -134,8 +135,9 @@ class WorkQueue:
             "attempts": attempts,
             "reason": reason,
         }
+        dead = self._store.key(*_DEAD)
         self._store.call(
-            lambda client: client.xadd(_DEAD, letter, maxlen=_MOST_DEAD, approximate=True)
+            lambda client: client.xadd(dead, letter, maxlen=_MOST_DEAD, approximate=True)
         )
         self.finish(claim)
 
@@ -145,7 +147,7 @@ class WorkQueue:
             return None
         found: Any = self._in_group(
             lambda client: client.xautoclaim(
-                _STREAM,
+                self._stream,
                 _GROUP,
                 self._name,
                 min_idle_time=int(1e3 * self._takeover_s),
@@ -163,7 +165,7 @@ class WorkQueue:
     def _next(self) -> Claim | None:
         found: Any = self._in_group(
             lambda client: client.xreadgroup(
-                _GROUP, self._name, {_STREAM: ">"}, count=1, block=self._wait_ms
+                _GROUP, self._name, {self._stream: ">"}, count=1, block=self._wait_ms
             ),
             "wait",
         )
@@ -178,21 +180,21 @@ class WorkQueue:
             except redis.ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
-            _make_group(client)
+            self._make_group(client)
             return operation(client)
 
         return self._store.call(with_group, name)
 
     def _script(self, script: str, *arguments: str) -> None:
-        self._store.call(lambda client: client.eval(script, 2, _STREAM, _KNOWN, *arguments))
+        keys = (self._stream, self._known)
+        self._store.call(lambda client: client.eval(script, len(keys), *keys, *arguments))
 
-
-def _make_group(client: redis.Redis) -> None:
-    try:
-        client.xgroup_create(_STREAM, _GROUP, id="0", mkstream=True)
-    except redis.ResponseError as error:
-        if not str(error).startswith("BUSYGROUP"):  # another worker was first
-            raise
+    def _make_group(self, client: redis.Redis) -> None:
+        try:
+            client.xgroup_create(self._stream, _GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another worker was first
+                raise
 
 
 def _claim(entries: list[tuple[str | None, dict[str, str] | None]]) -> Claim | None:

@@ -13,8 +13,11 @@ import pytest
 import redis
 
 from service.coordination.epochs import Epochs, written_at
+from service.coordination.filling import Filling, Progress
 from service.coordination.idempotency import Answer, Idempotency, Lease, check_key
+from service.coordination.locks import Locks
 from service.coordination.private_server import PrivateRedis
+from service.coordination.replicas import Replicas
 from service.coordination.store import _REST_S, Store
 from service.errors import (
     CoordinationError,
@@ -22,6 +25,7 @@ from service.errors import (
     IdempotencyKeyInvalidError,
     IdempotencyKeyReusedError,
 )
+from service.jobs.queue import Work, WorkQueue
 from service.telemetry import Telemetry
 from tests.freezing import freeze, thaw
 from tests.service.lite_server import until
@@ -258,11 +262,50 @@ class TestEpochs:
         assert writing.catch_up()
         assert reading.read("s") not in (None, before)
 
+    def test_a_server_that_was_restarted_may_have_forgotten_the_last_renewal(
+        self, server: PrivateRedis, store: Store
+    ) -> None:
+        """Nobody looks while it is away, and then it has the epoch of before."""
+        epochs = Epochs(store, lambda: 7)
+        before = epochs.read("s")
+        assert before == epochs.read("s")
+        server.stop()
+        server.start()
+        after = epochs.read("s")
+        assert after not in (None, before)
+        assert after == epochs.read("s") and written_at(after) is None
+        epochs.renew("s")
+        assert written_at(epochs.read("s")) == 7
+
     def test_an_epoch_that_redis_does_not_keep_is_none(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store._client, "get", lambda name: None)
         assert Epochs(store, lambda: None).read("s") is None
+
+
+class TestSeveralCatalogues:
+    """With one Redis, such as that for trials and that in use, or the one before."""
+
+    def test_another_catalogues_answer_is_not_replayed(self, store: Store) -> None:
+        for owner in ("trial", "use"):
+            idempotency = Idempotency(store.owned_by(owner))
+            answer = idempotency.once("post", "key", "content", lambda: f"stored in {owner}")  # noqa: B023
+            assert answer == Answer(f"stored in {owner}")
+
+    def test_nothing_of_another_is_seen(self, store: Store) -> None:
+        trial, use = store.owned_by("trial"), store.owned_by("use")
+        queues = [WorkQueue(own, takeover_s=60, redis_timeout_s=1) for own in (trial, use)]
+        queues[0].add([Work("job", 0)])
+        assert queues[1].take() is None and queues[0].take() is not None
+        Replicas(trial).tell(["old"])
+        assert Replicas(use).all_have("new")
+        with Locks(trial).try_hold("sweep") as first, Locks(use).try_hold("sweep") as second:
+            assert first and second
+        epoch = Epochs(use, lambda: None).read("s")
+        Epochs(trial, lambda: None).renew("s")
+        assert Epochs(use, lambda: None).read("s") == epoch
+        assert Filling(trial).claim("b", Progress(0, 1)) and Filling(use).progress("b") is None
 
 
 class TestIdempotency:

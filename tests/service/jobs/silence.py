@@ -13,12 +13,14 @@ def fall_silent(store: Store, seconds: float, *claims: Claim | None) -> None:
     wanted = {claim.entry for claim in claims if claim is not None}
     assert len(wanted) == len(claims)
 
+    stream = store.key(*_STREAM)
+
     def age(client: redis.Redis) -> None:
-        for held in client.xpending_range(_STREAM, _GROUP, "-", "+", 1_000):
+        for held in client.xpending_range(stream, _GROUP, "-", "+", 1_000):
             entry, holder = held["message_id"], held["consumer"]
             if entry in wanted or not wanted:
                 client.xclaim(
-                    _STREAM, _GROUP, holder, 0, [entry], idle=int(1e3 * seconds), justid=True
+                    stream, _GROUP, holder, 0, [entry], idle=int(1e3 * seconds), justid=True
                 )
 
     store.call(age)

@@ -233,8 +233,10 @@ def test_a_worker_that_is_slow_keeps_its_piece(
     job = world.queued(1)
     found: list[object] = []
 
+    stream = world.store.key(*_STREAM)
+
     def is_heard() -> bool:
-        held = world.store.call(lambda client: client.xpending_range(_STREAM, _GROUP, "-", "+", 1))
+        held = world.store.call(lambda client: client.xpending_range(stream, _GROUP, "-", "+", 1))
         return bool(held[0]["time_since_delivered"] < 1e3 * world.takeover_s)
 
     def be_slow() -> None:
