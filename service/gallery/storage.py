@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from obstore import exceptions as s3
 from obstore.store import S3Store
 
+from service.breaker import Breaker
 from service.errors import CatalogueUnavailableError, StorageFullError
 from service.settings import CatalogueSettings
 
@@ -193,7 +194,11 @@ class LocalStorage:
 
 
 class S3Storage:
-    """A bucket, or a folder of one, of S3 or of a store that speaks like it."""
+    """A bucket, or a folder of one, of S3 or of a store that speaks like it.
+
+    One that is away is left alone until it answers again: each call would take the timeout's length
+    of a thread.
+    """
 
     def __init__(self, settings: CatalogueSettings) -> None:
         """Connect to `settings.url`, s3://bucket/folder. Raises CatalogueUnavailableError."""
@@ -218,18 +223,21 @@ class S3Storage:
                 client_options=client,
                 retry_config=retry,
             )
+        self._breaker = Breaker(
+            "the object store", self._look, CatalogueUnavailableError, slow_s=None
+        )
         self._senders = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="lpr-storage")
         next(self.keys(""), None)  # a bucket that is not there would look empty
 
     def put(self, key: str, data: bytes) -> None:
-        with _s3_errors():
+        with self._call():
             self._store.put(key, data)
 
     def put_many(self, files: Mapping[str, bytes]) -> None:
         list(self._senders.map(self.put, files.keys(), files.values()))
 
     def put_new(self, key: str, data: bytes) -> bool:
-        with _s3_errors():
+        with self._call():
             try:
                 self._store.put(key, data, mode="create")
             except s3.AlreadyExistsError:
@@ -237,7 +245,7 @@ class S3Storage:
             return True
 
     def get(self, key: str) -> bytes | None:
-        with _s3_errors():
+        with self._call():
             try:
                 return bytes(self._store.get(key).bytes())
             except FileNotFoundError as error:
@@ -248,13 +256,25 @@ class S3Storage:
     def delete(self, keys: Iterable[str]) -> None:
         gone = list(keys)
         if gone:
-            with _s3_errors():
+            with self._call():
                 self._store.delete(gone)
 
     def keys(self, folder: str, after: str | None = None) -> Iterator[str]:
-        with _s3_errors():
+        with self._call():
             for page in self._store.list(folder or None, offset=after):
                 yield from (entry["path"] for entry in page)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._breaker.call(), _s3_errors():
+            yield
+
+    def _look(self) -> None:
+        """Whether it answers: raises CatalogueUnavailableError, and tells no log of each time."""
+        try:
+            next(iter(self._store.list()), None)
+        except (s3.BaseError, OSError, ValueError) as error:
+            raise CatalogueUnavailableError("the catalogue's object store is away") from error
 
 
 def open_storage(settings: CatalogueSettings, folder: Path) -> Storage:

@@ -15,6 +15,7 @@ import pytest
 from service.errors import CatalogueUnavailableError, LPRError, StorageFullError
 from service.gallery.storage import LocalStorage, S3Storage, Storage, open_storage
 from service.settings import CatalogueSettings
+from tests.service.lite_server import until
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -229,3 +230,29 @@ def test_a_store_that_is_gone_is_said() -> None:
             call()
     with pytest.raises(CatalogueUnavailableError):
         S3Storage(settings)
+
+
+def test_a_store_that_is_away_is_left_alone_until_it_answers(
+    s3_settings: CatalogueSettings,
+) -> None:
+    """Each look at one that is silent takes a thread for seconds."""
+    storage = S3Storage(s3_settings)
+    storage.put("a", b"1")
+    asked: list[str] = []
+
+    class Away:
+        def get(self, key: str) -> None:
+            asked.append(key)
+            raise OSError("no route to it")
+
+        def list(self) -> None:
+            raise OSError("no route to it")
+
+    there, storage._store = storage._store, Away()
+    for _ in range(9):
+        with pytest.raises(CatalogueUnavailableError):
+            storage.get("a")
+    assert len(asked) == 3
+    storage._store = there
+    until(lambda: not storage._breaker.is_open)
+    assert storage.get("a") == b"1"
