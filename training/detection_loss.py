@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import RTDetrConfig
 
 from training.data.batches import Batch
+from training.distributed import gather
 from training.models.detector import ClipDetector, Detections, centred
 
 TOKENS_A_BOX = 4
@@ -57,18 +58,21 @@ def detection_loss(
     stages: Sequence[Detections], boxes: Tensor, *, copies: int = 1, focal: bool = True
 ) -> dict[str, Tensor]:
     """Stages of M frames, [M,Q] each, against the intended product's boxes, float [M,K,4] (left,
-    top, right, bottom, all zeros: none) -> `score`, `box` and `giou`, each the sum over stages.
+    top, right, bottom, all zeros: none) -> `score`, `box` and `giou`, each the sum over stages, and
+    a mean over the boxes of all processes' frames.
 
     Each box is matched with `copies` queries. `focal`: a query that is matched with none counts the
     less, the lower its score is; else scores are plain probabilities.
     """
     boxes = boxes.repeat_interleave(copies, dim=1)
+    there = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
     judged = [
-        _stage_loss(Detections(*(value.float() for value in stage)), boxes, focal=focal)
+        _stage_loss(Detections(*(value.float() for value in stage)), boxes, there, focal=focal)
         for stage in stages
     ]
-    sums = (torch.stack(losses).sum() for losses in zip(*judged, strict=True))
-    return dict(zip(LOSSES, sums, strict=True))
+    sums = torch.stack([torch.stack(losses) for losses in judged]).sum(dim=0)  # [3]
+    *every, count = gather(torch.cat([sums, there.sum()[None]])[None]).sum(dim=0)
+    return {name: loss / count.clamp(min=1) for name, loss in zip(LOSSES, every, strict=True)}
 
 
 class _Matched(NamedTuple):
@@ -79,17 +83,19 @@ class _Matched(NamedTuple):
     box: Tensor
 
 
-def _stage_loss(stage: Detections, boxes: Tensor, *, focal: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the score, the boxes by L1, and the boxes by generalised IoU."""
-    there, truth = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1), centred(boxes)
+def _stage_loss(
+    stage: Detections, boxes: Tensor, there: Tensor, *, focal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the boxes that are there, bool [M,K]: of the score, the boxes by L1, and the boxes
+    by generalised IoU."""
+    truth = centred(boxes)
     pairs = _match(stage, truth, there)
     wanted = truth[pairs.frame, pairs.box]
     given = stage.boxes[pairs.frame, pairs.query]
     overlap, generalised = ious(given, wanted)
-    count = there.sum().clamp(min=1)
-    score = _score_loss(stage.logits, pairs, overlap.detach(), focal=focal).sum() / count
-    box = (given - wanted).abs().sum() / count
-    giou = (1 - generalised).sum() / count
+    score = _score_loss(stage.logits, pairs, overlap.detach(), focal=focal).sum()
+    box = (given - wanted).abs().sum()
+    giou = (1 - generalised).sum()
     return (
         CONSTANTS.weight_loss_vfl * score,
         CONSTANTS.weight_loss_bbox * box,

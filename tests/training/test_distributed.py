@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.tiny import RECIPE, photographs
 from tests.training.tiny_sgmn import SGMN_RECIPE, sgmn_batch
@@ -19,7 +19,9 @@ from training.checkpoint import load
 from training.configs import Compute, Recipe
 from training.data.batches import Batch, BatchDrawer
 from training.data.errors import DataError
-from training.distributed import Share, first_of_each
+from training.detection_loss import detection_loss
+from training.distributed import Share, first_of_each, parallel
+from training.models.detector import Detections
 from training.models.text import Texts
 
 CPU = torch.device("cpu")
@@ -47,6 +49,9 @@ LOSSES = {
 ROWS = (([0, 1, 2], [0, 1, 2, 3, 4]), ([3, 0], [6, 7, 5]))
 """Pictures and clips of each process: not as many, and a clip of product 0, whose picture the
 other has too."""
+
+CUTS = (1, 4)
+"""Where six frames are shared out between the two: the first alone has no box."""
 
 
 class KilledError(Exception):
@@ -91,6 +96,32 @@ def gradients(
     return losses, [parameter.grad for parameter in run.model.parameters()]  # type: ignore[misc]
 
 
+class Shifted(nn.Module):
+    """Detections that all move by the same parameters, where the gradients of frames meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(5))
+
+    def forward(self, frames: slice) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        boxes = torch.rand(6, 2, 4, generator=generator).sort(dim=-1).values
+        boxes[0], boxes[1, 1] = 0.0, 0.0
+        logits = torch.randn(6, 8, generator=generator) + self.shift[0]
+        given = 0.2 + 0.5 * torch.rand(6, 8, 4, generator=generator) + self.shift[1:]
+        return detection_loss([Detections(logits[frames], given[frames])], boxes[frames])
+
+
+def detected(frames: slice) -> tuple[dict[str, float], Tensor]:
+    """Losses of these frames, and their gradient as processes share it."""
+    shifted = Shifted()
+    sharing = parallel(shifted, CPU, unused=False)
+    losses = sharing(frames)
+    torch.stack(list(losses.values())).sum().backward()
+    assert shifted.shift.grad is not None
+    return {name: loss.item() for name, loss in losses.items()}, shifted.shift.grad
+
+
 def fit(out: Path, stop_after: int | None = None) -> None:
     def watch(progress: engine.Progress) -> None:
         if progress.step == stop_after:
@@ -109,6 +140,9 @@ def one_of_two(rank: int, out: Path) -> None:
     for name, (recipe, compute) in WAYS.items():
         found = gradients(recipe, part(recipe, rank), compute, out)
         torch.save(found, out / f"{name}-{rank}.pt")
+    for cut in CUTS:
+        found = detected((slice(cut), slice(cut, None))[rank])
+        torch.save(found, out / f"detected-{cut}-{rank}.pt")
     fit(out / "whole")
     fit(out / "killed", stop_after=4)
     fit(out / "killed")
@@ -141,6 +175,16 @@ def test_losses_and_gradients_are_those_of_one_process(
         for gradient, wanted in zip(grads, expected, strict=True):
             assert torch.allclose(gradient, wanted, atol=1e-4)
     assert max(gradient.abs().max() for gradient in expected) > 0.1, "1e-4 is small beside them"
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_losses_of_detection_are_those_of_one_process(told: Path, cut: int) -> None:
+    losses, expected = detected(slice(None))
+    for rank in range(2):
+        found, gradient = torch.load(told / f"detected-{cut}-{rank}.pt")
+        assert found == pytest.approx(losses, rel=1e-5)
+        assert torch.allclose(gradient, expected, atol=1e-5)
+    assert expected.abs().max() > 0.1, "1e-5 is small beside it"
 
 
 def test_a_killed_run_of_two_goes_on_as_if_nothing_had_happened(told: Path) -> None:
