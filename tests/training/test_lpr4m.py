@@ -123,6 +123,13 @@ def test_without_boxes_nothing_is_said_of_what_frames_of_the_test_show(tmp_path:
     assert frame.boxes is None and test.queries[0].duration == ""
 
 
+def test_boxes_alone_do_not_tell_which_frames_a_clip_has(tmp_path: Path) -> None:
+    folder = write_lpr4m(tmp_path)
+    next((folder / "annotations").glob("test_frame_url_*")).unlink()
+    with pytest.raises(DataError, match=r"annotations: no file test_frame_url_\*\.txt.*no box"):
+        _ = open_lpr(folder, "lpr4m").test
+
+
 def test_reads_the_750k_subset(tmp_path: Path) -> None:
     data = open_lpr(write_lpr750k(tmp_path), "lpr750k")
     clip = data.clips[0]
@@ -178,6 +185,28 @@ def test_wrong_lines_are_counted_with_their_place_every_time(tmp_path: Path) -> 
         data = open_lpr(tmp_path, "lpr4m")
         assert (len(data.clips), data.wrong.count) == (2, 1)
         assert "training_videoinfo_full_part_00.txt:2: column 4" in data.wrong.examples[0]
+
+
+def test_a_clip_that_two_files_tell_of_is_refused(tmp_path: Path) -> None:
+    annotations = write_lpr4m(tmp_path) / "annotations"
+    parts = sorted(annotations.glob("training_videoinfo_full_part_*.txt"))
+    joined = annotations / "training_videoinfo_full.txt"
+    joined.write_text("".join(part.read_text() for part in parts))
+    told = r"3 clips .*twice.*full\.txt:\d .*full_part_0\d\.txt:\d"
+    for _ in range(2):  # nothing is kept of it
+        with pytest.raises(DataError, match=told):
+            open_lpr(tmp_path, "lpr4m")
+
+
+def test_the_subsets_own_validation_is_not_trained_on(tmp_path: Path) -> None:
+    file = write_lpr750k(tmp_path) / "annotations" / "training_videoinfo_750k.txt"
+    *lines, last = file.read_text().splitlines()
+    file.write_text("\n".join(lines))
+    file.with_name("training_videoinfo_val.txt").write_text(last)
+    assert len(open_lpr(tmp_path, "lpr750k").clips) == 2
+    file.unlink()
+    with pytest.raises(DataError, match=r"no file training_videoinfo_\*"):
+        open_lpr(tmp_path, "lpr750k")
 
 
 def test_too_many_wrong_lines_stop(tmp_path: Path) -> None:

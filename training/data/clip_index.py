@@ -78,15 +78,17 @@ def index_clips(
 ) -> ClipIndex:
     """Indexes `files` below `folder`. Wrong lines are added to `wrong`, which may raise DataError.
 
-    Raises DataError where no line is right.
+    Raises DataError where no line is right, and where two tell of the same clip: parts of a file
+    and all of them joined would double every clip.
     """
-    told = {"files": stamps(folder, files), "parse": parse.__name__}
+    told = {"files": stamps(folder, files), "parse": parse.__name__, "clips": "each once"}
     kept = load_index(folder, "clips", told)
     if kept is None:
         jobs = [_Job(number, file, parse, wrong.limit) for number, file in enumerate(files)]
         parts = list(each(_read, jobs, processes))
-        rows = np.concatenate([rows for rows, _ in parts])
-        left_out = np.array([reason for _, reasons in parts for reason in reasons], np.str_)
+        rows = np.concatenate([rows for rows, _, _ in parts])
+        left_out = np.array([reason for _, _, reasons in parts for reason in reasons], np.str_)
+        _check_once(np.concatenate([clips for _, clips, _ in parts]), ClipIndex(rows, files, parse))
     else:
         rows, left_out = kept["rows"], kept["wrong"]
     for told_wrong in left_out.tolist():
@@ -99,9 +101,23 @@ def index_clips(
     return ClipIndex(rows, files, parse)
 
 
-def _read(job: _Job) -> tuple[np.ndarray, list[str]]:
-    """Rows of one file, and of each wrong line "file number, line, reason" by tabs."""
+def _check_once(clips: np.ndarray, found: ClipIndex) -> None:
+    """`clips` is uint64 [N], hashes of the clips' ids. Raises DataError."""
+    order = np.argsort(clips, kind="stable")
+    again = np.flatnonzero(clips[order[1:]] == clips[order[:-1]])
+    if len(again):
+        one, other = order[again[0]], order[again[0] + 1]
+        places = (f"{file}:{line}" for file, line in map(found.place, (one, other)))
+        raise DataError(
+            f"{len(again)} clips are there twice; {found[one].clip_id} in {' and '.join(places)}"
+        )
+
+
+def _read(job: _Job) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rows of one file, hashes of their clips' ids, and of each wrong line "file number, line,
+    reason" by tabs."""
     rows: list[tuple[int, ...]] = []
+    clips: list[int] = []
     wrong: list[str] = []
     offset = 0
     try:
@@ -111,6 +127,7 @@ def _read(job: _Job) -> tuple[np.ndarray, list[str]]:
                     clip = job.parse(data.decode().rstrip("\r\n"))
                     places = (job.number, line, offset, len(data.rstrip(b"\r\n")))
                     rows.append((*places, hash_of(clip.product_id), hash_of(clip.live_id)))
+                    clips.append(hash_of(clip.clip_id))
                 except (DataError, UnicodeDecodeError) as error:
                     wrong.append(f"{job.number}\t{line}\t{error}")
                     if len(wrong) > job.limit:
@@ -118,7 +135,7 @@ def _read(job: _Job) -> tuple[np.ndarray, list[str]]:
                 offset += len(data)
     except OSError as error:
         raise DataError(f"{job.file}: {error.strerror}") from error
-    return np.array(rows, ROW), wrong
+    return np.array(rows, ROW), np.array(clips, np.uint64), wrong
 
 
 def held_out(group: np.ndarray, share: float) -> np.ndarray:

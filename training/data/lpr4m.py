@@ -2,7 +2,8 @@
 
 `lpr4m`: `annotations/training_videoinfo_full_part_*.txt` (tab-separated) and the `test_*` files
 beside them; pictures in img2dataset's shards anywhere below the folder, found by id.
-`lpr750k`: `annotations/training_videoinfo_*.txt` with other columns; pictures are files:
+`lpr750k`: `annotations/training_videoinfo_*.txt` with other columns, of which one that is named
+`..._val.txt` is not for training; pictures are files:
 `query/`, `gallery/<live id>/`, `training_image/`, `training_video_0X/`.
 Lists are Python literals, never evaluated as code. LPR-Synth is written in the first layout.
 """
@@ -88,9 +89,18 @@ def open_lpr(
         parse = parse_full
     else:
         pictures, parse = FilePictures(folder), parse_750k
-    files = annotation_files(folder, TRAINING_FILES[layout])
+    files = training_files(folder, layout)
     clips = index_clips(folder, files, parse, wrong, processes=processes)
     return LprData(folder, layout, pictures, clips, wrong)
+
+
+def training_files(folder: Path, layout: LprLayout) -> list[Path]:
+    """Annotations of training clips, sorted; raises DataError where there are none."""
+    pattern = TRAINING_FILES[layout]
+    files = [file for file in annotation_files(folder, pattern) if not file.stem.endswith("_val")]
+    if not files:
+        raise DataError(f"{folder / 'annotations'}: no file {pattern} but of validation")
+    return files
 
 
 def annotation_files(folder: Path, pattern: str) -> list[Path]:
@@ -179,16 +189,16 @@ def _texts(text: str, name: str) -> tuple[str, ...]:
 
 
 def read_test(folder: Path) -> Benchmark:
-    """LPR4M's test. Frames without a box are known from `test_frame_url_*.txt` alone; without
-    that file, queries have the frames that have boxes. Without boxes, nothing tells what frames
-    show. Raises DataError."""
+    """LPR4M's test. Frames without a box are known from `test_frame_url_*.txt` alone, the list of
+    URLs that frames were fetched by. Without boxes, nothing tells what frames show. Raises
+    DataError, also without that list: frames that have boxes all show the product."""
     truth = read_json(_one(folder, "test_videoid_to_gtimage_*.json"))
     galleries = read_json(_one(folder, "test_liveid_to_gallery_*.json"))
     boxes = {frame: to_boxes(b) for frame, b in _test_boxes(folder).items()}
     speech = _pairs(folder, "test_videoid_asr_*.txt")
     others = _others(folder)
     frames: dict[str, list[str]] = {}
-    for frame in sorted(_frame_urls(folder) or boxes):
+    for frame in sorted(_frame_urls(folder)):
         frames.setdefault(clip_of(frame), []).append(frame)
     return Benchmark(
         [
@@ -283,10 +293,17 @@ def _others(folder: Path) -> dict[str, list[int]]:
 
 
 def _frame_urls(folder: Path) -> list[str]:
-    """Frame ids out of the list of URLs that the data was fetched by."""
+    """Frame ids out of the list of URLs that the data was fetched by. Raises DataError."""
+    pattern = "test_frame_url_*.txt"
+    files = sorted((folder / "annotations").glob(pattern))
+    if not files:
+        raise DataError(
+            f"{folder / 'annotations'}: no file {pattern}, the URLs that the test's frames were "
+            "fetched by: it alone tells of frames that have no box"
+        )
     return [
         url.rpartition("/")[2].rpartition(".")[0]
-        for file in sorted((folder / "annotations").glob("test_frame_url_*.txt"))
+        for file in files
         for url in file.read_text().split()
     ]
 
