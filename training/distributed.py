@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(hours=2)  # the others wait while the first validates
+PATIENCE = timedelta(hours=2)  # with a process that computes; then it hangs
+WAITING = timedelta(days=7)  # for one that indexes hundreds of millions of pictures, or validates
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    _waiting_room()
     try:
         yield device
     finally:
+        _waiting_room.cache_clear()
         dist.destroy_process_group()
 
 
@@ -76,9 +80,15 @@ def first_alone() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Until every process is here, whatever keeps one of them."""
     if share().ranks > 1:
-        dist.barrier()
+        dist.barrier(_waiting_room())
+
+
+@cache
+def _waiting_room() -> dist.ProcessGroup:
+    """Of all processes, which make it together."""
+    return dist.new_group(backend="gloo", timeout=WAITING)
 
 
 def parallel(module: nn.Module, device: torch.device, *, unused: bool) -> nn.Module:

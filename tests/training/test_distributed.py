@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from training.configs import Compute, Recipe
 from training.data.batches import Batch, BatchDrawer
 from training.data.errors import DataError
 from training.detection_loss import detection_loss
-from training.distributed import Share, first_of_each, parallel
+from training.distributed import Share, first_of_each, parallel, wait
 from training.models.detector import Detections
 from training.models.text import Texts
 
@@ -149,16 +152,30 @@ def one_of_two(rank: int, out: Path) -> None:
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two")
+def one_is_late(rank: int, out: Path) -> None:
+    """By more than a computing process may be."""
+    meeting, patience = (out / "meeting").as_uri(), timedelta(seconds=2)
+    dist.init_process_group("gloo", init_method=meeting, timeout=patience, rank=rank, world_size=2)
+    wait()
+    time.sleep(4 * rank)
+    wait()
+    dist.destroy_process_group()
+
+
+def run_two(work: Callable[[int, Path], None], out: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=one_of_two, args=(rank, out)) for rank in range(2)]
+    both = [context.Process(target=work, args=(rank, out)) for rank in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    run_two(one_of_two, out)
     return out
 
 
@@ -193,6 +210,12 @@ def test_a_killed_run_of_two_goes_on_as_if_nothing_had_happened(told: Path) -> N
         assert got.state == expected.state
         assert got.tensors.keys() == expected.tensors.keys()
         assert all(torch.equal(got.tensors[k], v) for k, v in expected.tensors.items())
+
+
+def test_one_that_indexes_or_validates_is_waited_for_longer_than_one_that_computes(
+    tmp_path: Path,
+) -> None:
+    run_two(one_is_late, tmp_path)
 
 
 def test_processes_draw_different_products_of_one_batch() -> None:
