@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +34,9 @@ from training.configs import Recipe, Schedule, Source
 from training.data import clip_sets
 from training.data.batches import BatchDrawer
 from training.data.clip_drawer import ClipDrawer
+from training.data.clip_index import held_out
 from training.data.clip_sets import (
+    HELD_OUT,
     Choose,
     LprClips,
     MovingFashionClips,
@@ -49,6 +52,7 @@ from training.data.opening import open_judging, open_training
 from training.data.order import ShuffledOrder
 from training.data.queries import QuerySet
 from training.data.records import Query, ShopPicture
+from training.data.shards import hash_of
 from training.data.synthetic.writer import Synth, write_synth
 from training.data.wrong_lines import DEFAULT_LIMIT, WrongLines
 from training.evaluation.calibration import OUT_OF_SHOP
@@ -213,6 +217,47 @@ def test_validation_is_of_livestreams_that_training_never_sees(synth: Path) -> N
     sold = {clip.image_id for clip in every if clip.live_id in held}
     shop = [picture.image_id for picture in validation.galleries[held.pop()]]
     assert sorted(shop) == sorted(sold), "each once, and no picture of training"
+
+
+def sold_in(lives: dict[str, str]) -> list[str]:
+    """Annotations of a clip of each product that is told, "1122" for four, in each livestream."""
+    return [
+        full_line(f"{live}-{1000 * place}-{1000 * place + 500}", f"{product * 8}-a-b-c-d")
+        for live, products in lives.items()
+        for place, product in enumerate(products)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sold", "queries", "shop", "told"),
+    [("1123", 3, "12", "3 of 4"), ("1333", 4, "13", "1 of 4"), ("1122", 4, "12", "4 of 4")],
+)
+def test_validation_is_of_products_that_training_never_sees_where_there_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    sold: str, queries: int, shop: str, told: str,
+) -> None:  # fmt: skip
+    """Product 3 is sold in a livestream of training, too."""
+    caplog.set_level(logging.INFO)
+    write_lpr4m(tmp_path, lines=sold_in({LIVES[0]: sold, LIVES[1]: "345"}))
+    data, live = open_lpr(tmp_path, "lpr4m"), np.uint64(hash_of(LIVES[0]))
+    monkeypatch.setattr(clip_sets, "held_out", lambda lives, share: lives == live)
+    monkeypatch.setattr(type(data.pictures), "__contains__", lambda pictures, name: True)
+    validation = lpr_validation(data)
+    assert len(validation.queries) == queries
+    pictures = {picture.image_id[0] for picture in validation.galleries[LIVES[0]]}
+    assert pictures == set(shop)
+    assert f"{told} held-out clips" in caplog.text
+
+
+def test_validation_on_synth_is_of_every_clip_that_is_held_out(
+    synth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its products belong to one livestream each."""
+    data = open_lpr(synth, "lpr4m")
+    kept = held_out(data.clips.live, HELD_OUT)
+    assert not np.isin(data.clips.product[kept], data.clips.product[~kept]).any()
+    clips = [data.clips[row].clip_id for row in np.flatnonzero(kept)]
+    assert [query.clip_id for query in lpr_validation(data).queries] == clips
 
 
 def test_a_shop_of_validation_is_filled_up_to_the_size_of_one_of_the_test(

@@ -151,13 +151,14 @@ def lpr_test(data: LprData) -> QuerySet:
 
 
 def lpr_validation(data: LprData) -> QuerySet:
-    """Clips of held-out livestreams. The shop of each is the pictures that its clips sell, filled
-    up with those of the others to the several hundred that a shop of the test has, where there are
-    so many: what only tells ten products apart would look good otherwise. Pictures of training do
-    not fill it up: what a model knows by heart is easily told from what is new."""
-    held = held_out(data.clips.live, HELD_OUT)
+    """Clips of held-out livestreams, of products that training never sees (`_unseen`). The shop of
+    each is the pictures that its clips sell, filled up with those of the others to the several
+    hundred that a shop of the test has, where there are so many: what only tells ten products apart
+    would look good otherwise. Pictures of training do not fill it up: what a model knows by heart
+    is easily told from what is new."""
+    held = _unseen(data)
     lives = np.unique(data.clips.live[held])[:VAL_SHOPS]
-    rows = np.flatnonzero(np.isin(data.clips.live, lives))
+    rows = np.flatnonzero(held & np.isin(data.clips.live, lives))
     clips = [data.clips[row] for row in rows[evenly(len(rows), VAL_QUERIES)]]
     clips = [clip for clip in clips if clip.image in data.pictures]
     sold: dict[str, dict[str, Clip]] = {}
@@ -182,6 +183,20 @@ def lpr_validation(data: LprData) -> QuerySet:
         partial(_frames, data.pictures),
         data.pictures.__contains__,
     )
+
+
+def _unseen(data: LprData) -> np.ndarray:
+    """Bool [N], held-out clips whose product no clip of training shows. Where these are fewer than
+    half, all that are held out: few clips choose badly, too."""
+    held, product = held_out(data.clips.live, HELD_OUT), data.clips.product
+    unseen = held & ~np.isin(product, product[~held])
+    enough = 2 * unseen.sum() >= held.sum()
+    logger.log(
+        logging.INFO if enough else logging.WARNING,
+        "validation: %d of %d held-out clips show products that training never sees; %s",
+        unseen.sum(), held.sum(), "it is of these" if enough else "it is of all",
+    )  # fmt: skip
+    return unseen if enough else held
 
 
 def _pictures_of(clip: Clip, shop: list[Clip]) -> tuple[str, ...]:
