@@ -19,11 +19,13 @@ from tests.training.lpr_folders import (
     every_picture,
     frames_of,
     full_line,
+    jpeg,
     write_lpr4m,
     write_lpr750k,
     write_shards,
 )
 from training.cli import app
+from training.data import shards
 from training.data.clip_index import evenly, held_out
 from training.data.clip_sets import lpr_test
 from training.data.errors import DataError
@@ -72,12 +74,45 @@ def test_an_index_of_other_shards_is_made_anew(tmp_path: Path) -> None:
     assert open_shards(tmp_path).read(names[4]) == pictures[names[4]]
 
 
-def test_broken_shards_and_ids_there_twice_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tar", [True, False])
+def test_of_an_id_that_is_there_twice_the_first_picture_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tar: bool
+) -> None:
     pictures = every_picture()
-    write_shards(tmp_path / "a", pictures, tar=True)
-    write_shards(tmp_path / "b", pictures, tar=False)
-    with pytest.raises(DataError, match="twice"):
+    write_shards(tmp_path / "a", pictures, tar=tar)
+    others = {name: jpeg((0, 250, 0)) for name in IMAGES}
+    write_shards(tmp_path / "b", others | {"new": jpeg((0, 0, 0))}, tar=not tar)
+    for _ in range(2):  # indexed, then from the index
+        opened = open_shards(tmp_path)
+        assert len(opened) == len(pictures) + 1 and "new" in opened
+        assert all(opened.read(name) == data for name, data in pictures.items())
+    [record] = caplog.records
+    assert record.message.startswith("2 pictures are there more than once")
+
+
+def test_different_ids_that_share_a_hash_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path, every_picture(), tar=True)
+    monkeypatch.setattr(shards, "hash_of", len)
+    with pytest.raises(DataError, match="share a hash"):
         open_shards(tmp_path)
+
+
+def test_shards_behind_linked_folders_are_found_once(tmp_path: Path) -> None:
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    write_shards(disk / "frames", every_picture(), tar=True)
+    write_shards(disk / "more" / "deep", {"new": jpeg((0, 0, 0))}, tar=False)
+    data.mkdir()
+    (data / "a").symlink_to(disk)
+    (data / "b").symlink_to(disk / "frames")
+    (disk / "more" / "around").symlink_to(data)
+    found = [str(shard.relative_to(data)) for shard in find_shards(data)]
+    assert found == [*(f"a/frames/{shard:05d}.tar" for shard in range(3)), "a/more/deep/00000"]
+    assert "new" in open_shards(data)
+
+
+def test_broken_shards_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "00000.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(DataError, match=r"00000\.tar"):
@@ -224,9 +259,22 @@ def test_a_query_of_a_livestream_without_a_gallery_is_refused(tmp_path: Path) ->
         _ = open_lpr(tmp_path, "lpr4m").test
 
 
-def test_a_path_that_leads_out_of_the_data_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", ["../secret.jpg", "a/../../secret.jpg", "/etc/passwd"])
+def test_a_path_that_leads_out_of_the_data_is_refused(tmp_path: Path, reference: str) -> None:
+    pictures = FilePictures(tmp_path)
     with pytest.raises(DataError, match="leads out"):
-        FilePictures(tmp_path).read("../secret.jpg")
+        pictures.read(reference)
+    with pytest.raises(DataError, match="leads out"):
+        _ = reference in pictures
+
+
+def test_a_folder_of_pictures_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "query").symlink_to(tmp_path / "disk")
+    pictures = FilePictures(tmp_path / "data")
+    assert "query/a.jpg" in pictures and pictures.read("query/a.jpg") == b"picture"
 
 
 def test_held_out_livestreams_are_whole_and_few() -> None:

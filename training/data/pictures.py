@@ -28,10 +28,11 @@ class Pictures(Protocol):
 
 
 class FilePictures:
-    """References are paths below a folder."""
+    """References are paths below a folder, in which there may be links to other disks: they are
+    the user's own. A reference comes with the data, and leads nowhere else."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
+        self._folder = folder
 
     def __contains__(self, reference: str) -> bool:
         return self._path(reference).is_file()
@@ -46,7 +47,7 @@ class FilePictures:
         return None
 
     def _path(self, reference: str) -> Path:
-        path = (self._folder / reference).resolve()
-        if not path.is_relative_to(self._folder):
+        path = Path(reference)
+        if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{reference!r} leads out of {self._folder}")
-        return path
+        return self._folder / path

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +27,8 @@ from training.data.errors import DataError
 from training.data.index import load_index, save_index, stamps
 from training.data.parallel import each
 from training.data.pictures import Size
+
+logger = logging.getLogger(__name__)
 
 ENTRY = np.dtype(
     [
@@ -91,13 +95,18 @@ def _key(entry: np.void) -> str:
 
 def find_shards(folder: Path) -> list[Path]:
     """img2dataset's shards at any depth: tar files, and folders that hold `0...0.json`, sorted.
-    Raises DataError."""
-    found = []
-    for root, folders, files in os.walk(folder):
+    Folders may be links to other disks; each is looked through once. Raises DataError."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(root)
+        if place in seen:  # a second link to it, or one in a circle
+            folders.clear()
+            continue
+        seen.add(place)
         shards = {name for name in folders if name.isdecimal() and _is_shard(Path(root, name))}
         tars = [name for name in files if name.endswith(".tar") and name[:-4].isdecimal()]
         found += [Path(root, name) for name in (*shards, *tars)]
-        folders[:] = [name for name in folders if name not in shards]
+        folders[:] = sorted(name for name in folders if name not in shards)
     return sorted(found)
 
 
@@ -117,8 +126,8 @@ def open_shards(
 ) -> ShardedPictures:
     """All shards below `folder`, by the index kept in `folder/.lpr`; made anew when they changed.
 
-    Where that cannot be written the index lives in memory. Raises DataError, also for an id that
-    is there twice.
+    Where that cannot be written the index lives in memory. Of an id that is there twice, the
+    first picture is taken. Raises DataError.
     """
     shards = find_shards(folder)
     if not shards:
@@ -140,24 +149,38 @@ def _index(
 ) -> tuple[np.ndarray, np.ndarray]:
     found = each(_index_shard, list(enumerate(shards)), processes)
     parts = [part for _, part in zip(progress(shards), found, strict=True)]
-    hashes = np.concatenate([hashes for hashes, _ in parts])
-    entries = np.concatenate([entries for _, entries in parts])
+    hashes = np.concatenate([hashes for hashes, _, _ in parts])
+    checks = np.concatenate([checks for _, checks, _ in parts])
+    entries = np.concatenate([entries for _, _, entries in parts])
     order = np.argsort(hashes, kind="stable")
-    hashes, entries = hashes[order], entries[order]
-    twice = np.flatnonzero(hashes[1:] == hashes[:-1])
-    if len(twice):
-        one, other = (shards[int(entries[twice[0] + i]["shard"])] for i in (0, 1))
-        raise DataError(f"{len(twice)} ids are there twice; the first in {one} and {other}")
+    hashes, checks, entries = hashes[order], checks[order], entries[order]
+
+    def shards_of(place: int) -> str:
+        return " and ".join(str(shards[int(entries[i]["shard"])]) for i in (place - 1, place))
+
+    again = np.flatnonzero(hashes[1:] == hashes[:-1]) + 1
+    differing = again[checks[again] != checks[again - 1]]
+    if len(differing):
+        raise DataError(f"different ids share a hash, in {shards_of(differing[0])}")
+    if len(again):
+        logger.warning(
+            "%d pictures are there more than once, one of them in %s: the first of each is taken",
+            len(again), shards_of(again[0]),
+        )  # fmt: skip
+        hashes, entries = np.delete(hashes, again), np.delete(entries, again)
     return hashes, entries
 
 
-def _index_shard(job: tuple[int, Path]) -> tuple[np.ndarray, np.ndarray]:
+def _index_shard(job: tuple[int, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes of ids, checksums of ids, which tell those apart that share a hash, and ENTRYs."""
     number, shard = job
     found = list(_tar_entries(shard) if shard.is_file() else _folder_entries(shard))
     entries = np.zeros(len(found), ENTRY)
     for position, (_, digits, offset, size, original) in enumerate(found):
         entries[position] = (number, digits, offset, size, *original)
-    return np.array([hash_of(identity) for identity, *_ in found], np.uint64), entries
+    hashes = np.array([hash_of(identity) for identity, *_ in found], np.uint64)
+    checks = np.array([zlib.crc32(identity.encode()) for identity, *_ in found], np.uint32)
+    return hashes, checks, entries
 
 
 Found = tuple[str, int, int, int, Size]  # id, digits, offset, size, original
