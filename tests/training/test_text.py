@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -19,7 +20,9 @@ from training.configs import Compute, recipe_from_dict
 from training.data.batches import Batch, BatchDrawer
 from training.data.drawn import Drawn
 from training.data.errors import DataError
-from training.data.records import Query
+from training.data.frames import Frame
+from training.data.queries import QuerySet
+from training.data.records import Query, ShopPicture
 from training.data.spoken import spoken
 from training.data.talk import made_up_talk
 from training.data.texts import corpus, heard
@@ -475,6 +478,26 @@ def test_a_clip_is_judged_with_many_wrong_speeches() -> None:
     assert torch.equal(wrong.coarse, missing.coarse.repeat_interleave(MISHEARD, dim=0))
     assert wrong.text is not None and len(wrong.text.unique(dim=0)) > MISHEARD
     assert len(wrong.groups.get("category", wrong.truth)) == len(wrong.truth)
+
+
+@pytest.mark.parametrize(("titles", "told"), [("", 0), ("red apple", 1)])
+def test_shops_that_are_titled_in_part_are_told_for_speech_finds_among_those_alone(
+    titles: str, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LPR4M's test has titles of what is sold, one picture in eleven."""
+    data = QuerySet(
+        [Query("clip", "live", ("a",), ("a",))],
+        {"live": [ShopPicture("a", "a", titles), ShopPicture("b", "b")]},
+        lambda name, size: np.full((size, size, 3), ord(name), np.uint8),
+        lambda query, count, size: [Frame(np.full((size, size, 3), 97, np.uint8))],
+        lambda name: True,
+    )
+    score(TorchScorer(reading_model(), tokenizer()), data)
+    assert len(caplog.records) == told
+    assert all("of 2 pictures in the shops 1 have a title" in r.message for r in caplog.records)
+    caplog.clear()
+    score(reading_model(), data)
+    assert not caplog.records, "without a tokenizer nothing is read"
 
 
 def test_a_recipe_begins_with_the_text_tower_of_a_folder(tmp_path: Path) -> None:
