@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from training.board import Board
-from training.configs import AnyRecipe, Compute, Precision
+from training.configs import AnyRecipe, Compute
 from training.data.batches import Batch, BatchDrawer
 from training.data.given import DataOption, LimitOption, training_folders, training_sets
 from training.data.wrong_lines import DEFAULT_LIMIT
 from training.engine import DTYPES, Run, attention_kernels, each_step
-from training.fit_command import PrecisionOption, run_tokenizer
+from training.fit_command import CompileOption, PrecisionOption, run_tokenizer
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
 from training.terminal import CommandError, DeviceOption, console, progress_bars
 
@@ -63,10 +63,11 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
     steps: Annotated[int, typer.Option(min=1, help="Of each turn.")] = 5,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "bf16",
+    compiled: CompileOption = False,
     limit: LimitOption = DEFAULT_LIMIT,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules."""
+    """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules, as they are."""
     recipe = any_recipe_named(recipe_name)
     folders = training_folders(recipe, data)
     if recipe.schedule.steps < (needed := (1 + rounds) * steps):
@@ -81,8 +82,8 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
 
         task = bars.add_task("turns", total=2 * (1 + rounds))
         report = compare(
-            recipe, drawer, out, place, precision, rounds=rounds, steps=steps,
-            done=lambda: bars.advance(task),
+            recipe, drawer, out, place, Compute(precision, compiled=compiled), rounds=rounds,
+            steps=steps, done=lambda: bars.advance(task),
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -99,15 +100,16 @@ def compare(
     drawer: Callable[[], BatchDrawer],
     out: Path,
     device: torch.device,
-    precision: Precision,
+    compute: Compute,
     *,
     rounds: int,
     steps: int,
     done: Callable[[], None] = lambda: None,
 ) -> Report:
     """Each loop takes `steps` steps a turn: once to warm up, then `rounds` times. Calls `done` a
-    turn. Raises TrainingError."""
-    fitting, plain = (Run(recipe, out, device, compute=Compute(precision)) for _ in range(2))
+    turn. The plain loop's modules are not compiled. Raises TrainingError."""
+    fitting = Run(recipe, out, device, compute=compute)
+    plain = Run(recipe, out, device, compute=replace(compute, compiled=False))
     with Board(out) as board:
         loops = {
             "fit": (progress.clips for progress in each_step(fitting, drawer(), board)),
@@ -119,7 +121,12 @@ def compare(
         rates["fit"],
         rates["plain"],
         rates["fit"] * clips,
-        {"rounds": rounds, "steps": steps, "precision": precision},
+        {
+            "rounds": rounds,
+            "steps": steps,
+            "precision": compute.precision,
+            "compiled": compute.compiled,
+        },
         {
             "device": device.type,
             "cpus": os.cpu_count(),

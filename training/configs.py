@@ -122,6 +122,9 @@ class Compute:
     """Pictures and frames that are encoded at once (training.gradient_cache); None: all."""
     checkpointing: bool = False
     """Whether the encoder's blocks keep their inputs alone and compute the rest again."""
+    compiled: bool = False
+    """Whether torch.compile translates the blocks (training.models.compiling). What is dropped at
+    random is drawn otherwise then."""
 
     def __post_init__(self) -> None:
         if self.chunk is not None and self.chunk < 1:

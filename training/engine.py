@@ -35,6 +35,7 @@ from training.data.sets import JudgedSet, TrainingSet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
 from training.errors import TrainingError
+from training.models.compiling import compile_blocks
 from training.seeds import seed_of
 from training.tasks import rice_rate, task_of
 
@@ -151,6 +152,8 @@ class Run:
         groups, self.names = parameter_groups(self.model, recipe.schedule, self.task.peak_rate)
         self.optimizer = torch.optim.AdamW(groups, eps=recipe.schedule.eps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+        if compute.compiled:
+            compile_blocks(self.model, device)
         objective = self.task.objective(self.model, compute)
         self.losses = parallel(objective, device, unused=self.task.has_unused(self.model))
 

@@ -42,6 +42,10 @@ from training.terminal import (
 )
 
 PrecisionOption = Annotated[Precision, typer.Option(help="Of the computation.")]
+CompileOption = Annotated[
+    bool,
+    typer.Option("--compile", help="Translates blocks first (torch.compile), a minute or less."),
+]
 RecipeKind = TypeVar("RecipeKind", Recipe, AnyRecipe)
 
 
@@ -68,6 +72,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     checkpointing: Annotated[
         bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
     ] = False,
+    compiled: CompileOption = False,
     limit: LimitOption = DEFAULT_LIMIT,
 ) -> None:
     """Train a recipe; killed and started again, it goes on where it was.
@@ -76,7 +81,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     """
     recipe = shortened(any_recipe_named(recipe_name), steps)
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    compute = _compute(precision, chunk, checkpointing)
+    compute = _compute(precision, chunk, checkpointing, compiled)
     folders = training_folders(recipe, data)
     if not (out / "last.safetensors").exists():
         check_frozen(recipe, start, encoder)
@@ -99,9 +104,11 @@ def shortened(recipe: RecipeKind, steps: int | None) -> RecipeKind:
     return replace(recipe, schedule=schedule)
 
 
-def _compute(precision: Precision, chunk: int | None, checkpointing: bool) -> Compute:
+def _compute(
+    precision: Precision, chunk: int | None, checkpointing: bool, compiled: bool
+) -> Compute:
     try:
-        return Compute(precision, chunk, checkpointing)
+        return Compute(precision, chunk, checkpointing, compiled)
     except ValueError as error:
         raise CommandError(str(error)) from error
 

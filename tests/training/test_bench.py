@@ -51,6 +51,6 @@ def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPa
     assert min(rates) > 0
     assert report["ratio"] == pytest.approx(rates[0] / rates[1])
     assert report["clips_per_second"] == pytest.approx(8 * rates[0])
-    assert report["setting"] == {"rounds": 2, "steps": 2, "precision": "bf16"}
+    assert report["setting"] == {"rounds": 2, "steps": 2, "precision": "bf16", "compiled": False}
     refused = CliRunner().invoke(cli.app, [*command, "--steps", "3"])
     assert refused.exit_code == 1 and "has 6 steps, 9 are needed" in refused.output

@@ -43,6 +43,7 @@ EXACT_SGMN = replace(
 WAYS = {
     "plain": (EXACT, Compute("fp32")),
     "chunked": (EXACT, Compute("fp32", chunk=3, checkpointing=True)),
+    "compiled": (EXACT, Compute("fp32", compiled=True)),
     "sgmn": (EXACT_SGMN, Compute("fp32")),
 }
 LOSSES = {
@@ -179,7 +180,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["plain", "chunked", "sgmn"])
+@pytest.mark.parametrize("name", list(WAYS))
 def test_losses_and_gradients_are_those_of_one_process(
     told: Path, tmp_path: Path, name: str
 ) -> None:

@@ -43,6 +43,7 @@ from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_g
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.evaluation.scores import Scores, by_part, summary
 from training.fit_command import (
+    CompileOption,
     PrecisionOption,
     RunData,
     beginning,
@@ -90,6 +91,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     text: TextOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "bf16",
+    compiled: CompileOption = False,
     limit: LimitOption = DEFAULT_LIMIT,
 ) -> None:
     """Train a recipe's model with and without its parts; report the test's accuracy over the seeds.
@@ -121,7 +123,8 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
             begun, begin = beginning(variant.recipe, start, encoder, tower)
             best = fitted(
                 begun, opened, folder, bars,
-                device=torch.device(device), compute=Compute(precision), begin=begin,
+                device=torch.device(device), compute=Compute(precision, compiled=compiled),
+                begin=begin,
             )  # fmt: skip
             kept = checkpoint.load(best)
             scorer = scorer_of(kept, device, found if variant.finds else None)
