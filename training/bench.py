@@ -4,6 +4,9 @@ Both loops draw the same batches and train the same modules, each a copy of its 
 optimizer. The plain one does what a page of torch would do: draw, forward, backward, clip, step.
 `fit`'s own loop (`engine.each_step`) also reads ahead, schedules, averages the weights, looks
 whether the loss is a number, and writes TensorBoard's log. Neither validates.
+
+The hardware's limit is measured too: how fast it multiplies large matrices, and which share of that
+the steps use, by the operations that torch counts in them.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch
 import typer
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from training.board import Board
 from training.configs import AnyRecipe, Compute
@@ -30,7 +34,14 @@ from training.data.batches import Batch, BatchDrawer
 from training.data.given import DataOption, LimitOption, training_folders, training_sets
 from training.data.wrong_lines import DEFAULT_LIMIT
 from training.engine import DTYPES, Run, attention_kernels, each_step
-from training.fit_command import CompileOption, PrecisionOption, run_tokenizer
+from training.fit_command import (
+    CheckpointingOption,
+    ChunkOption,
+    CompileOption,
+    PrecisionOption,
+    compute_of,
+    run_tokenizer,
+)
 from training.recipes import DETECTOR_RECIPES, RECIPES, any_recipe_named
 from training.terminal import CommandError, DeviceOption, console, progress_bars
 
@@ -43,6 +54,11 @@ class Report:
     steps_per_second: float
     plain_steps_per_second: float
     clips_per_second: float
+    flops_per_step: float
+    """Of products of matrices and convolutions, forward and backward; a multiply-add is two, and
+    what memory is saved by (chunks, checkpointing) is counted each time that it is computed."""
+    ceiling_flops: float
+    """A second, of large products of matrices in the same precision."""
     setting: dict[str, Any]
     machine: dict[str, Any]
 
@@ -50,8 +66,14 @@ class Report:
     def ratio(self) -> float:
         return self.steps_per_second / self.plain_steps_per_second
 
+    @property
+    def ceiling_share(self) -> float:
+        """Of what the hardware can, used by the steps."""
+        return self.flops_per_step * self.steps_per_second / self.ceiling_flops
+
     def to_json(self) -> dict[str, Any]:
-        return {"bench": "fit", **asdict(self), "ratio": self.ratio}
+        derived = {"ratio": self.ratio, "ceiling_share": self.ceiling_share}
+        return {"bench": "fit", **asdict(self), **derived}
 
 
 def bench(  # noqa: PLR0917 - typer reads the options off the signature
@@ -63,12 +85,15 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
     steps: Annotated[int, typer.Option(min=1, help="Of each turn.")] = 5,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "bf16",
+    chunk: ChunkOption = None,
+    checkpointing: CheckpointingOption = False,
     compiled: CompileOption = False,
     limit: LimitOption = DEFAULT_LIMIT,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules, as they are."""
     recipe = any_recipe_named(recipe_name)
+    compute = compute_of(precision, chunk, checkpointing, compiled)
     folders = training_folders(recipe, data)
     if recipe.schedule.steps < (needed := (1 + rounds) * steps):
         raise CommandError(f"{recipe.name} has {recipe.schedule.steps} steps, {needed} are needed")
@@ -82,8 +107,8 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
 
         task = bars.add_task("turns", total=2 * (1 + rounds))
         report = compare(
-            recipe, drawer, out, place, Compute(precision, compiled=compiled), rounds=rounds,
-            steps=steps, done=lambda: bars.advance(task),
+            recipe, drawer, out, place, compute, rounds=rounds, steps=steps,
+            done=lambda: bars.advance(task),
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -91,7 +116,10 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
     console.print(
         f"{recipe.name}: {report.steps_per_second:.3f} steps/s, "
         f"{report.clips_per_second:.1f} clips/s; a plain loop {report.plain_steps_per_second:.3f} "
-        f"steps/s: {report.ratio:.3f} times as fast\n{report.setting}\n{report.machine}"
+        f"steps/s: {report.ratio:.3f} times as fast\n"
+        f"{report.flops_per_step / 1e12:.3f} TFLOP a step: {100 * report.ceiling_share:.1f} % of "
+        f"the {report.ceiling_flops / 1e12:.3f} TFLOP/s of large matrix products\n"
+        f"{report.setting}\n{report.machine}"
     )
 
 
@@ -116,19 +144,17 @@ def compare(
             "plain": plain_steps(plain, drawer()),
         }
         rates, clips = _rates(loops, rounds, steps, device, done)
+        flops = flops_of(loops["plain"], steps)
     return Report(
         recipe.name,
         rates["fit"],
         rates["plain"],
         rates["fit"] * clips,
+        flops,
+        matmul_ceiling(device, DTYPES[compute.precision]),
+        {"rounds": rounds, "steps": steps, **asdict(compute)},
         {
-            "rounds": rounds,
-            "steps": steps,
-            "precision": compute.precision,
-            "compiled": compute.compiled,
-        },
-        {
-            "device": device.type,
+            "device": device_name(device),
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -150,13 +176,42 @@ def _rates(
         for name, loop in loops.items():
             begun = time.perf_counter()
             clips += islice(loop, steps)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _finish(device)
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - begun)
             done()
     rates = {name: steps / statistics.median(taken) for name, taken in seconds.items()}
     return rates, statistics.mean(clips)
+
+
+def flops_of(loop: Iterator[int], steps: int) -> float:
+    """Of one step, the mean of `steps`: frames that are padded are not computed."""
+    with FlopCounterMode(display=False) as counter:
+        list(islice(loop, steps))
+    return counter.get_total_flops() / steps
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, turns: int = 5) -> float:
+    """FLOP a second of products of two large square matrices, the best of `turns`."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = torch.randn(2, side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(1 + turns):
+        begun = time.perf_counter()
+        left @ right
+        _finish(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * side**3 / min(seconds[1:])  # the first warms up
+
+
+def _finish(device: torch.device) -> None:
+    """Waits for what a GPU was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def plain_steps(run: Run, drawer: BatchDrawer) -> Iterator[int]:

@@ -42,6 +42,13 @@ from training.terminal import (
 )
 
 PrecisionOption = Annotated[Precision, typer.Option(help="Of the computation.")]
+ChunkOption = Annotated[
+    int | None,
+    typer.Option(help="Pictures encoded at once, where memory does not hold a whole batch."),
+]
+CheckpointingOption = Annotated[
+    bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
+]
 CompileOption = Annotated[
     bool,
     typer.Option("--compile", help="Translates blocks first (torch.compile), a minute or less."),
@@ -65,13 +72,8 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     steps: StepsOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     precision: PrecisionOption = "bf16",
-    chunk: Annotated[
-        int | None,
-        typer.Option(help="Pictures encoded at once, where memory does not hold a whole batch."),
-    ] = None,
-    checkpointing: Annotated[
-        bool, typer.Option(help="Saves memory: computes within the encoder's blocks twice.")
-    ] = False,
+    chunk: ChunkOption = None,
+    checkpointing: CheckpointingOption = False,
     compiled: CompileOption = False,
     limit: LimitOption = DEFAULT_LIMIT,
 ) -> None:
@@ -81,7 +83,7 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     """
     recipe = shortened(any_recipe_named(recipe_name), steps)
     recipe = recipe if seed is None else replace(recipe, seed=seed)
-    compute = _compute(precision, chunk, checkpointing, compiled)
+    compute = compute_of(precision, chunk, checkpointing, compiled)
     folders = training_folders(recipe, data)
     if not (out / "last.safetensors").exists():
         check_frozen(recipe, start, encoder)
@@ -104,9 +106,10 @@ def shortened(recipe: RecipeKind, steps: int | None) -> RecipeKind:
     return replace(recipe, schedule=schedule)
 
 
-def _compute(
+def compute_of(
     precision: Precision, chunk: int | None, checkpointing: bool, compiled: bool
 ) -> Compute:
+    """Raises CommandError."""
     try:
         return Compute(precision, chunk, checkpointing, compiled)
     except ValueError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.training.test_cli import folder as folder  # noqa: PLC0414
 from tests.training.test_gradient_cache import EXACT
 from tests.training.tiny import RECIPE, photographs
 from training import cli, engine
-from training.bench import plain_steps
+from training.bench import flops_of, plain_steps
 from training.board import Board
 from training.configs import Compute
 from training.data.batches import BatchDrawer
@@ -40,6 +41,19 @@ def test_both_loops_take_the_same_step(tmp_path: Path, clip_norm: float | None) 
     assert not torch.equal(positions, begun)
 
 
+def test_operations_are_those_of_forward_and_backward() -> None:
+    """A product of [5,3] and [3,2] is 2 x 5 x 3 x 2; its gradients are two more."""
+    weight = torch.ones(3, 2, requires_grad=True)
+    fixed = torch.ones(5, 3, requires_grad=True)
+
+    def steps() -> Iterator[int]:
+        while True:
+            (fixed @ weight).sum().backward()
+            yield 1
+
+    assert flops_of(steps(), 4) == 3 * 60
+
+
 def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, name="tiny"))
     command = ["bench", "tiny", "--data", f"made={folder}", "--rounds", "2", "--steps", "2"]
@@ -51,6 +65,8 @@ def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPa
     assert min(rates) > 0
     assert report["ratio"] == pytest.approx(rates[0] / rates[1])
     assert report["clips_per_second"] == pytest.approx(8 * rates[0])
-    assert report["setting"] == {"rounds": 2, "steps": 2, "precision": "bf16", "compiled": False}
+    share = report["flops_per_step"] * rates[0] / report["ceiling_flops"]
+    assert report["ceiling_share"] == pytest.approx(share)
+    assert report["setting"] == {"rounds": 2, "steps": 2, **asdict(Compute("bf16"))}
     refused = CliRunner().invoke(cli.app, [*command, "--steps", "3"])
     assert refused.exit_code == 1 and "has 6 steps, 9 are needed" in refused.output
