@@ -24,7 +24,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -222,18 +221,17 @@ def plain_steps(run: Run, drawer: BatchDrawer) -> Iterator[int]:
         batch = drawer.draw(step)
         run.task.train_mode(run.model)
         run.optimizer.zero_grad(set_to_none=True)
-        plain_loss(run, batch).backward()
+        plain_backward(run, batch)
         run.clip_gradients()
         run.optimizer.step()
         yield len(batch.product)
 
 
-def plain_loss(run: Run, batch: Batch) -> Tensor:
-    """A scalar, in the run's precision and with its choice of attention kernels."""
+def plain_backward(run: Run, batch: Batch) -> None:
+    """In the run's precision and with its choice of attention kernels, what is computed again in
+    backward included."""
     precision = run.compute.precision
-    with (
-        sdpa_kernel(attention_kernels(run.device)),
-        torch.autocast(run.device.type, DTYPES[precision], enabled=precision != "fp32"),
-    ):
-        losses = run.losses(batch)
-    return run.task.total(losses)
+    with sdpa_kernel(attention_kernels(run.device)):
+        with torch.autocast(run.device.type, DTYPES[precision], enabled=precision != "fp32"):
+            losses = run.losses(batch)
+        run.task.total(losses).backward()

@@ -55,8 +55,12 @@ def test_operations_are_those_of_forward_and_backward() -> None:
 
 
 def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--compile` is of fit's loop alone."""
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(engine, "compile_blocks", lambda model, device: compiled.append(model))
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, name="tiny"))
     command = ["bench", "tiny", "--data", f"made={folder}", "--rounds", "2", "--steps", "2"]
+    command += ["--checkpointing", "--compile"]
     result = CliRunner().invoke(cli.app, [*command, "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -67,6 +71,8 @@ def test_the_command_tells_both_rates(folder: Path, monkeypatch: pytest.MonkeyPa
     assert report["clips_per_second"] == pytest.approx(8 * rates[0])
     share = report["flops_per_step"] * rates[0] / report["ceiling_flops"]
     assert report["ceiling_share"] == pytest.approx(share)
-    assert report["setting"] == {"rounds": 2, "steps": 2, **asdict(Compute("bf16"))}
+    computed = Compute("bf16", checkpointing=True, compiled=True)
+    assert report["setting"] == {"rounds": 2, "steps": 2, **asdict(computed)}
+    assert len(compiled) == 1
     refused = CliRunner().invoke(cli.app, [*command, "--steps", "3"])
     assert refused.exit_code == 1 and "has 6 steps, 9 are needed" in refused.output

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.training.tiny import RECIPE, photographs
-from training import cli, terminal
+from training import cli, engine, terminal
 from training.checkpoint import load, of_model, save
 from training.data.photographs import PhotographSet
 from training.data.synthetic.writer import Synth, write_synth
@@ -62,7 +62,11 @@ def test_fit_evaluate_and_export(
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     data = ["--data", f"made={folder}"]
     run = tmp_path / "run"
-    fitted = runner.invoke(cli.app, ["fit", "tiny", *data, "--out", str(run), "--seed", "3"])
+    compiled: list[object] = []
+    monkeypatch.setattr(engine, "compile_blocks", lambda model, device: compiled.append(model))
+    options = ["--out", str(run), "--seed", "3", "--compile"]
+    fitted = runner.invoke(cli.app, ["fit", "tiny", *data, *options])
+    assert len(compiled) == 1
     assert fitted.exit_code == 0, fitted.output
     best = str(run / "best.safetensors")
     assert load(Path(best)).recipe == replace(RECIPE, seed=3)
