@@ -30,6 +30,7 @@ from service.media.clips import Frames
 from service.media.images import decode_square
 from service.settings import MediaSettings
 from service.tracing import stage_span
+from service.words import overlap
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class RankedProduct:
     score: float
     coarse: float  # cosine of the clip's and the picture's embeddings
     match: float  # the matcher's logit
-    text: float | None  # cosine of speech and title, 0 without a title; None without speech
+    text: float | None  # cosines of speech and title, 0 without a title; None without speech
     confidence: float
 
 
@@ -195,7 +196,7 @@ class Recognizer:
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
             logits = self._model.match(candidates.states, clip)
-            text = self._model.match_text(candidates.states, clip)
+            text = self._text(said, candidates, clip)
             ranked = rank(candidates, logits, self._model.manifest, text)
         explanation = None
         if query.explain and ranked:
@@ -212,6 +213,14 @@ class Recognizer:
             explanation=explanation,
             heard=heard,
         )
+
+    def _text(self, said: str, candidates: Candidates, clip: ClipFeatures) -> Vectors | None:
+        """[K], how near each candidate's title is to what is said, as a whole and word by word."""
+        cosines = self._model.match_text(candidates.states, clip)
+        if cosines is None:
+            return None
+        titles = [picture.title or "" for picture in candidates.pictures]
+        return cosines + overlap(said, titles)
 
     def _heard(self, query: Query) -> list[Said] | None:
         """None where there is nothing to listen to, or no use for what is said."""
@@ -275,8 +284,8 @@ class Recognizer:
 def rank(
     candidates: Candidates, logits: Vectors, manifest: Manifest, text: Vectors | None = None
 ) -> list[RankedProduct]:
-    """Products by their best picture's score, best first; logits [K] of the K candidates, and
-    cosines of speech and titles where something is said."""
+    """Products by their best picture's score, best first; logits [K] of the K candidates, and where
+    something is said the cosines of speech and titles."""
     fusion = manifest.fusion
     scores = fusion.coarse * candidates.cosines.astype(np.float64) + fusion.match * logits
     if text is not None and fusion.text is not None:

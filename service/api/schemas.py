@@ -35,7 +35,8 @@ class Scores(BaseModel):
     coarse: float = Field(description="cosine of the clip's and the picture's embeddings")
     match: float = Field(description="logit of the pairwise matcher")
     text: float | None = Field(
-        description="cosine of speech and title, 0 without a title; null where nothing is said"
+        description="cosine of speech and title and that of their words, added, -1 to 2; 0 without "
+        "a title, null where nothing is said"
     )
 
 

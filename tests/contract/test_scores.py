@@ -10,6 +10,7 @@ from service.evidence import evidence
 from service.gallery.entries import Candidates, Picture
 from service.inference.manifest import Calibration, Fusion, Manifest, TextFusion
 from service.recognition import rank
+from service.words import overlap
 
 torch = pytest.importorskip("torch", reason="compares with training: the training extra")
 
@@ -40,6 +41,21 @@ def test_what_is_said_weighs_as_much_as_training_found() -> None:
             column = int(product.picture.product_id)
             assert product.score == pytest.approx(float(fused[clip, column]), abs=1e-5)
             assert product.text == (None if said is None else float(text[clip, column]))
+
+
+def test_words_are_those_that_training_counted() -> None:
+    from training.evaluation import words
+
+    titles = ["Red apple juice", "red APPLE juice 1l", "", "蘋果汁 红色", "Blue milk", "Blue milk"]
+    for speech in (
+        "so the red juice and the milk",
+        "红苹果汁",
+        "nothing of it",
+        "",
+        "BLUE \uff4d\uff49\uff4c\uff4b",
+    ):
+        assert np.array_equal(overlap(speech, titles), words.overlap(speech, titles))
+    assert not len(overlap("red", [])) and not len(words.overlap("red", []))
 
 
 def test_evidence_is_bounded_by_the_doubt_and_none_where_nothing_is_told_apart() -> None:

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="exports with torch: the training ex
 from service.inference.bundle import Bundle  # noqa: E402
 from service.inference.model import Model  # noqa: E402
 from service.settings import InferenceSettings  # noqa: E402
+from service.words import overlap  # noqa: E402
 from tests.contract.models import TEXT_FUSION, TINY, export_tiny, widened  # noqa: E402
 from tests.training.tiny_hearings import assert_one_pass_is_many, spoken_queries  # noqa: E402
 from training.data.tokenizing import TextTokenizer, train_tokenizer  # noqa: E402
@@ -62,7 +63,7 @@ def test_a_bundle_that_listens_scores_as_training_does(tmp_path: Path) -> None:
         ours = (
             coarse[speech],
             model.match(found.match_state, clip),
-            np.zeros(3) if text is None else text,
+            np.zeros(3) if text is None else text + overlap(speech, TITLES),
         )
         for scorer in (TorchScorer(sgmn, tokenizer), BundleScorer(out)):
             with torch.inference_mode():

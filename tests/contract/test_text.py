@@ -23,6 +23,7 @@ from service.inference.features import ClipFeatures, PictureFeatures  # noqa: E4
 from service.inference.model import Model  # noqa: E402
 from service.recognition import rank  # noqa: E402
 from service.settings import DEFAULT_BUNDLE, InferenceSettings  # noqa: E402
+from service.words import overlap  # noqa: E402
 from tests.contract.models import (  # noqa: E402
     TEXT,
     TEXT_FUSION,
@@ -66,13 +67,19 @@ def drawn(count: int, seed: int) -> npt.NDArray[np.uint8]:
 
 
 def scores(
-    model: Model, pictures: PictureFeatures, clip: ClipFeatures
+    model: Model,
+    pictures: PictureFeatures,
+    clip: ClipFeatures,
+    speech: str,
+    titles: Sequence[str] = TITLES,
 ) -> tuple[npt.NDArray[np.float32], ...]:
     text = model.match_text(pictures.match_state, clip)
     return (
         pictures.embedding @ clip.embedding,
         model.match(pictures.match_state, clip),
-        np.zeros(len(pictures.embedding), np.float32) if text is None else text,
+        np.zeros(len(pictures.embedding), np.float32)
+        if text is None
+        else text + overlap(speech, titles),
     )
 
 
@@ -87,7 +94,7 @@ def test_the_service_scores_as_training_does(
         shop = expected.products(torch.from_numpy(pictures), TITLES)
         [compared] = expected.compare(shop, torch.from_numpy(frames), [speech])
     clip = model.encode_clip(frames, speech)
-    found = scores(model, model.encode_pictures(pictures, TITLES), clip)
+    found = scores(model, model.encode_pictures(pictures, TITLES), clip, speech)
     for ours, theirs in zip(found, compared, strict=True):
         assert np.abs(ours - theirs.numpy()).max() < TOLERANCE
     assert (clip.speech is None) == (not speech.strip())
@@ -167,11 +174,11 @@ def test_a_product_whose_view_is_blocked_is_found_by_what_is_said(model: Model) 
     pictures = tuple(Picture(f"p{i}", title, "i") for i, title in enumerate(titles))
     for product, title in enumerate(titles):
         clip = model.encode_clip(np.zeros((3, SIZE, SIZE, 3), np.uint8), title.upper())
-        coarse, match, text = scores(model, features, clip)
+        coarse, match, text = scores(model, features, clip, title.upper(), titles)
         candidates = Candidates(pictures, coarse, features.match_state, exact=True)
         ranked = rank(candidates, match, model.manifest, text)
         assert ranked[0].picture.product_id == f"p{product}"
-        assert ranked[0].text == pytest.approx(1.0, abs=1e-4)
+        assert ranked[0].text == pytest.approx(2.0, abs=1e-4), "as a whole, and each word"
         sure = confidences(np.array([one.score for one in ranked]), model.manifest.calibration)
         assert sure[0] == pytest.approx(ranked[0].confidence)
 
@@ -265,7 +272,9 @@ def test_text_that_is_in_the_score_alone_is_served_as_it_was_trained(tmp_path: P
     with torch.inference_mode():
         shop = expected.products(torch.from_numpy(pictures), TITLES)
         [compared] = expected.compare(shop, torch.from_numpy(frames), ["the red apple juice"])
-    for ours, theirs in zip(scores(served, states, clip), compared, strict=True):
+    for ours, theirs in zip(
+        scores(served, states, clip, "the red apple juice"), compared, strict=True
+    ):
         assert np.abs(ours - theirs.numpy()).max() < TOLERANCE
     attention = served.explain(pictures[0], clip, TITLES[0])
     assert attention.shape == (1 + 16, 3 * (1 + 16))

@@ -41,7 +41,7 @@ def test_a_product_out_of_sight_is_found_by_what_is_said(client: Client, product
     assert title is not None
     first, *rest = recognized(client, title.upper())
     assert first["product_id"] == product_id
-    assert first["scores"]["text"] == pytest.approx(1.0, abs=1e-3)
+    assert first["scores"]["text"] == pytest.approx(2.0, abs=1e-3), "as a whole, and each word"
     [untitled] = [one for one in rest if one["product_id"] == "none"]
     assert untitled["scores"]["text"] == 0
 

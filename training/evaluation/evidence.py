@@ -17,9 +17,9 @@ DOUBTS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)  # the same
 
 
 def evidence(text: Tensor, scale: float, doubt: float) -> Tensor:
-    """Cosines [N,P] of N clips' speech and P titles, 0 where one of them is missing, less than -1
-    out of the shop -> [N,P]; 0 where there is no cosine. `scale` is of the cosines, `doubt` how
-    likely the speech is of something else."""
+    """Cosines [N,P] of N clips' speech and P titles, or sums of them, 0 where one of them is
+    missing, less than -1 out of the shop -> [N,P]; 0 where there is no cosine. `scale` is of the
+    cosines, `doubt` how likely the speech is of something else."""
     titled = (text != 0) & (text >= -1.5)
     share = (scale * text).masked_fill(~titled, float("-inf")).softmax(dim=1)
     said = (1 - doubt) * titled.sum(dim=1, keepdim=True) * share + doubt

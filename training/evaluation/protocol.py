@@ -276,6 +276,7 @@ def _shop(scorer: Scorer, chunks: Iterable[Tensor], titles: Sequence[str]) -> Sh
         None
         if parts[0].titles is None
         else torch.cat([part.titles for part in parts if part.titles is not None]),
+        tuple(title for part in parts for title in part.named),
     )
 
 

@@ -21,6 +21,7 @@ from training.data.tokenizing import TextTokenizer
 from training.data.transforms import normalise
 from training.errors import TrainingError
 from training.evaluation.fusion import fusion_of
+from training.evaluation.words import overlap
 from training.models.intended_product import patch_mask
 from training.models.looking import Looking, taking_part
 from training.models.rice import Clips, Rice
@@ -38,6 +39,7 @@ class Shop(NamedTuple):
     embedding: Tensor  # [P,E], L2
     states: Tensor  # [P,D]
     titles: Tensor | None = None  # [P,Et], L2, zeros where there is none
+    named: tuple[str, ...] = ()  # the P titles themselves, where the model reads
 
 
 class Comparison(NamedTuple):
@@ -45,7 +47,9 @@ class Comparison(NamedTuple):
 
     coarse: Tensor  # [P], cosines
     match: Tensor  # [P], logits of the matcher
-    text: Tensor  # [P], cosines of speech and titles; 0 where one of them is missing
+    text: Tensor
+    """[P], how near titles are to what is said: the cosine of both as a whole, and of their words;
+    0 where one of them is missing."""
 
 
 class Scorer(Protocol):
@@ -75,7 +79,7 @@ class Scorer(Protocol):
         """
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
-        """[N,P], cosines of N speeches and P titles; 0 where one of them is missing."""
+        """[N,P], `Comparison.text` of N speeches."""
 
 
 class TorchScorer:
@@ -102,7 +106,9 @@ class TorchScorer:
         words = self._read(titles)
         encoded = model.add_titles(encoded, words)
         states = model.decoder.match_state(encoded.tokens, encoded.token_mask)
-        return Shop(encoded.embedding, states, None if words is None else words.embedding)
+        if words is None:
+            return Shop(encoded.embedding, states)
+        return Shop(encoded.embedding, states, words.embedding, tuple(titles))
 
     def compare(
         self,
@@ -127,13 +133,13 @@ class TorchScorer:
             if match is None or (self.reads and model.decodes_speech):
                 match = self._match(shop, clip)
             coarse = (clip.embedding @ shop.embedding.T)[0]
-            text = _cosines(None if words is None else words.embedding, shop)
+            text = _nearness([speech], None if words is None else words.embedding, shop)
             found[speech] = Comparison(coarse.cpu(), match, text[0])
         return [found[speech] for speech in speeches]
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         words = self._read(speeches)
-        return _cosines(None if words is None else words.embedding, shop, len(speeches))
+        return _nearness(speeches, None if words is None else words.embedding, shop)
 
     def _match(self, shop: Shop, clip: Clips) -> Tensor:
         """[P], on the CPU."""
@@ -175,12 +181,15 @@ class BundleScorer:
 
     def products(self, pictures: Tensor, titles: Sequence[str] = ()) -> Shop:
         inputs = {"pictures": pictures.numpy()}
+        titles = titles or [""] * len(pictures)
         if self._reader is not None:
-            _, mask, embedding = self._reader(titles or [""] * len(pictures))
+            _, mask, embedding = self._reader(titles)
             inputs |= {"title_embedding": embedding, "has_title": np.asarray(mask.any(axis=1))}
         found, states = self._image.run(None, inputs)
-        titles_found = None if self._reader is None else torch.from_numpy(embedding)
-        return Shop(torch.from_numpy(found), torch.from_numpy(states), titles_found)
+        shop = Shop(torch.from_numpy(found), torch.from_numpy(states))
+        if self._reader is None:
+            return shop
+        return shop._replace(titles=torch.from_numpy(embedding), named=tuple(titles))
 
     def compare(
         self,
@@ -202,14 +211,14 @@ class BundleScorer:
             heard, said = self._hear(speech)
             if told is None or self._listens:
                 told = self._look(shop, clip | heard)
-            found[speech] = Comparison(*told, _cosines(said, shop)[0])
+            found[speech] = Comparison(*told, _nearness([speech], said, shop)[0])
         return [found[speech] for speech in speeches]
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         said = None
         if self._reader is not None and speeches:
             said = torch.from_numpy(self._reader(speeches)[2])
-        return _cosines(said, shop, len(speeches))
+        return _nearness(speeches, said, shop)
 
     def _hear(self, speech: str) -> tuple[dict[str, np.ndarray], Tensor | None]:
         """What the clip encoder is given of one speech, and its embedding [1,Et]; of a bundle that
@@ -243,11 +252,12 @@ class _Reader:
         return tokens, mask, embedding
 
 
-def _cosines(speech: Tensor | None, shop: Shop, count: int = 1) -> Tensor:
-    """Of `count` speeches' embeddings [N,Et] and titles, [N,P], on the CPU; 0 without either."""
-    if speech is None or shop.titles is None:
-        return torch.zeros(count, len(shop.embedding))
-    return (speech @ shop.titles.T).cpu()
+def _nearness(speeches: Sequence[str], embedding: Tensor | None, shop: Shop) -> Tensor:
+    """[N,P] of N speeches, whose embeddings are [N,Et], on the CPU; 0 without them or titles."""
+    if embedding is None or shop.titles is None:
+        return torch.zeros(len(speeches), len(shop.embedding))
+    shared = [torch.from_numpy(overlap(speech, shop.named)) for speech in speeches]
+    return (embedding @ shop.titles.T).cpu() + torch.stack(shared)
 
 
 def _kept(boxes: Tensor | None, frames: int, patches: int) -> Tensor:

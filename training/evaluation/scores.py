@@ -41,7 +41,8 @@ class Scores:
     groups: Mapping[str, list[str]] = field(default_factory=dict)
     """By what clips differ (scale, duration, products, category): each one's group, or ""."""
     text: Tensor | None = None
-    """[N,P], cosines of speech and titles, 0 where one is missing; None: no text was read."""
+    """[N,P], how near titles are to what is said (`scorers.Comparison`), 0 where one is missing;
+    None: no text was read."""
     speeches: int = 1
     takes: int = 1
     """How often each clip was filmed: all of them once, then all of them again."""

@@ -220,6 +220,23 @@ def test_a_clip_is_listened_to_where_nobody_tells_what_is_said(
     assert len(ears.clips) == int(listened), "pictures have no sound"
 
 
+class HearingModel(FakeModel):
+    """Hears no more in one title than in another."""
+
+    def match_text(self, states: np.ndarray, clip: ClipFeatures) -> np.ndarray:
+        return np.full(len(states), 0.25, np.float32)
+
+
+def test_a_product_whose_words_are_said_is_nearer_to_what_is_said(recognizer: Recognizer) -> None:
+    recognizer._model = HearingModel()
+    query = Query("shop", clip=bytes([20, 220, 20]), speech="now the RED one")
+    answer = recognizer.recognize(query, Stopwatch())
+    text = {product.picture.product_id: product.text for product in answer.ranked}
+    assert text == {"red": 1.25, "green": 0.25}
+    silent = recognizer.recognize(replace(query, speech=""), Stopwatch())
+    assert {product.text for product in silent.ranked} == {0.25}
+
+
 def test_waiting_for_a_turn_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("service.recognition.time", SimpleNamespace(perf_counter=lambda: now))
