@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import service.words
 from service.confidence import confidences
 from service.evidence import evidence
 from service.gallery.entries import Candidates, Picture
@@ -55,6 +56,7 @@ def test_words_are_those_that_training_counted() -> None:
         "BLUE \uff4d\uff49\uff4c\uff4b",
     ):
         assert np.array_equal(overlap(speech, titles), words.overlap(speech, titles))
+    assert service.words.MOST_CHARACTERS == words.MOST_CHARACTERS
     assert not len(overlap("red", [])) and not len(words.overlap("red", []))
 
 

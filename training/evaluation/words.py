@@ -19,20 +19,25 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.tokenizing import MOST_CHARACTERS
+
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
-@lru_cache(maxsize=1 << 15)
 def words(text: str) -> frozenset[str]:
-    """In one case and form; of scripts without spaces between words, each character is one."""
-    return frozenset(_WORD.findall(normalize("NFKC", text).casefold()))
+    """Of its first 4,000 characters, in one case and form; of scripts without spaces between words,
+    each character is one."""
+    return frozenset(_WORD.findall(normalize("NFKC", text[:MOST_CHARACTERS]).casefold()))
+
+
+_of_title = lru_cache(maxsize=1 << 13)(words)  # titles come again with every clip; speech does not
 
 
 def overlap(speech: str, titles: Sequence[str]) -> NDArray[np.float32]:
     """[P], from 0 to 1: cosine of the words of what is said and of each of P titles, a word as
     heavy as it is rare among the titles; 0 where they share none."""
-    said, named = words(speech), [words(title) for title in titles]
+    said, named = words(speech), [_of_title(title) for title in titles]
     count = Counter(chain.from_iterable(named))
     square = {word: math.log1p(len(titles) / titled) ** 2 for word, titled in count.items()}
     heard = sum(square.get(word, 0.0) for word in said)

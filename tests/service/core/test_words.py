@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.words import overlap, words
+from service.words import _of_title, overlap, words
 
 TITLES = ["Peil red striped tee", "Peil red dotted tee", "Lus blue tee", ""]
 
@@ -31,6 +31,18 @@ def test_scripts_without_spaces_are_read_by_the_character() -> None:
     assert words("红色T恤") == {"红", "色", "t", "恤"}
     titles = ["蓝色牛仔裤", "红色连衣裙"]
     assert overlap("这条红色的裙子", titles).argmax() == 1
+
+
+def test_no_more_is_read_than_of_what_is_embedded() -> None:
+    assert overlap("so " * 1_300 + "lus blue", TITLES).argmax() == 2
+    assert not overlap("so " * 1_400 + "lus blue", TITLES).any()
+
+
+def test_what_clips_say_is_not_kept() -> None:
+    overlap("", TITLES)
+    held = _of_title.cache_info().currsize
+    overlap("said once and never again, the blue one", TITLES)
+    assert _of_title.cache_info().currsize == held
 
 
 @pytest.mark.parametrize("speech", ["", " ", "\N{BANANA}", "nothing that they have"])
