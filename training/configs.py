@@ -142,6 +142,9 @@ class SgmnLosses:
     """Of the triplets of nodes before the instance graph with those after it."""
     relation: float = 10.0
     """Of the divergence between how nodes relate before and after it."""
+    guidance: float = 1.0
+    """Of the contrast of words with patches that text-guided attention learns from. The paper has
+    none and starts from CLIP's weights, whose words and patches are of one space already."""
     icl: float = 0.0
     """Of RICE's contrast beside the triplets. The paper has none and starts from CLIP's weights,
     which come of such a contrast."""
@@ -187,6 +190,8 @@ class Recipe:
     """Pairs of a title and speech that a batch has beside its clips', without pictures, where the
     model reads text: so many of a made-up shop, and of each source's own titles. They have a
     contrast of their own (training.data.talk)."""
+    pictured_talk: bool = False
+    """Whether the made-up shop's pairs have pictures too, for a model's text-guided attention."""
     cycle: int | None = None
     """Different batches of pictures; then they come again, with other speech. A frozen encoder
     sees each once (training.models.locked_encoder). None: every batch is a new one."""
@@ -217,6 +222,8 @@ class Recipe:
         _check_cycle(self)
         if self.talk < 0:
             raise ValueError("talk is a number of pairs")
+        if self.pictured_talk and not (self.talk and self._is_guided):
+            raise ValueError("pictured_talk is of talk, and of a model with text_guidance")
         if self.model.text and self.model.text.family == "own" and not self.schedule.text_rate:
             raise ValueError("a text tower of our own is trained: text_rate is above 0")
         if self.reconstruction_weight and self.model.reconstruction is None:
@@ -236,6 +243,10 @@ class Recipe:
             "talk": self.text_weight,
         }
         return weights if self.sgmn is None else weights | asdict(self.sgmn)
+
+    @property
+    def _is_guided(self) -> bool:
+        return isinstance(self.model, SgmnConfig) and self.model.text_guidance
 
     @property
     def image_size(self) -> int:

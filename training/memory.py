@@ -4,7 +4,7 @@ Counted for bf16 autocast with fused attention, as `fit --device cuda` trains a 
 weights and residual stream, bf16 copies of what matrix products take. D is the width, a token's
 bytes are those that backward needs. All parts are added up, although the decoder's are gone when
 the encoder's blocks are computed again: a total is an upper bound of what it counts. Not counted
-are text towers, SGMN's graphs, workspaces of kernels, and what the allocator cannot use.
+are text towers, SGMN's own parts, workspaces of kernels, and what the allocator cannot use.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ from training.losses import icl_loss, pfr_loss, pmd_loss, text_loss
 from training.models.rice import Clips, Encode, Pictures, Rice
 from training.models.sgmn.instance_graph import Nodes, fine_grained_similarity
 from training.models.sgmn.model import Sgmn
+from training.models.text import Words
 from training.sgmn_losses import graph_triplet_loss, multi_modal, relation_loss, triplet_loss
+from training.words_in_sight import of_clips, of_pictures, words_in_sight
 
 
 class Objective(nn.Module):
@@ -54,6 +56,8 @@ class Encoded:
     text: Tensor | None = None  # [N,P], cosines of speech and titles, 0 where one is missing
     heard: Tensor | None = None  # bool [N], clips with speech of their own product
     titled: Tensor | None = None  # bool [P]
+    titles: Words | None = None  # of this process's pictures
+    speech: Words | None = None  # of this process's clips
 
 
 def encoded(model: Rice, batch: Batch, encode: Encode | None = None) -> Encoded:
@@ -74,6 +78,7 @@ def encoded(model: Rice, batch: Batch, encode: Encode | None = None) -> Encoded:
     return Encoded(
         pictures, clips, kept, product, nodes, visual, text,
         heard=gather(heard.long()).bool(), titled=gather(titles.there.long())[kept].bool(),
+        titles=titles, speech=speech,
     )  # fmt: skip
 
 
@@ -88,7 +93,7 @@ def rice_losses(
     of = encoded(model, batch, encode)
     with full_precision(of.product):
         losses = {"icl": icl_loss(of.visual, of.product, model.temperature)}
-        losses |= _text_loss(model, of) | _talk_loss(model, batch)
+        losses |= _text_loss(model, of) | _talk_loss(model, _talk(model, batch))
     if recipe.matching_weight == recipe.reconstruction_weight == 0:
         return losses
     if model.reconstruction is not None and recipe.reconstruction_weight > 0:
@@ -102,8 +107,9 @@ def rice_losses(
 def sgmn_losses(
     model: Sgmn, batch: Batch, recipe: Recipe, encode: Encode | None = None
 ) -> dict[str, Tensor]:
-    """Triplets, those of the instance graph and its relations, the contrast of speech with titles,
-    the pairwise cross-entropy over mined examples and, where the recipe weighs it, RICE's ICL.
+    """Triplets, those of the instance graph and its relations, the contrasts of speech with titles
+    and of words with patches, the pairwise cross-entropy over mined examples and, where the recipe
+    weighs it, RICE's ICL.
 
     Otherwise as `rice_losses`.
     """
@@ -111,9 +117,14 @@ def sgmn_losses(
     assert weights is not None  # noqa: S101  Recipe
     of = encoded(model, batch, encode)
     alike = None if model.instance_graph is None else _likeness(model, of)
+    pictured = None
+    if batch.talk_pictures is not None:
+        _, pictured = (encode or model.encode)(batch.talk_pictures, None)
     with full_precision(of.product):
         losses = {"triplet": triplet_loss(of.nodes, of.product)}
-        losses |= _text_loss(model, of) | _talk_loss(model, batch)
+        talk = _talk(model, batch)
+        losses |= _text_loss(model, of) | _talk_loss(model, talk)
+        losses |= _guidance_loss(model, of, talk, pictured)
         if weights.icl > 0:
             losses["icl"] = icl_loss(of.visual, of.product, model.temperature)
         if model.instance_graph is not None and alike is not None:
@@ -144,14 +155,51 @@ def _text_loss(model: Rice, of: Encoded) -> dict[str, Tensor]:
     return {"text": text_loss(of.text, of.product, of.heard, of.titled, model.text.temperature)}
 
 
-def _talk_loss(model: Rice, batch: Batch) -> dict[str, Tensor]:
+def _talk(model: Rice, batch: Batch) -> tuple[Words, Words] | None:
+    """Titles and speech that stand beside the clips', this process's."""
     if model.text is None or batch.talk is None:
-        return {}
+        return None
     titles, speech = (model.text.tower(*texts) for texts in batch.talk)
+    return titles, speech
+
+
+def _talk_loss(model: Rice, talk: tuple[Words, Words] | None) -> dict[str, Tensor]:
+    if model.text is None or talk is None:
+        return {}
+    titles, speech = talk
     heard, titled = (gather(words.there.long()).bool() for words in (speech, titles))
     similarity = gather(speech.embedding) @ gather(titles.embedding).T
     own = torch.arange(len(titled), device=similarity.device)
     return {"talk": text_loss(similarity, own, heard, titled, model.text.temperature)}
+
+
+def _guidance_loss(
+    model: Sgmn, of: Encoded, talk: tuple[Words, Words] | None, pictured: Tensor | None
+) -> dict[str, Tensor]:
+    """The contrasts of sight and words that text-guided attention learns from, added up: frames
+    with titles, and pictures with what is said of them; of talk with pictures, whose tokens
+    [M,1+P,W] are given, its first M pairs, pictures with both."""
+    guidance, titles, speech = model.text_guidance, of.titles, of.speech
+    if guidance is None or titles is None or speech is None:
+        return {}
+    assert of.heard is not None and of.titled is not None and model.config.text  # noqa: S101
+    patches, longest = model.config.encoder.patches, model.config.text.max_tokens
+    seen = torch.ones_like(of.titled)
+    named = words_in_sight(guidance, of_clips(of.clips, patches), titles, longest)
+    said = words_in_sight(guidance, of_pictures(of.pictures.tokens, patches), speech, longest)
+    scale = guidance.temperature
+    loss = text_loss(named[:, of.kept], of.product, seen[of.product], of.titled, scale)
+    loss = loss + text_loss(said[of.kept].T, of.product, of.heard, seen, scale)
+    if talk is None or pictured is None:
+        return {"guidance": loss}
+    shown = of_pictures(pictured, patches)
+    for texts in talk:
+        words = Words(*(part[: len(pictured)] for part in texts))
+        found = words_in_sight(guidance, shown, words, longest).T
+        own = torch.arange(len(found), device=found.device)
+        heard = gather(words.there.long()).bool()
+        loss = loss + text_loss(found, own, heard, torch.ones_like(heard), scale)
+    return {"guidance": loss}
 
 
 def _matched(model: Rice, of: Encoded, states: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """How a model begins with the weights of a checkpoint: of its own kind, or with fewer parts.
 
 A model that reads, rebuilds or has graphs may begin with one that only sees: what the two have in
-common is loaded. Further parts are random; those of SGMN, which stand in the way from a clip to its
+common is loaded. Further parts are random; SGMN's graphs, which stand in the way from a clip to its
 embedding, change nothing at first, or the embedding would be lost. Nothing else may differ.
 """
 
@@ -16,7 +16,6 @@ from training.configs import Recipe
 from training.models.rice import Rice
 from training.models.sgmn.frame_graph import FrameGraph
 from training.models.sgmn.instance_graph import InstanceGraph
-from training.models.sgmn.text_guided_attention import TextGuidedAttention
 
 # Fields of a model's config, and the modules of that name, which another model may lack.
 PARTS = ("text", "reconstruction", "text_guidance", "frame_graph", "instance_graph")
@@ -49,7 +48,7 @@ def begin_silently(model: Rice, parts: Iterable[str] = PARTS) -> None:
     """Those of the parts that stand in the way from a clip to its embedding change nothing."""
     for part in parts:
         new = getattr(model, part, None)
-        if isinstance(new, TextGuidedAttention | FrameGraph | InstanceGraph):
+        if isinstance(new, FrameGraph | InstanceGraph):
             new.begin_silent()
 
 
@@ -60,6 +59,7 @@ def reduced(start: Checkpoint, recipe: Recipe) -> Checkpoint:
     without = {part: None if part in ("text", "reconstruction") else False for part in left_out}
     model = replace(start.recipe.model, **without)  # type: ignore[arg-type]
     weight = start.recipe.reconstruction_weight if model.reconstruction else 0.0
+    pictured = start.recipe.pictured_talk and "text_guidance" not in left_out
     tensors = {
         name: value
         for name, value in start.tensors.items()
@@ -67,7 +67,9 @@ def reduced(start: Checkpoint, recipe: Recipe) -> Checkpoint:
     }
     return replace(
         start,
-        recipe=replace(start.recipe, model=model, reconstruction_weight=weight),
+        recipe=replace(
+            start.recipe, model=model, reconstruction_weight=weight, pictured_talk=pictured
+        ),
         tensors=tensors,
         tokenizer=start.tokenizer if model.text else None,
     )

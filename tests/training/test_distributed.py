@@ -48,7 +48,7 @@ WAYS = {
 }
 LOSSES = {
     EXACT.name: {"icl", "pmd", "pfr"},
-    EXACT_SGMN.name: {"triplet", "icl", "graph", "relation", "text", "pmd"},
+    EXACT_SGMN.name: {"triplet", "icl", "graph", "relation", "text", "guidance", "pmd"},
 }
 ROWS = (([0, 1, 2], [0, 1, 2, 3, 4]), ([3, 0], [6, 7, 5]))
 """Pictures and clips of each process: not as many, and a clip of product 0, whose picture the

@@ -24,7 +24,7 @@ from tests.training.tiny_sgmn import (
 from training import cli, engine, objective
 from training.checkpoint import load
 from training.configs import Recipe, SgmnLosses, recipe_from_dict
-from training.data.batches import Batch
+from training.data.batches import Batch, BatchDrawer
 from training.export.commands import unmeasured
 from training.losses import text_loss
 from training.models.build import build_model
@@ -47,7 +47,7 @@ def clips_of(model: Sgmn, batch: Batch, speech: Texts | None) -> Clips:
 def test_speech_changes_the_clip_it_is_of_and_silence_none() -> None:
     model, batch = tiny_sgmn(), sgmn_batch()
     assert batch.speech is not None
-    there = batch.speech.mask.any(dim=1)
+    there = batch.speech.mask.any(dim=1) & (batch.frame_mask.sum(dim=1) > 1)  # to choose among
     assert there.any()
     silent = Texts(batch.speech.ids, torch.zeros_like(batch.speech.mask))
     heard, unheard = (clips_of(model, batch, said).embedding for said in (batch.speech, silent))
@@ -72,7 +72,8 @@ def test_each_part_can_be_left_out(part: str) -> None:
     assert getattr(model, part) is None
     losses = objective.sgmn_losses(model, sgmn_batch(), SGMN_RECIPE)
     graph = {"graph", "relation"} if part != "instance_graph" else set()
-    assert losses.keys() == {"triplet", "icl", "text", "pmd"} | graph
+    guidance = {"guidance"} if part != "text_guidance" else set()
+    assert losses.keys() == {"triplet", "icl", "text", "pmd"} | graph | guidance
     assert all(loss.isfinite() for loss in losses.values())
 
 
@@ -109,10 +110,12 @@ def test_every_part_learns() -> None:
 
 
 def test_the_weights_are_the_recipe_s() -> None:
-    names = ["triplet", "graph", "relation", "icl", "text", "pmd"]
+    names = ["triplet", "graph", "relation", "guidance", "icl", "text", "pmd"]
     losses = {name: torch.tensor(float(10**place)) for place, name in enumerate(names)}
-    recipe = replace(SGMN_RECIPE, sgmn=SgmnLosses(2, 3, 4, 5), text_weight=6.0, matching_weight=7.0)
-    assert objective.total_loss(losses, recipe).item() == 765432
+    recipe = replace(
+        SGMN_RECIPE, sgmn=SgmnLosses(2, 3, 4, 5, 6), text_weight=7.0, matching_weight=8.0
+    )
+    assert objective.total_loss(losses, recipe).item() == 8765432
 
 
 def test_speech_against_titles_is_contrasted_in_both_directions() -> None:
@@ -127,6 +130,37 @@ def test_speech_against_titles_is_contrasted_in_both_directions() -> None:
 
     assert one(logits) != one(logits.T)
     assert both.item() == pytest.approx((one(logits) + one(logits.T)).item() / 2)
+
+
+def test_guidance_learns_from_talk_with_pictures_too() -> None:
+    recipe = replace(SGMN_RECIPE, talk=6, pictured_talk=True)
+    drawer = BatchDrawer(recipe, {"made": titled_photographs()}, CPU, tokenizer=tiny_tokenizer())
+    batch, again = drawer.draw(0), drawer.draw(0)
+    assert batch.talk is not None and batch.talk_pictures is not None
+    assert again.talk_pictures is not None and torch.equal(again.talk_pictures, batch.talk_pictures)
+    size = CONFIG.encoder.image_size
+    assert batch.talk_pictures.shape[1:] == (3, size, size)
+    assert 1 < len(batch.talk_pictures) < len(batch.talk[0].mask), "the sources' talk has none"
+    torch.manual_seed(0)
+    model = Sgmn(SGMN_CONFIG).train()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    told = []
+    for _ in range(30):
+        loss = objective.sgmn_losses(model, batch, recipe)["guidance"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        told.append(loss.item())
+    assert told[-1] < 0.5 * told[0]
+    without = objective.sgmn_losses(model, replace(batch, talk_pictures=None), recipe)
+    assert without["guidance"] < told[0] / 2, "frames with titles, pictures with speech"
+
+
+def test_pictured_talk_needs_talk_and_a_model_with_guidance() -> None:
+    bare = replace(SGMN_CONFIG, text_guidance=False)
+    for wrong in ({"talk": 0}, {"talk": 4, "model": bare}):
+        with pytest.raises(ValueError, match="pictured_talk"):
+            replace(SGMN_RECIPE, pictured_talk=True, **wrong)  # type: ignore[arg-type]
 
 
 def test_negatives_are_mined_by_both_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +236,7 @@ def test_the_published_recipes_are_the_paper_s(data: str) -> None:
     recipe = RECIPES[f"sgmn_vitb32_{data}"]
     model = recipe.model
     assert isinstance(model, SgmnConfig) and model.encoder == EncoderConfig()
-    assert recipe.sgmn == SgmnLosses(triplet=1, graph=1, relation=10, icl=0)
+    assert recipe.sgmn == SgmnLosses(triplet=1, graph=1, relation=10, guidance=1, icl=0)
     assert (recipe.hard_negatives, recipe.contest, recipe.matching_weight) == (3, "clips", 1)
     assert model.frame_graph and (model.frame_heads, model.instance_heads) == (8, 16)
     reads = data == "lpr4m"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.losses import pmd_loss
+from training.models.sgmn import text_guided_attention
 from training.models.sgmn.frame_graph import FrameGraph
 from training.models.sgmn.instance_graph import (
     InstanceGraph,
@@ -17,7 +18,8 @@ from training.models.sgmn.instance_graph import (
     graph_edges,
     strongest_half,
 )
-from training.models.sgmn.text_guided_attention import TextGuidedAttention
+from training.models.sgmn.text_guided_attention import POOLING, TextGuidedAttention
+from training.models.text import Words
 from training.sgmn_losses import (
     MARGIN,
     RELATION_SCALE,
@@ -44,24 +46,30 @@ class Spoken:
     """Two clips of three frames of five patches, and four words each."""
 
     def __init__(self) -> None:
-        self.guidance = TextGuidedAttention(WIDTH, 4, TEXT, EMBEDDING).eval()
+        self.guidance = TextGuidedAttention(WIDTH, TEXT, EMBEDDING).eval()
         self.patches = torch.randn(2, 3, 5, WIDTH)
         self.patch_mask = torch.ones(2, 3, 5, dtype=torch.bool)
         self.words = torch.randn(2, 4, TEXT)
         self.mask = torch.ones(2, 4, dtype=torch.bool)
+        self.whole = unit(2, EMBEDDING)
+
+    @property
+    def speech(self) -> Words:
+        return Words(self.words, self.mask, self.whole * self.mask.any(dim=1, keepdim=True))
 
     def salience(self) -> Tensor:
-        return self.guidance.salience(self.patches, self.patch_mask, self.words, self.mask)
+        return self.guidance.salience(self.patches, self.patch_mask, self.speech)
 
-    def added(self) -> Tensor:
-        return self.guidance(self.patches, self.patch_mask, self.words, self.mask)
+    def shares(self) -> Tensor:
+        shares: Tensor = self.guidance(self.patches, self.patch_mask, self.speech)
+        return shares
 
 
 def test_patches_are_told_apart_by_the_words_of_the_speech() -> None:
     """The released code attends to one vector: its softmax is 1, each patch gets the same."""
     spoken = Spoken()
     salience = spoken.salience()
-    assert torch.allclose(salience.sum(dim=-1), torch.ones(2, 3))
+    assert torch.allclose(salience.sum(dim=(1, 2)), torch.ones(2))
     assert salience.std(dim=-1).min() > 1e-3
     moved = 3 * torch.randn(TEXT)
     spoken.words[0, 0] += moved
@@ -71,25 +79,72 @@ def test_patches_are_told_apart_by_the_words_of_the_speech() -> None:
     assert torch.equal(changed[1], salience[1])
 
 
+def test_a_frame_counts_by_what_it_shows_of_what_is_said() -> None:
+    spoken = Spoken()
+    salience, shares = spoken.salience(), spoken.shares()
+    assert torch.allclose(salience.sum(dim=-1), shares)
+    spoken.patches[0, 1, 2] = _patch_that_shows(spoken, clip=0)
+    assert spoken.shares()[0, 1] > shares[0, 1]
+    assert spoken.salience()[0].flatten().argmax() == 1 * 5 + 2
+
+
+def _patch_that_shows(spoken: Spoken, clip: int) -> Tensor:
+    """What `look` takes to what is said as a whole."""
+    with torch.no_grad():
+        back = torch.linalg.pinv(spoken.guidance.look.weight) @ spoken.whole[clip]
+        return torch.nn.functional.layer_norm(back, (WIDTH,))
+
+
 def test_words_of_padding_and_masked_patches_take_no_part() -> None:
     spoken = Spoken()
     spoken.mask[:, 2:] = False
     spoken.patch_mask[1, 2, 1:] = False
-    salience, added = spoken.salience(), spoken.added()
-    assert salience[1, 2].tolist() == [1, 0, 0, 0, 0]
+    spoken.patch_mask[0, 1] = False
+    salience, shares = spoken.salience(), spoken.shares()
+    assert salience[1, 2, 1:].tolist() == [0, 0, 0, 0]
+    assert shares[0, 1] == 0
     spoken.words[:, 2:] = 100
     spoken.patches[1, 2, 1:] = torch.randn(4, WIDTH)
+    spoken.patches[0, 1] = torch.randn(5, WIDTH)
     assert torch.allclose(spoken.salience(), salience)
-    assert torch.allclose(spoken.added(), added)
+    assert torch.allclose(spoken.shares(), shares)
 
 
-def test_without_speech_nothing_is_added() -> None:
+def test_without_speech_frames_are_alike() -> None:
     spoken = Spoken()
     spoken.mask[1] = False
-    added = spoken.added()
-    assert added.shape == (2, 3, EMBEDDING)
-    assert added[0].abs().min() > 0
-    assert (added[1] == 0).all()
+    spoken.patch_mask[1, 0, 1:] = False  # however many patches they keep
+    spoken.patch_mask[1, 2] = False
+    assert spoken.shares()[1].tolist() == [0.5, 0.5, 0]
+    assert spoken.shares()[0].std() > 1e-3
+
+
+def test_the_contrast_compares_as_salience_does() -> None:
+    """Frames as views of their own: how alike they are to what is said makes their shares."""
+    spoken = Spoken()
+    views, mask = spoken.patches.flatten(0, 1), spoken.patch_mask.flatten(0, 1)
+    likeness = spoken.guidance.likeness(views, mask, *spoken.guidance.keys(spoken.speech))
+    assert likeness.shape == (2 * 3, 2)
+    for clip, shares in enumerate(spoken.shares()):
+        own = likeness[3 * clip : 3 * clip + 3, clip]
+        assert torch.allclose((POOLING * own).softmax(dim=0), shares, atol=1e-5)
+
+
+def test_the_contrast_of_a_large_batch_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = Spoken()
+    views, mask = spoken.patches.flatten(0, 1), spoken.patch_mask.flatten(0, 1)
+    mask[2, 1:] = False
+
+    def compared() -> tuple[Tensor, Tensor]:
+        keys = spoken.guidance.keys(spoken.speech)
+        likeness = spoken.guidance.likeness(views, mask, *keys)
+        [gradient] = torch.autograd.grad(likeness.square().sum(), spoken.guidance.look.weight)
+        return likeness, gradient
+
+    at_once = compared()
+    monkeypatch.setattr(text_guided_attention, "MOST_PAIRS", 2 * 2 * 5 * 5)
+    for whole, part in zip(at_once, compared(), strict=True):
+        assert torch.allclose(whole, part, atol=1e-6)
 
 
 def frame_graph() -> FrameGraph:
@@ -113,18 +168,24 @@ def test_frames_of_padding_change_nothing() -> None:
     graph, frames = frame_graph(), torch.randn(2, 4, EMBEDDING)
     mask = torch.ones(2, 4, dtype=torch.bool)
     mask[0, 3:], mask[1, 1:] = False, False
-    embedding = graph(frames, mask)
+    even = mask.float()
+    embedding = graph(frames, mask, even)
     assert torch.allclose(embedding.norm(dim=-1), torch.ones(2))
-    assert torch.allclose(graph(frames[:1, :3], mask[:1, :3]), embedding[:1], atol=1e-5)
-    assert torch.allclose(graph(frames[1:, :1], mask[1:, :1]), embedding[1:], atol=1e-5)
+    assert torch.allclose(
+        graph(frames[:1, :3], mask[:1, :3], even[:1, :3]), embedding[:1], atol=1e-5
+    )
+    assert torch.allclose(
+        graph(frames[1:, :1], mask[1:, :1], even[1:, :1]), embedding[1:], atol=1e-5
+    )
     frames[0, 3:], frames[1, 1:] = 100, -100
-    assert torch.allclose(graph(frames, mask), embedding, atol=1e-5)
+    assert torch.allclose(graph(frames, mask, even), embedding, atol=1e-5)
 
 
 def test_the_order_of_frames_counts() -> None:
     graph, frames = frame_graph(), torch.randn(1, 4, EMBEDDING)
     mask = torch.ones(1, 4, dtype=torch.bool)
-    assert (graph(frames.flip(1), mask) - graph(frames, mask)).abs().max() > 1e-3
+    even = mask.float()
+    assert (graph(frames.flip(1), mask, even) - graph(frames, mask, even)).abs().max() > 1e-3
 
 
 def test_connectivity_within_a_view_is_of_that_view() -> None:

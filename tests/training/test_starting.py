@@ -69,7 +69,7 @@ def test_sgmn_begins_with_the_embeddings_of_the_rice_that_it_begins_with() -> No
     frames = torch.randn(2, 3, 3, SEES.image_size, SEES.image_size)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     patches = torch.ones(2, 3, SEES.model.encoder.patches, dtype=torch.bool)
-    speech = Texts(torch.randint(1, 20, (2, 5)), torch.ones(2, 5, dtype=torch.bool))
+    speech = Texts(torch.randint(1, 20, (2, 5)), torch.zeros(2, 5, dtype=torch.bool))  # silence
     with torch.no_grad():
         before, after = (
             model.encode_clips(frames, mask, patches, model.read(speech)).embedding

@@ -24,7 +24,8 @@ from training.data.frames import Frame
 from training.data.queries import QuerySet
 from training.data.records import Query, ShopPicture
 from training.data.spoken import spoken
-from training.data.talk import made_up_talk
+from training.data.synthetic.catalogue import COLOURS
+from training.data.talk import made_up_talk, pictured_talk
 from training.data.texts import corpus, heard
 from training.data.tokenizing import TextTokenizer, train_tokenizer
 from training.engine import Run, RunError, fit
@@ -406,6 +407,17 @@ def test_talk_is_of_its_title_and_of_other_shops_each_time() -> None:
     assert not set(titles) & set(made_up_talk(40, default_rng(1))[0])
     texts = set(corpus({}, default_rng(0), talk=True))
     assert len(texts) > 1000
+
+
+def test_pictured_talk_shows_what_it_names() -> None:
+    pictures, (titles, said) = pictured_talk(40, 48, default_rng(0))
+    assert pictures.shape == (len(titles), 48, 48, 3) and len(said) == len(titles) > 20
+    again, texts = pictured_talk(40, 48, default_rng(0))
+    assert texts == (titles, said) and np.array_equal(again, pictures)
+    named = [next(COLOURS[word] for word in title.split() if word in COLOURS) for title in titles]
+    middles = np.median(pictures[:, 18:30, 18:30].reshape(len(titles), -1, 3), axis=1)
+    apart = np.abs(middles[:, None] - np.array(named)).mean(axis=2)
+    assert np.diag(apart).mean() < 0.85 * apart.mean(), "the colour of the title is seen"
 
 
 def test_a_corpus_holds_titles_and_what_issaid_of_product() -> None:

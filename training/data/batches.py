@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import torch
 from numpy.random import default_rng
@@ -25,7 +25,7 @@ from training.data.errors import DataError
 from training.data.photograph_drawer import PhotographDrawer
 from training.data.photographs import PhotographSet
 from training.data.sets import TrainingSet
-from training.data.talk import made_up_talk, talk_of
+from training.data.talk import made_up_talk, pictured_talk, talk_of
 from training.data.texts import heard
 from training.data.tokenizing import TextTokenizer
 from training.data.transforms import draw_views, draw_views_and_boxes
@@ -34,6 +34,8 @@ from training.models.intended_product import patch_mask
 from training.models.padding import padded
 from training.models.text import Texts
 from training.seeds import seed_of
+
+TALK = 1_000_000  # stream of random numbers, beyond those of sources and processes
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Batch:
     titles: Texts | None = None  # of P products; None: the recipe's model reads no text
     speech: Texts | None = None  # of N clips
     wrong_speech: Tensor | None = None  # bool [N], where a clip has another product's speech
-    talk: tuple[Texts, Texts] | None = None  # titles and speech without pictures, pair by pair
+    talk: tuple[Texts, Texts] | None = None  # titles and speech without clips, pair by pair
+    talk_pictures: Tensor | None = None  # float [M,3,S,S], of the first M of these pairs
 
 
 class _OfTexts(TypedDict, total=False):
@@ -61,6 +64,21 @@ class _OfTexts(TypedDict, total=False):
     speech: Texts
     wrong_speech: Tensor
     talk: tuple[Texts, Texts]
+    talk_pictures: Tensor
+
+
+class _Talk(NamedTuple):
+    titles: list[str]
+    said: list[str]
+    pictures: Tensor | None  # uint8 [M,S,S,3], of the first M
+
+
+class _Read(NamedTuple):
+    """Of one step, before pictures are varied and texts are tokenized."""
+
+    shares: list[Drawn]
+    generator: Generator
+    talk: _Talk | None
 
 
 class Drawer(Protocol):
@@ -99,7 +117,7 @@ class BatchDrawer:
 
     def draw(self, step: int) -> Batch:
         """Raises DataError."""
-        return self._varied(step, *self._read(step))
+        return self._varied(step, self._read(step))
 
     def batches(self, steps: range) -> Iterator[Batch]:
         """The same for each step; the next one is read while one is used. Raises DataError."""
@@ -109,9 +127,13 @@ class BatchDrawer:
                 read = upcoming.pop().result()
                 if step + 1 in steps:
                     upcoming.append(ahead.submit(self._read, step + 1))
-                yield self._varied(step, *read)
+                yield self._varied(step, read)
 
-    def _read(self, step: int) -> tuple[list[Drawn], Generator]:
+    def _read(self, step: int) -> _Read:
+        shares, generator = self._drawn(step)
+        return _Read(shares, generator, self._talk(step, shares[0].frames.shape[1]))
+
+    def _drawn(self, step: int) -> tuple[list[Drawn], Generator]:
         generator, tail_cut, shown = torch.Generator(), self._recipe.tail_cut, self._shown(step)
         if self._share.ranks == 1:
             generator.manual_seed(self._seed(shown))
@@ -131,12 +153,27 @@ class BatchDrawer:
     def _seed(self, step: int, stream: int = 0) -> int:
         return seed_of(self._recipe.seed, step, stream)
 
-    def _varied(self, step: int, shares: list[Drawn], generator: Generator) -> Batch:
+    def _talk(self, step: int, size: int) -> _Talk | None:
+        """Pictures, where there are any, have sides of `size`."""
+        recipe = self._recipe
+        if self._tokenizer is None or isinstance(recipe, DetectorRecipe) or not recipe.talk:
+            return None
+        rng, pictures = default_rng([recipe.seed, step, 4, self._share.rank]), None
+        if recipe.pictured_talk:
+            drawn, made_up = pictured_talk(recipe.talk, size, rng)
+            pictures = torch.from_numpy(drawn)
+        else:
+            made_up = made_up_talk(recipe.talk, rng)
+        shops = [made_up, *(talk_of(titles, recipe.talk, rng) for titles in self._titles)]
+        titles, said = (list(chain.from_iterable(part)) for part in zip(*shops, strict=True))
+        return _Talk(titles, said, pictures)
+
+    def _varied(self, step: int, read: _Read) -> Batch:
         shown = self._shown(step)
-        batch = self._kept.get(shown) or self._pictured(shares, generator)
+        batch = self._kept.get(shown) or self._pictured(read.shares, read.generator)
         if not isinstance(self._recipe, DetectorRecipe) and self._recipe.cycle is not None:
             self._kept[shown] = batch
-        return replace(batch, **self._texts(step, shares))
+        return replace(batch, **self._texts(step, read))
 
     def _pictured(self, shares: list[Drawn], generator: Generator) -> Batch:
         recipe, size = self._recipe, self._recipe.image_size
@@ -164,24 +201,31 @@ class BatchDrawer:
             _kept_patches(boxes, recipe, generator),
         )
 
-    def _texts(self, step: int, shares: list[Drawn]) -> _OfTexts:
+    def _texts(self, step: int, read: _Read) -> _OfTexts:
         if self._tokenizer is None or isinstance(self._recipe, DetectorRecipe):
             return {}
         rng = default_rng([self._recipe.seed, step, 3, self._share.rank])
-        found = heard(shares, self._recipe, rng)
+        found = heard(read.shares, self._recipe, rng)
         texts: _OfTexts = {
             "titles": self._tokenized(self._tokenizer, found.titles),
             "speech": self._tokenized(self._tokenizer, found.speech),
             "wrong_speech": torch.tensor(found.wrong, device=self._device),
         }
-        if self._recipe.talk:
-            count = self._recipe.talk
-            shops = [made_up_talk(count, rng), *(talk_of(t, count, rng) for t in self._titles)]
-            titles, said = (list(chain.from_iterable(part)) for part in zip(*shops, strict=True))
+        if read.talk is not None:
             texts["talk"] = (
-                self._tokenized(self._tokenizer, titles), self._tokenized(self._tokenizer, said)
-            )  # fmt: skip
+                self._tokenized(self._tokenizer, read.talk.titles),
+                self._tokenized(self._tokenizer, read.talk.said),
+            )
+            if read.talk.pictures is not None:
+                texts["talk_pictures"] = self._talk_views(step, read.talk.pictures)
         return texts
+
+    def _talk_views(self, step: int, pictures: Tensor) -> Tensor:
+        """Varied as frames are."""
+        generator = torch.Generator().manual_seed(self._seed(step, TALK + self._share.rank))
+        recipe = self._recipe
+        pictures = pictures.to(self._device)
+        return draw_views(pictures, recipe.image_size, recipe.frame_view, generator)
 
     def _tokenized(self, tokenizer: TextTokenizer, texts: list[str]) -> Texts:
         ids, mask = tokenizer(texts)

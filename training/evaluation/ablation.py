@@ -108,12 +108,14 @@ def _of_sgmn(recipe: Recipe, model: SgmnConfig) -> dict[str, Recipe]:
     the recipe has none, and so is the row without a part that it does not have.
     """
     reads = as_rice(model)
-    rice = replace(recipe, model=reads, sgmn=None, mining_text=0.0)
+    rice = replace(recipe, model=reads, sgmn=None, mining_text=0.0, pictured_talk=False)
     graphless = replace(model, frame_graph=False, instance_graph=False)
     rows = {
         "RICE": replace(rice, model=replace(reads, text=None)),
         "RICE + text": rice,
-        "SGMN, no guidance": replace(recipe, model=replace(model, text_guidance=False)),
+        "SGMN, no guidance": replace(
+            recipe, model=replace(model, text_guidance=False), pictured_talk=False
+        ),
         "SGMN, no graph": replace(recipe, model=graphless),
         "SGMN, no mining": replace(recipe, mining_text=0.0),
         "SGMN": recipe,

@@ -99,7 +99,7 @@ def draw_attention(attention: Tensor, picture: Tensor, frames: Tensor) -> Image.
 
 @torch.inference_mode()
 def salience_of_patches(model: Sgmn, frames: Tensor, speech: Texts) -> Tensor:
-    """uint8 [F,S,S,3] and one text -> [F,P], each frame's sum to 1; even without speech.
+    """uint8 [F,S,S,3] and one text -> [F,P], which sum to 1; even without speech.
 
     The model must have text-guided attention.
     """
@@ -109,9 +109,7 @@ def salience_of_patches(model: Sgmn, frames: Tensor, speech: Texts) -> Tensor:
     _, tokens = model.encode(normalise(frames))
     patches = tokens[None, :, 1:]
     every = torch.ones(patches.shape[:3], dtype=torch.bool)
-    if not words.there.item():
-        return every[0] / every.shape[-1]
-    return guidance.salience(patches, every, words.tokens, words.mask)[0]
+    return guidance.salience(patches, every, words)[0]
 
 
 def draw_salience(picture: Tensor, frames: Tensor, saliences: Sequence[Tensor]) -> Image.Image:

@@ -104,6 +104,7 @@ class Frames(NamedTuple):
     tokens: Tensor  # [N,F,1+P,W]
     mask: Tensor  # bool [N,F], True for real frames
     patch_mask: Tensor  # bool [N,F,P], True for patches that take part
+    shares: Tensor  # [N,F], what each counts for in its clip's embedding; 0 for padding
 
 
 class Clips(NamedTuple):
@@ -258,6 +259,7 @@ class Rice(nn.Module):
             padded(tokens[count:], frame_mask),
             frame_mask,
             patch_mask,
+            evenly_shared(frame_mask),
         )
         return self.add_titles(found, titles), self.pool_frames(each, speech)
 
@@ -275,14 +277,14 @@ class Rice(nn.Module):
         return embedding, tokens
 
     def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
-        """A clip's embedding is the mean over its real frames, then L2."""
+        """A clip's embedding is the sum of its frames' by their shares, then L2."""
         embedding = frames.embedding
         if self.config.frame_pooling == "mean_of_unit":
             embedding = F.normalize(embedding, dim=-1)
-        summed = (embedding * frames.mask.to(embedding.dtype)[..., None]).sum(dim=1)
+        summed = (embedding * frames.shares.to(embedding.dtype)[..., None]).sum(dim=1)
         token_mask = with_class_token(frames.patch_mask) & frames.mask[..., None]
         pooled = Clips(
-            F.normalize(summed, dim=-1),  # L2 makes the mean and the sum the same
+            F.normalize(summed, dim=-1),
             frames.tokens.flatten(1, 2),
             token_mask.flatten(1),
         )
@@ -292,4 +294,15 @@ class Rice(nn.Module):
 def _by_clip(embedding: Tensor, tokens: Tensor, mask: Tensor, patch_mask: Tensor) -> Frames:
     """Embeddings [N*F,E] and tokens [N*F,1+P,W], bool [N,F], bool [N,F,P]."""
     shape = mask.shape
-    return Frames(embedding.unflatten(0, shape), tokens.unflatten(0, shape), mask, patch_mask)
+    return Frames(
+        embedding.unflatten(0, shape),
+        tokens.unflatten(0, shape),
+        mask,
+        patch_mask,
+        evenly_shared(mask),
+    )
+
+
+def evenly_shared(mask: Tensor) -> Tensor:
+    """Bool [N,F], real frames -> [N,F]: the mean, of which L2 leaves no more than the sum."""
+    return mask.float()

@@ -16,7 +16,11 @@ from training.recipes.rice_small_synth import (
 )
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 from training.recipes.rice_vitb32 import RICE_VITB32
-from training.recipes.sgmn_small import GROCERY_SGMN_SMALL, SGMN_SMALL_SYNTH
+from training.recipes.sgmn_small import (
+    GROCERY_SGMN_SMALL,
+    GUIDED_SMALL_SYNTH,
+    SGMN_SMALL_SYNTH,
+)
 from training.recipes.sgmn_vitb32 import SGMN_VITB32
 
 RECIPES: dict[str, Recipe] = {
@@ -31,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
         RICE_SMALL_SYNTH_96,
         RICE_TEXT_SMALL_SYNTH,
         *RICE_VITB32,
+        GUIDED_SMALL_SYNTH,
         SGMN_SMALL_SYNTH,
         GROCERY_SGMN_SMALL,
         *SGMN_VITB32,

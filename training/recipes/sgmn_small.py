@@ -1,13 +1,15 @@
 r"""A small SGMN, with titles and what is said, on LPR-Synth and on groceries.
 
-    lpr-train fit sgmn_small_synth --data synth=DIR --start SEES --out RUN
+    lpr-train fit guided_small_synth --data synth=DIR --start SEES --out GUIDED
+    lpr-train fit sgmn_small_synth --data synth=DIR --start GUIDED/best.safetensors --out RUN
     lpr-train fit grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS --out RUN
     lpr-train ablate grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS \
         --out RUNS --report docs
 
-On livestreams all is trained together, beginning with SEES, a checkpoint of `grocery_small_128`;
-RICE's contrast stands in the place of triplets and instance graph, which flatten the embedding
-(docs/LOG.md), and all of a batch's negatives contest a match: none is left to mine.
+On livestreams all is trained together, beginning with GUIDED, whose words and sight are in one
+space, and that with SEES, a checkpoint of `grocery_small_128`; RICE's contrast stands in the place
+of triplets and instance graph, which flatten the embedding (docs/LOG.md), and all of a batch's
+negatives contest a match: none is left to mine.
 
 On groceries the encoder and decoder of READS, a checkpoint of `grocery_text_small`, stay locked:
 guidance and graphs are trained, and text a little further. RICE's contrast stands beside the
@@ -23,11 +25,22 @@ from training.configs import SgmnLosses
 from training.models.sgmn.model import as_sgmn
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 
+_SGMN = replace(as_sgmn(RICE_TEXT_SMALL_SYNTH.model), instance_graph=False)
 SGMN_SMALL_SYNTH = replace(
     RICE_TEXT_SMALL_SYNTH,
     name="sgmn_small_synth",
-    model=replace(as_sgmn(RICE_TEXT_SMALL_SYNTH.model), instance_graph=False),
+    model=_SGMN,
     sgmn=SgmnLosses(triplet=0.0, icl=1.0),
+)
+
+# What CLIP's weights are to the paper: words and sight in one space, learned from livestreams and
+# from pictures and titles of shops that are made up step by step. The ablation begins with it.
+GUIDED_SMALL_SYNTH = replace(
+    SGMN_SMALL_SYNTH,
+    name="guided_small_synth",
+    model=replace(_SGMN, frame_graph=False),
+    talk=96,
+    pictured_talk=True,
 )
 
 GROCERY_SGMN_SMALL = replace(

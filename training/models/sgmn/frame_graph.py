@@ -39,8 +39,8 @@ class FrameGraph(nn.Module):
             self.positions.zero_()
             self.types.zero_()
 
-    def forward(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
-        """Embeddings [N,F,E] as they are, bool [N,F] -> [N,E], L2."""
+    def forward(self, frames: Tensor, frame_mask: Tensor, shares: Tensor) -> Tensor:
+        """Embeddings [N,F,E] as they are, bool [N,F], what each counts for [N,F] -> [N,E], L2."""
         differences, difference_mask = self.differences(frames, frame_mask)
         tokens = torch.stack([frames, differences], dim=2) + self.types
         tokens = tokens.flatten(1, 2) + self.positions[: 2 * frames.shape[1]]
@@ -48,8 +48,7 @@ class FrameGraph(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, mask)
         refined = F.normalize(tokens.unflatten(1, (-1, 2))[:, :, 0] + frames, dim=-1)
-        summed = (refined * frame_mask[..., None]).sum(dim=1)
-        return F.normalize(summed, dim=-1)  # L2 makes the mean and the sum the same
+        return F.normalize((refined * shares[..., None]).sum(dim=1), dim=-1)
 
     def differences(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
         """-> tokens [N,F,E] between -1 and 1 of each frame's change to the next one; bool [N,F].

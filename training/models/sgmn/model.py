@@ -70,9 +70,7 @@ class Sgmn(Rice):
         self.config: SgmnConfig = config
         embedding, activation = config.encoder.embedding, config.encoder.activation
         self.text_guidance = (
-            TextGuidedAttention(
-                config.token_width, config.matching_heads, config.text.width, embedding
-            )
+            TextGuidedAttention(config.token_width, config.text.width, config.text.embedding)
             if config.text_guidance and config.text is not None
             else None
         )
@@ -89,11 +87,11 @@ class Sgmn(Rice):
 
     def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
         if self.text_guidance is not None and speech is not None:
-            spoken_of = self.text_guidance(
-                frames.tokens[:, :, 1:], frames.patch_mask, speech.tokens, speech.mask
-            )
-            frames = frames._replace(embedding=frames.embedding + spoken_of)
+            seen = frames.patch_mask & frames.mask[..., None]
+            shares = self.text_guidance(frames.tokens[:, :, 1:], seen, speech)
+            frames = frames._replace(shares=shares)
         clips = super().pool_frames(frames, speech)
         if self.frame_graph is None:
             return clips
-        return clips._replace(embedding=self.frame_graph(frames.embedding, frames.mask))
+        embedding = self.frame_graph(frames.embedding, frames.mask, frames.shares)
+        return clips._replace(embedding=embedding)
