@@ -237,3 +237,10 @@ def test_the_command_tells_of_sgmn_and_its_parts(
                      "sgmn-no-mining")
         for seed in range(3)
     )  # fmt: skip
+
+
+def test_only_rows_with_guidance_have_pictured_talk() -> None:
+    rows = variants(RECIPES["guided_small_synth"])
+    pictured = {name for name, row in rows.items() if row.recipe.pictured_talk}
+    assert pictured == {"SGMN"}
+    assert {"RICE + text", "SGMN, no guidance"} < rows.keys()

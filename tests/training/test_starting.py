@@ -96,6 +96,15 @@ def test_parts_that_a_recipe_lacks_are_left_out_of_what_it_begins_with() -> None
         assert fewer.tokenizer == ("told" if recipe.model.text else None)
 
 
+def test_a_start_that_learned_from_pictured_talk_lends_to_models_without_guidance() -> None:
+    guided = replace(SGMN_RECIPE, talk=4, pictured_talk=True)
+    for recipe in (SEES, READS):
+        fewer = reduced(start_of(guided), recipe)
+        assert not fewer.recipe.pictured_talk
+        assert begun(recipe, fewer).state_dict().keys() == fewer.group("model").keys()
+    assert reduced(start_of(guided), guided).recipe.pictured_talk
+
+
 def test_a_run_begins_with_a_file_of_more_parts(tmp_path: Path) -> None:
     """As a bundle's is, which reads, where the recipe is of what sees."""
     start = replace(start_of(READS), tokenizer="told")
