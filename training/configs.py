@@ -145,6 +145,9 @@ class SgmnLosses:
     guidance: float = 1.0
     """Of the contrast of words with patches that text-guided attention learns from. The paper has
     none and starts from CLIP's weights, whose words and patches are of one space already."""
+    presence: float = 1.0
+    """Of what the frame graph says of frames: whether they show the product, as annotated boxes
+    tell. The paper has none; it is 0 where no box is annotated."""
     icl: float = 0.0
     """Of RICE's contrast beside the triplets. The paper has none and starts from CLIP's weights,
     which come of such a contrast."""

@@ -131,11 +131,12 @@ class _AllGather(torch.autograd.Function):
 
 
 def mean_of_all(mean: Tensor, count: int) -> Tensor:
-    """The mean over all processes' rows, a scalar, from that of this process's `count` rows."""
+    """The mean over all processes' rows, a scalar, from that of this process's `count` rows;
+    0 where there is none."""
     if share().ranks == 1:
         return mean
     sums = gather(torch.stack([mean * count, mean.new_tensor(count)])[None])
-    return sums[:, 0].sum() / sums[:, 1].sum()
+    return sums[:, 0].sum() / sums[:, 1].sum().clamp(min=1)
 
 
 def first_of_each(identity: Tensor) -> tuple[Tensor, Tensor]:

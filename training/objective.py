@@ -20,7 +20,13 @@ from training.models.rice import Clips, Encode, Pictures, Rice
 from training.models.sgmn.instance_graph import Nodes, fine_grained_similarity
 from training.models.sgmn.model import Sgmn
 from training.models.text import Words
-from training.sgmn_losses import graph_triplet_loss, multi_modal, relation_loss, triplet_loss
+from training.sgmn_losses import (
+    graph_triplet_loss,
+    multi_modal,
+    presence_loss,
+    relation_loss,
+    triplet_loss,
+)
 from training.words_in_sight import of_clips, of_pictures, words_in_sight
 
 
@@ -108,8 +114,8 @@ def sgmn_losses(
     model: Sgmn, batch: Batch, recipe: Recipe, encode: Encode | None = None
 ) -> dict[str, Tensor]:
     """Triplets, those of the instance graph and its relations, the contrasts of speech with titles
-    and of words with patches, the pairwise cross-entropy over mined examples and, where the recipe
-    weighs it, RICE's ICL.
+    and of words with patches, which frames show the product, the pairwise cross-entropy over mined
+    examples and, where the recipe weighs it, RICE's ICL.
 
     Otherwise as `rice_losses`.
     """
@@ -124,7 +130,8 @@ def sgmn_losses(
         losses = {"triplet": triplet_loss(of.nodes, of.product)}
         talk = _talk(model, batch)
         losses |= _text_loss(model, of) | _talk_loss(model, talk)
-        losses |= _guidance_loss(model, of, talk, pictured)
+        losses |= _guidance_loss(model, weights.guidance, of, talk, pictured)
+        losses |= _presence_loss(of, batch)
         if weights.icl > 0:
             losses["icl"] = icl_loss(of.visual, of.product, model.temperature)
         if model.instance_graph is not None and alike is not None:
@@ -174,13 +181,17 @@ def _talk_loss(model: Rice, talk: tuple[Words, Words] | None) -> dict[str, Tenso
 
 
 def _guidance_loss(
-    model: Sgmn, of: Encoded, talk: tuple[Words, Words] | None, pictured: Tensor | None
+    model: Sgmn,
+    weight: float,
+    of: Encoded,
+    talk: tuple[Words, Words] | None,
+    pictured: Tensor | None,
 ) -> dict[str, Tensor]:
     """The contrasts of sight and words that text-guided attention learns from, added up: frames
     with titles, and pictures with what is said of them; of talk with pictures, whose tokens
     [M,1+P,W] are given, its first M pairs, pictures with both."""
     guidance, titles, speech = model.text_guidance, of.titles, of.speech
-    if guidance is None or titles is None or speech is None:
+    if guidance is None or titles is None or speech is None or weight == 0:
         return {}
     assert of.heard is not None and of.titled is not None and model.config.text  # noqa: S101
     patches, longest = model.config.encoder.patches, model.config.text.max_tokens
@@ -200,6 +211,14 @@ def _guidance_loss(
         heard = gather(words.there.long()).bool()
         loss = loss + text_loss(found, own, heard, torch.ones_like(heard), scale)
     return {"guidance": loss}
+
+
+def _presence_loss(of: Encoded, batch: Batch) -> dict[str, Tensor]:
+    if of.clips.shown is None:
+        return {}
+    told = batch.annotated & batch.frame_mask
+    own = presence_loss(of.clips.shown.float(), batch.boxes, told)
+    return {"presence": mean_of_all(own, int(told.sum()))}
 
 
 def _matched(model: Rice, of: Encoded, states: Tensor | None = None) -> Tensor:
@@ -262,5 +281,5 @@ def has_unused(model: Rice, recipe: Recipe) -> bool:
     """Whether some of the model's parameters take no part in the recipe's losses."""
     reconstructs = model.reconstruction is None or recipe.reconstruction_weight > 0
     listens = model.text is None or recipe.text_weight > 0
-    contrasts = recipe.sgmn is None or recipe.sgmn.icl > 0  # else ICL's scale is unused
+    contrasts = recipe.sgmn is None or (recipe.sgmn.icl > 0 and recipe.sgmn.guidance > 0)  # scales
     return recipe.matching_weight == 0 or not (reconstructs and listens and contrasts)

@@ -39,6 +39,14 @@ def triplet_loss(nodes: Nodes, product: Tensor) -> Tensor:
     return (for_clips + for_pictures) / 2
 
 
+def presence_loss(shown: Tensor, boxes: Tensor, told: Tensor) -> Tensor:
+    """Whether frames show the product: logits [N,F] against annotated boxes [N,F,K,4], all zeros
+    where there is none; bool [N,F], frames of which somebody has told. A scalar, their mean."""
+    there = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1).any(dim=-1)
+    each = F.binary_cross_entropy_with_logits(shown, there.float(), reduction="none")
+    return (each * told).sum() / told.sum().clamp(min=1)
+
+
 def graph_triplet_loss(before: Nodes, after: Nodes, product: Tensor) -> Tensor:
     """Triplets of nodes before the instance graph with nodes after it."""
     first = triplet_loss(Nodes(before.clips, after.pictures), product)

@@ -43,6 +43,10 @@ def drawn(count: int, seed: int) -> np.ndarray:
 
 def test_a_bundle_that_listens_scores_as_training_does(tmp_path: Path) -> None:
     sgmn = random_sgmn(CONFIG)
+    assert sgmn.frame_graph is not None
+    with torch.no_grad():
+        for layer in (sgmn.frame_graph.spoken_of, sgmn.frame_graph.show):
+            layer.weight *= 10  # a graph that heeds what is said
     tokenizer = TextTokenizer(train_tokenizer(TITLES, TEXT.vocabulary), TEXT.max_tokens)
     out = export_bundle(
         sgmn, tmp_path / "bundle", name="sgmn-tiny", recipe="tiny_sgmn", tokenizer=tokenizer,

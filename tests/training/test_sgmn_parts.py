@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.losses import pmd_loss
 from training.models.sgmn import text_guided_attention
-from training.models.sgmn.frame_graph import FrameGraph
+from training.models.sgmn.frame_graph import LEAST, FrameGraph, matched, weights
 from training.models.sgmn.instance_graph import (
     InstanceGraph,
     Nodes,
@@ -18,7 +18,11 @@ from training.models.sgmn.instance_graph import (
     graph_edges,
     strongest_half,
 )
-from training.models.sgmn.text_guided_attention import POOLING, TextGuidedAttention
+from training.models.sgmn.text_guided_attention import (
+    POOLING,
+    TextGuidedAttention,
+    shares_of,
+)
 from training.models.text import Words
 from training.sgmn_losses import (
     MARGIN,
@@ -26,6 +30,7 @@ from training.sgmn_losses import (
     distance_weights,
     graph_triplet_loss,
     multi_modal,
+    presence_loss,
     relation_loss,
     triplet_loss,
 )
@@ -61,8 +66,8 @@ class Spoken:
         return self.guidance.salience(self.patches, self.patch_mask, self.speech)
 
     def shares(self) -> Tensor:
-        shares: Tensor = self.guidance(self.patches, self.patch_mask, self.speech)
-        return shares
+        shown = self.guidance(self.patches, self.patch_mask, self.speech)
+        return shares_of(shown, self.patch_mask.any(dim=2))
 
 
 def test_patches_are_told_apart_by_the_words_of_the_speech() -> None:
@@ -147,12 +152,25 @@ def test_the_contrast_of_a_large_batch_is_the_same(monkeypatch: pytest.MonkeyPat
         assert torch.allclose(whole, part, atol=1e-6)
 
 
-def frame_graph() -> FrameGraph:
-    return FrameGraph(EMBEDDING, 6, 8, activation="gelu").eval()
+class Seen:
+    """Two clips of four frames."""
+
+    def __init__(self) -> None:
+        self.graph = FrameGraph(EMBEDDING, WIDTH, 6, 8, activation="gelu").eval()
+        self.frames = torch.randn(2, 4, EMBEDDING)
+        self.patches = torch.randn(2, 4, WIDTH)
+        self.spoken = torch.randn(2, 4)
+        self.mask = torch.ones(2, 4, dtype=torch.bool)
+
+    def shown(self, clips: slice = slice(None), frames: int = 4) -> Tensor:
+        """In the first frames of the clips."""
+        parts = (self.frames, self.patches, self.spoken, self.mask)
+        shown: Tensor = self.graph(*(part[clips, :frames] for part in parts))
+        return shown
 
 
 def test_a_frame_s_token_of_difference_is_of_its_change_to_the_next() -> None:
-    graph, frames = frame_graph(), torch.randn(2, 4, EMBEDDING)
+    graph, frames = Seen().graph, torch.randn(2, 4, EMBEDDING)
     seen: list[Tensor] = []
     graph.difference_block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mask = torch.ones(2, 4, dtype=torch.bool)
@@ -165,27 +183,65 @@ def test_a_frame_s_token_of_difference_is_of_its_change_to_the_next() -> None:
 
 
 def test_frames_of_padding_change_nothing() -> None:
-    graph, frames = frame_graph(), torch.randn(2, 4, EMBEDDING)
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    mask[0, 3:], mask[1, 1:] = False, False
-    even = mask.float()
-    embedding = graph(frames, mask, even)
-    assert torch.allclose(embedding.norm(dim=-1), torch.ones(2))
-    assert torch.allclose(
-        graph(frames[:1, :3], mask[:1, :3], even[:1, :3]), embedding[:1], atol=1e-5
-    )
-    assert torch.allclose(
-        graph(frames[1:, :1], mask[1:, :1], even[1:, :1]), embedding[1:], atol=1e-5
-    )
-    frames[0, 3:], frames[1, 1:] = 100, -100
-    assert torch.allclose(graph(frames, mask, even), embedding, atol=1e-5)
+    seen = Seen()
+    seen.mask[0, 3:], seen.mask[1, 1:] = False, False
+    whole = seen.shown()
+    for clip, frames in enumerate((3, 1)):
+        alone = seen.shown(slice(clip, clip + 1), frames)
+        assert torch.allclose(alone[0], whole[clip, :frames], atol=1e-5)
+    for part in (seen.frames, seen.patches, seen.spoken):
+        part[0, 3:], part[1, 1:] = 100, -100
+    assert torch.allclose(seen.shown()[seen.mask], whole[seen.mask], atol=1e-5)
 
 
 def test_the_order_of_frames_counts() -> None:
-    graph, frames = frame_graph(), torch.randn(1, 4, EMBEDDING)
-    mask = torch.ones(1, 4, dtype=torch.bool)
-    even = mask.float()
-    assert (graph(frames.flip(1), mask, even) - graph(frames, mask, even)).abs().max() > 1e-3
+    seen = Seen()
+    before = seen.shown()
+    for name in ("frames", "patches", "spoken"):
+        setattr(seen, name, getattr(seen, name).flip(1))
+    assert (seen.shown().flip(1) - before).abs().max() > 1e-3
+
+
+def test_patches_and_speech_tell_whether_a_frame_shows_the_product() -> None:
+    for name in ("patches", "spoken"):
+        seen = Seen()
+        before = seen.shown()
+        getattr(seen, name)[0, 1] += torch.randn(WIDTH) if name == "patches" else 1
+        changed = (seen.shown() - before).abs()
+        assert changed[0].max() > 1e-3
+        assert changed[1].max() == 0
+
+
+def test_frames_that_hardly_show_the_product_are_not_matched() -> None:
+    least = math.log(LEAST / (1 - LEAST))
+    shown = torch.tensor([[3.0, least, least - 0.1, 9.0], [least - 2, least - 1, least - 9, 9.0]])
+    mask = torch.tensor([[True, True, True, False]] * 2)
+    assert matched(shown, mask).tolist() == [
+        [True, True, False, False],
+        [False, True, False, False],  # one at least
+    ]
+
+
+def test_frames_count_by_how_likely_they_show_the_product() -> None:
+    shown = torch.tensor(
+        [[0.0, 30.0, -1.0, 9.0], [-90.0, -91.0, -92.0, -9.0], [1.0, 2.0, 3.0, 4.0]]
+    )
+    mask = torch.tensor([[True, True, True, False]] * 2 + [[False] * 4])
+    expected = [
+        [0.5, 1, 1 / (1 + math.e), 0],
+        [1, math.exp(-1), math.exp(-2), 0],  # however unlikely all are
+        [0, 0, 0, 0],
+    ]
+    assert torch.allclose(weights(shown, mask), torch.tensor(expected), atol=1e-5)
+
+
+def test_presence_is_learned_of_the_frames_that_somebody_has_told_of() -> None:
+    shown, none, box = torch.tensor([[2.0, -1.0, 5.0]]), [0.0] * 4, [0.1, 0.1, 0.5, 0.5]
+    boxes = torch.tensor([[[box, none], [none, none], [none, none]]])
+    told = torch.tensor([[True, True, False]])
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
+    assert presence_loss(shown, boxes, told).item() == pytest.approx(expected, rel=1e-5)
+    assert presence_loss(shown, boxes, ~told & False).item() == 0
 
 
 def test_connectivity_within_a_view_is_of_that_view() -> None:

@@ -111,6 +111,7 @@ class Clips(NamedTuple):
     embedding: Tensor  # [N,E], L2
     tokens: Tensor  # [N,F*(1+P),W], and the speech's token where speech was added
     token_mask: Tensor  # bool [N,F*(1+P)], False for padded frames and masked patches
+    shown: Tensor | None = None  # [N,F], logit that a frame shows the product, where one is told
 
 
 class Text(nn.Module):

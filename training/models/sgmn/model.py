@@ -2,9 +2,9 @@
 
 Source: "Spatiotemporal Graph Guided Multi-modal Network for Livestreaming Product Retrieval"
 (ACM MM 2024). It shares RICE's encoder for both views, its pairwise decoder and its text tower,
-so that whatever trains, scores, exports or serves a `Rice` does the same with an `Sgmn`: only how
-a clip's frames become its embedding is another. Each part can be left out, for ablations. Its
-third part, mining, is in the losses alone (training.sgmn_losses).
+so that whatever trains, scores, exports or serves a `Rice` does the same with an `Sgmn`: only what
+a clip's frames count for in its embedding, and which of them are matched, is another. Each part can
+be left out, for ablations. Its third part, mining, is in the losses alone (training.sgmn_losses).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
 from training.models.encoder import STRICT, check_heads
 from training.models.patch_reconstruction import Reconstruction
 from training.models.rice import Clips, Frames, Rice, RiceConfig
-from training.models.sgmn.frame_graph import FrameGraph
+from training.models.sgmn.frame_graph import FrameGraph, matched, weights
 from training.models.sgmn.instance_graph import InstanceGraph
-from training.models.sgmn.text_guided_attention import TextGuidedAttention
+from training.models.sgmn.text_guided_attention import TextGuidedAttention, or_all, shares_of
 from training.models.text import Words
 
 
@@ -30,7 +32,7 @@ class SgmnConfig(RiceConfig):
     text_guidance: bool = True
     """Text-guided attention; needs `text`."""
     frame_graph: bool = True
-    """Whether frames and their differences become a clip's embedding, or their mean as in RICE."""
+    """Whether frames and their differences tell which frames count, or all do as in RICE."""
     frame_heads: int = 8
     instance_graph: bool = True
     """Whether training has the graph over a batch's clips and pictures."""
@@ -75,7 +77,13 @@ class Sgmn(Rice):
             else None
         )
         self.frame_graph = (
-            FrameGraph(embedding, config.frames, config.frame_heads, activation=activation)
+            FrameGraph(
+                embedding,
+                config.token_width,
+                config.frames,
+                config.frame_heads,
+                activation=activation,
+            )
             if config.frame_graph
             else None
         )
@@ -85,13 +93,21 @@ class Sgmn(Rice):
             else None
         )
 
+    @property
+    def decodes_speech(self) -> bool:
+        """Also where what is said has a say in which frames are matched."""
+        guided = self.text_guidance is not None and self.frame_graph is not None
+        return guided or super().decodes_speech
+
     def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
+        patches, seen = frames.tokens[:, :, 1:], frames.patch_mask & frames.mask[..., None]
+        spoken = torch.zeros_like(frames.shares)
         if self.text_guidance is not None and speech is not None:
-            seen = frames.patch_mask & frames.mask[..., None]
-            shares = self.text_guidance(frames.tokens[:, :, 1:], seen, speech)
-            frames = frames._replace(shares=shares)
-        clips = super().pool_frames(frames, speech)
+            spoken = self.text_guidance(patches, seen, speech)
+            frames = frames._replace(shares=shares_of(spoken, frames.mask))
         if self.frame_graph is None:
-            return clips
-        embedding = self.frame_graph(frames.embedding, frames.mask, frames.shares)
-        return clips._replace(embedding=embedding)
+            return super().pool_frames(frames, speech)
+        most = patches.masked_fill(~or_all(seen)[..., None], float("-inf")).amax(dim=2)
+        shown = self.frame_graph(frames.embedding, most, spoken, frames.mask)
+        kept = frames._replace(mask=matched(shown, frames.mask), shares=weights(shown, frames.mask))
+        return super().pool_frames(kept, speech)._replace(shown=shown)

@@ -38,20 +38,16 @@ class TextGuidedAttention(nn.Module):
         """Of the contrast that teaches the space (training.objective)."""
 
     def forward(self, patches: Tensor, patch_mask: Tensor, speech: Words) -> Tensor:
-        """Patches [N,F,P,D], bool [N,F,P] and what is said in N clips -> the share of each frame in
-        its clip's salience, [N,F]; frames without a patch have none.
-
-        Each clip's sum to 1; frames are alike where nothing is said.
-        """
-        seen = patch_mask.any(dim=2)
-        shown = pooled(self._relevance(patches, speech), or_all(patch_mask))
-        return shown.masked_fill(~or_all(seen), float("-inf")).softmax(dim=1)
+        """Patches [N,F,P,D], bool [N,F,P] and what is said in N clips -> how much each frame shows
+        of it, [N,F]; 0 where nothing is said."""
+        return pooled(self._relevance(patches, speech), or_all(patch_mask))
 
     def salience(self, patches: Tensor, patch_mask: Tensor, speech: Words) -> Tensor:
         """The same -> [N,F,P], each frame's share shared out among its patches."""
         relevance = self._relevance(patches, speech)
         within = relevance.masked_fill(~or_all(patch_mask), float("-inf")).softmax(dim=2)
-        return self(patches, patch_mask, speech)[..., None] * within
+        shown = self(patches, patch_mask, speech)
+        return shares_of(shown, patch_mask.any(dim=2))[..., None] * within
 
     def _relevance(self, patches: Tensor, speech: Words) -> Tensor:
         """[N,F,P]; 0 where nothing is said."""
@@ -87,6 +83,12 @@ class TextGuidedAttention(nn.Module):
     def _looked(self, patches: Tensor) -> Tensor:
         """[...,D] -> [...,E], L2."""
         return F.normalize(self.look(self.norm(patches)).float(), dim=-1)
+
+
+def shares_of(shown: Tensor, frame_mask: Tensor) -> Tensor:
+    """What frames show of what is said [N,F], bool [N,F] -> their shares in their clip's salience,
+    which sum to 1; frames are alike where nothing is said."""
+    return shown.masked_fill(~or_all(frame_mask), float("-inf")).softmax(dim=1)
 
 
 def _likeness(looked: Tensor, patch_mask: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
