@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from training.errors import TrainingError
 from training.models.matching_decoder import LOGIT_SCALE, PairwiseMatchingDecoder
-from training.models.rice import Clips, Rice, RiceConfig
+from training.models.rice import Rice, RiceConfig
 
 TOLERANCE = 1e-4
 INPUTS = ("image", "video", "video_mask")
@@ -63,7 +63,10 @@ def released_outputs(
     pictures = model.encode_pictures(image)
     every_patch = frame_mask.new_ones(*frame_mask.shape, model.config.encoder.patches)
     clips = model.encode_clips(video, frame_mask, every_patch)
-    pairs = [_pairs(model, pictures.tokens, _one(clips, row)) for row in range(len(video))]
+    pairs = [
+        _pairs(model, pictures.tokens, clips.tokens[row : row + 1], clips.token_mask[row : row + 1])
+        for row in range(len(video))
+    ]
     return {
         "image_embedding": pictures.embedding,
         "video_embedding": clips.embedding,
@@ -73,21 +76,19 @@ def released_outputs(
     }
 
 
-def _one(clips: Clips, row: int) -> Clips:
-    return Clips(*(part[row : row + 1] for part in clips))
-
-
-def _pairs(model: Rice, picture_tokens: Tensor, clip: Clips) -> dict[str, Tensor]:
-    """Every picture with one clip."""
+def _pairs(
+    model: Rice, picture_tokens: Tensor, clip_tokens: Tensor, token_mask: Tensor
+) -> dict[str, Tensor]:
+    """Every picture with one clip, tokens [1,L,D] and bool [1,L]."""
     assert model.reconstruction is not None  # noqa: S101  _check_variant
     decoder, count = model.decoder, len(picture_tokens)
     tokens = decoder.self_block(picture_tokens)
-    key, value = (part.expand(count, -1, -1) for part in decoder.keys_values(clip.tokens))
-    mask = clip.token_mask.expand(count, -1)
+    key, value = (part.expand(count, -1, -1) for part in decoder.keys_values(clip_tokens))
+    mask = token_mask.expand(count, -1)
     attention = decoder.cross_block.attention_map(tokens, key, mask)
     pooled = decoder.pooled(decoder.cross_block(tokens, key, value, mask)[:, 0])
     weight, bias = _matching(decoder)
-    seen = clip.tokens * clip.token_mask[..., None]  # padded tokens are zero, yet weighted
+    seen = clip_tokens * token_mask[..., None]  # padded tokens are zero, yet weighted
     return {
         "match_logit_linear": pooled @ weight + bias,
         "match_logit_cosine": LOGIT_SCALE["cosine"] * F.cosine_similarity(pooled, weight, dim=-1),
