@@ -48,7 +48,7 @@ WAYS = {
 }
 LOSSES = {
     EXACT.name: {"icl", "pmd", "pfr"},
-    EXACT_SGMN.name: {"triplet", "icl", "graph", "relation", "text", "guidance", "pmd"},
+    EXACT_SGMN.name: {"triplet", "icl", "graph", "relation", "text", "guidance", "presence", "pmd"},
 }
 ROWS = (([0, 1, 2], [0, 1, 2, 3, 4]), ([3, 0], [6, 7, 5]))
 """Pictures and clips of each process: not as many, and a clip of product 0, whose picture the
@@ -64,7 +64,15 @@ class KilledError(Exception):
 
 def whole_batch(recipe: Recipe) -> Batch:
     if recipe.sgmn is not None:
-        return replace(sgmn_batch(), wrong_speech=torch.arange(8) == 1)
+        batch = sgmn_batch()
+        clips, frames = batch.frame_mask.shape
+        shows = (torch.arange(clips * frames) % 3 == 0).view(clips, frames, 1, 1)
+        return replace(
+            batch,
+            wrong_speech=torch.arange(clips) == 1,
+            boxes=torch.tensor([0.2, 0.2, 0.6, 0.6]) * shows,
+            annotated=torch.arange(clips)[:, None].expand(clips, frames) != 6,
+        )
     return BatchDrawer(EXACT, {"made": photographs()}, CPU).draw(0)
 
 
