@@ -13,7 +13,13 @@ from torch import Tensor
 
 from tests.training.tiny import CONFIG
 from tests.training.tiny_hearings import assert_one_pass_is_many, spoken_queries
-from tests.training.tiny_sgmn import TEXT, tiny_sgmn, tiny_tokenizer, titled_photographs
+from tests.training.tiny_sgmn import (
+    SGMN_CONFIG,
+    TEXT,
+    tiny_sgmn,
+    tiny_tokenizer,
+    titled_photographs,
+)
 from training.data.frames import Frame
 from training.data.queries import QuerySet
 from training.data.sets import JudgedSet
@@ -23,6 +29,7 @@ from training.evaluation.scorers import TorchScorer
 from training.models.detector import ClipDetector, DetectorConfig
 from training.models.looking import Looking
 from training.models.rice import Rice
+from training.models.sgmn.model import Sgmn
 
 DATA: dict[str, JudgedSet] = {"photographs": titled_photographs(), "queries": spoken_queries()}
 CLIPS = {"photographs": 10, "queries": 7}
@@ -31,12 +38,22 @@ CLIPS = {"photographs": 10, "queries": 7}
 
 def models() -> dict[str, Rice]:
     torch.manual_seed(0)
+    silent = replace(SGMN_CONFIG, text_tokens=False)
     return {
         "decodes speech": Rice(replace(CONFIG, text=TEXT)),
         "matches by sight": Rice(replace(CONFIG, text=TEXT, text_tokens=False)),
         "guided by speech": tiny_sgmn(),
-        "guided, matches by sight": tiny_sgmn(replace(tiny_sgmn().config, text_tokens=False)),
+        "guided, matches by sight": tiny_sgmn(replace(silent, frame_graph=False)),
+        "guided to the frames it matches": certain(tiny_sgmn(silent)),
     }
+
+
+def certain(model: Sgmn) -> Sgmn:
+    """That some frames show the product, and that others do not."""
+    assert model.frame_graph is not None
+    with torch.no_grad():
+        model.frame_graph.show.weight *= 100
+    return model
 
 
 def looking() -> Looking:
