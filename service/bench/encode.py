@@ -13,15 +13,11 @@ from service.bench.bare import BareSession, Pixels
 from service.bench.report import Report
 from service.bench.rival import torch_rival
 from service.bench.stage import Stage
-from service.bench.timing import Run, take_turns, timed
+from service.bench.timing import Run, of_speech, take_turns, timed
 from service.errors import RivalMissingError
 
 _BARE = "bare onnxruntime session"
 _EAGER = "torch eager"
-_SPEECH = (
-    "and this one is on offer only tonight so look at the colour everybody it is the small red one "
-    "that i had on last week and it comes with a bag too"
-)
 
 
 def encode(
@@ -64,15 +60,10 @@ def encode(
 
 
 def _of_speech(stage: Stage, frames: Pixels, rounds: int) -> dict[str, float]:
-    """What a sentence costs: in turns of their own, for the idle threads of other sessions burn
-    more than it does."""
     if stage.model.manifest.text is None:
         return {}
-    seen, spoken = take_turns(
-        {
-            "seen": timed(lambda: stage.model.encode_clip(frames)),
-            "spoken": timed(lambda: stage.model.encode_clip(frames, _SPEECH)),
-        },
+    return of_speech(
+        timed(lambda: stage.model.encode_clip(frames)),
+        timed(lambda: stage.model.encode_clip(frames, material.SPEECH)),
         rounds,
-    ).values()
-    return {"ms_seen": seen, "ms_with_speech": spoken, "speech_share": 1 - seen / spoken}
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -16,9 +17,14 @@ from service.demo.made import FIRST_DEMO_SEED
 from service.demo.products import make_products
 from service.demo.scenes import shop_picture
 from service.errors import BenchError
+from service.jobs.batch import PRODUCTS
 from service.media.images import fit
 
 SHOP = "bench"
+SPEECH = (
+    "and this one is on offer only tonight so look at the colour everybody it is the small red one "
+    "that i had on last week and it comes with a bag too"
+)
 _SEED = FIRST_DEMO_SEED
 _DRAWN = (
     16  # different pictures: drawing takes longer than encoding, and cost does not depend on it
@@ -54,15 +60,24 @@ def pixels(count: int, size: int) -> Pixels:
 
 
 def archive(pictures: Sequence[bytes], count: int) -> bytes:
-    """A tar of `count` products with one picture each, as `POST /gallery/batch` takes it."""
-    file = io.BytesIO()
+    """A tar of `count` products with a title and one picture each, as `POST /gallery/batch` takes
+    it."""
+    titles = [product.title for product in make_products(_DRAWN, _SEED)]
+    lines, file = [], io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for place in range(count):
-            picture = pictures[place % len(pictures)]
-            entry = tarfile.TarInfo(f"product-{place:06d}.jpg")
-            entry.size = len(picture)
-            tar.addfile(entry, io.BytesIO(picture))
+            name = f"product-{place:06d}"
+            title = f"{titles[place % len(titles)]} {place}"
+            lines.append({"product_id": name, "title": title, "images": [f"{name}.jpg"]})
+            _add(tar, f"{name}.jpg", pictures[place % len(pictures)])
+        _add(tar, PRODUCTS, "\n".join(map(json.dumps, lines)).encode())
     return file.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
 
 
 def clip(out: Path, *, seconds: float, width: int, height: int, rate: int, gop: int) -> Path:

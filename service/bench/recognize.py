@@ -1,4 +1,7 @@
-"""`lpr bench recognize`: one clip after the other over HTTP, against bare decode and encode."""
+"""`lpr bench recognize`: one clip after the other over HTTP, against bare decode and encode.
+
+Of a bundle that reads also what a clip takes with a sentence that is spoken.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from service.bench import material
 from service.bench.bare import BareSession, decode_all
 from service.bench.report import Report
 from service.bench.stage import Stage, hot_shop, service
-from service.bench.timing import take_turns, timed
+from service.bench.timing import of_speech, take_turns, timed
 from service.client import Client
 
 SECONDS, WIDTH, HEIGHT, RATE, GOP = 10.0, 1280, 720, 25, 50
@@ -36,7 +39,11 @@ def recognize(stage: Stage, pictures: int, rounds: int) -> Report:
                 },
                 rounds,
             )
-    ours, taken = medians.pop("service"), stages.medians()
+            taken, spoken = stages.medians(), {}
+            if stage.model.manifest.text is not None:
+                said = timed(lambda: stages.ask(material.SPEECH))
+                spoken = of_speech(timed(stages.ask), said, rounds)
+    ours = medians.pop("service")
     return Report(
         bench="recognize",
         what=f"POST /recognize of {SECONDS:g} s of 720p, a hot shop of {pictures:,}",
@@ -56,6 +63,7 @@ def recognize(stage: Stage, pictures: int, rounds: int) -> Report:
             "stages_ms": taken,
             "times_the_baseline": ours / sum(medians.values()),
             "share_of_detecting": taken["detect"] / taken["total"],  # 0 without a detector
+            **spoken,
         },
     )
 
@@ -75,8 +83,8 @@ class _Stages:
         self._clip = clip
         self._taken: dict[str, list[float]] = defaultdict(list)
 
-    def ask(self) -> None:
-        answer: dict[str, Any] = self._client.recognize(material.SHOP, self._clip)
+    def ask(self, speech: str | None = None) -> None:
+        answer: dict[str, Any] = self._client.recognize(material.SHOP, self._clip, speech=speech)
         for name, ms in answer["timings_ms"].items():
             self._taken[name].append(ms)
 

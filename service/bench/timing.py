@@ -30,3 +30,14 @@ def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
         for name, run in runs.items():
             taken[name].append(run())
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def of_speech(seen: Run, spoken: Run, rounds: int) -> dict[str, float]:
+    """What a sentence costs: in turns of their own, for the idle threads of other sessions burn
+    more than it does."""
+    ms_seen, ms_spoken = take_turns({"seen": seen, "spoken": spoken}, rounds).values()
+    return {
+        "ms_seen": ms_seen,
+        "ms_with_speech": ms_spoken,
+        "speech_share": 1 - ms_seen / ms_spoken,
+    }

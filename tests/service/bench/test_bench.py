@@ -39,6 +39,11 @@ def told(*arguments: str) -> dict[str, Any]:
     return report
 
 
+def assert_share_of_speech(figures: dict[str, float]) -> None:
+    seen_share = figures["ms_seen"] / figures["ms_with_speech"]
+    assert figures["speech_share"] == pytest.approx(1 - seen_share)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny random model as a checkpoint and as the bundle exported from it."""
@@ -121,8 +126,7 @@ def test_encode_against_the_bare_session() -> None:
     assert report["baseline"] == "bare onnxruntime session"
     figures = report["figures"]
     assert figures["clips_per_s"] == pytest.approx(1e3 / report["ms"])
-    seen_share = figures["ms_seen"] / figures["ms_with_speech"]
-    assert figures["speech_share"] == pytest.approx(1 - seen_share)
+    assert_share_of_speech(figures)
 
 
 def test_patches_are_kept_as_asked_for(tmp_path: Path) -> None:
@@ -171,6 +175,7 @@ def test_recognize_tells_its_stages() -> None:
     report = told("recognize", "--rounds", "1", "--shop", "20")
     assert report["figures"]["stages_ms"]["match"] > 0
     assert 0 < report["figures"]["share_of_detecting"] < 1
+    assert_share_of_speech(report["figures"])
     assert report["baseline_ms"] == pytest.approx(sum(report["others_ms"].values()))
 
 
