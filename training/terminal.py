@@ -52,6 +52,17 @@ TextOption = Annotated[
     Path | None, typer.Option(help="Folder of the text tower that reads titles and speech.")
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")]
+UnseenOption = Annotated[
+    list[Path],
+    typer.Option(
+        help="A data set of any layout, whose val has products that training never saw: it helps "
+        "to choose the weights of the score's parts."
+    ),
+]
+UnseenTestOption = Annotated[
+    list[Path],
+    typer.Option(help="The same, of which nothing is reported: its test, which is larger."),
+]
 SplitOption = Annotated[Literal["val", "test"], typer.Option(help="val or test.")]
 
 

@@ -18,12 +18,14 @@ from training import cli, engine
 from training.checkpoint import load, of_model, save
 from training.evaluation.ablation import (
     AblationError,
+    Measured,
     Variant,
     ablate,
     table,
     variants,
     write_report,
 )
+from training.evaluation.hearings import Hearing
 from training.evaluation.metrics import Accuracy
 from training.models.build import build_model
 from training.models.rice import Rice
@@ -33,13 +35,16 @@ from training.recipes import RECIPES
 runner = CliRunner()
 
 
-def measured(variant: Variant, out: Path) -> tuple[int, Accuracy]:
+def measured(variant: Variant, out: Path) -> Measured:
     """Stands for a run: PMD adds 10 points, PFR 5 more, and each seed is off by one."""
     out.mkdir(parents=True, exist_ok=variant.finds)
     recipe = variant.recipe
     pmd, pfr = recipe.matching_weight > 0, recipe.reconstruction_weight > 0
     r1 = 0.5 + 0.1 * pmd + 0.05 * pfr + 0.01 * recipe.seed
-    return 200, Accuracy(r1, r1 + 0.2, r1 + 0.3, r1 + 0.1)
+    unaided: dict[Hearing, float] = {"wrong": r1 - 0.3, "missing": r1 - 0.2}
+    reads = recipe.model.text is not None
+    accuracy = Accuracy(r1, r1 + 0.2, r1 + 0.3, r1 + 0.1)
+    return Measured(200, accuracy, unaided if reads else {})
 
 
 def test_the_variants_of_rice_differ_in_their_losses_alone() -> None:
@@ -101,12 +106,24 @@ def test_the_table_has_means_and_deviations_over_the_seeds(tmp_path: Path) -> No
     ]
 
 
+def test_of_what_reads_it_has_wrong_speech_and_none_as_well(tmp_path: Path) -> None:
+    outcomes = ablate(SGMN_RECIPE, 3, tmp_path, measured)
+    head, _, sees, *reads = table(outcomes).splitlines()
+    assert head == "| | R@1 | R@5 | R@10 | R@1, wrong speech | R@1, none |"
+    assert sees == "| RICE | 61.0 ± 1.0 | 81.0 ± 1.0 | 91.0 ± 1.0 |  |  |"
+    assert len(reads) == 5
+    assert reads[-1] == (
+        "| SGMN | 61.0 ± 1.0 | 81.0 ± 1.0 | 91.0 ± 1.0 | 31.0 ± 1.0 | 41.0 ± 1.0 |"
+    )
+    assert outcomes == ablate(SGMN_RECIPE, 3, tmp_path, measured), "kept, and read back"
+
+
 def test_what_is_finished_is_not_repeated_and_what_is_of_another_recipe_refused(
     tmp_path: Path,
 ) -> None:
     done = []
 
-    def counted(variant: Variant, out: Path) -> tuple[int, Accuracy]:
+    def counted(variant: Variant, out: Path) -> Measured:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append((out.name, variant.recipe.seed))
@@ -140,7 +157,7 @@ def test_results_of_other_weights_or_data_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_does_not_go_on_with_other_weights(tmp_path: Path) -> None:
-    def killed(variant: Variant, out: Path) -> tuple[int, Accuracy]:
+    def killed(variant: Variant, out: Path) -> Measured:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -220,10 +237,12 @@ def test_the_command_tells_of_sgmn_and_its_parts(
     with_descriptions(folder)
     out = tmp_path / "runs"
     command = ["ablate", "tiny_sgmn", "--data", f"made={folder}", "--out", str(out),
-               "--steps", "2"]  # fmt: skip
+               "--steps", "2", "--unseen", str(folder)]  # fmt: skip
     result = runner.invoke(cli.app, command)
     assert result.exit_code == 0, result.output
     report = (out / "RESULTS.md").read_text()
+    assert "chosen on val and on other data" in report and " --unseen OTHER`" in report
+    assert "| R@1, wrong speech | R@1, none |" in report
     rows = [
         line.split("|")[1].strip()
         for line in report.splitlines()
@@ -231,6 +250,8 @@ def test_the_command_tells_of_sgmn_and_its_parts(
     ]
     assert rows == list(variants(SGMN_RECIPE))
     runs = sorted(path.parent.name for path in out.glob("*/result.json"))
+    refused = runner.invoke(cli.app, command[:-2])
+    assert refused.exit_code == 1 and "of a run with another --unseen" in refused.output
     assert runs == sorted(
         f"{name}-{seed}"
         for name in ("rice", "rice-text", "sgmn", "sgmn-no-graph", "sgmn-no-guidance",

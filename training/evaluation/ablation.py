@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from training.configs import Recipe
 from training.errors import TrainingError
+from training.evaluation.hearings import Hearing
 from training.evaluation.metrics import Accuracy
 from training.files import replacing
 from training.models.sgmn.model import SgmnConfig, as_rice
@@ -30,20 +31,29 @@ RECONSTRUCTION_WEIGHT = 0.05
 (docs/LOG.md)."""
 REPORT, PLOT, GIVEN = "RESULTS.md", "ablation_{}.svg", "given.json"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
+UNAIDED: dict[str, Hearing] = {"R@1, wrong speech": "wrong", "R@1, none": "missing"}
 
 
 class AblationError(TrainingError):
     """A result that is there is of another run; the message says which."""
 
 
+class Measured(NamedTuple):
+    """What a run is worth on the test's clips."""
+
+    clips: int
+    accuracy: Accuracy
+    unaided: dict[Hearing, float]
+    """R@1 where what is heard is wrong, and where nothing is; of a model that reads."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """One finished run, scored on the test's clips."""
+    """One finished run."""
 
     variant: str
     seed: int
-    clips: int
-    accuracy: Accuracy
+    measured: Measured
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,8 @@ class Variant:
     """Whether a detector tells where to look."""
 
 
-Measure = Callable[[Variant, Path], tuple[int, Accuracy]]
-"""Trains a variant in a folder, if that is not done, and scores it: number of clips, accuracy."""
+Measure = Callable[[Variant, Path], Measured]
+"""Trains a variant in a folder, if that is not done, and scores it."""
 
 Given = Mapping[str, Any]
 """What results depend on besides the recipe, as JSON; `detector` only in rows where it finds."""
@@ -167,18 +177,19 @@ def _outcome(name: str, variant: Variant, out: Path, measure: Measure, given: Gi
         if kept["recipe"] != json.loads(json.dumps(recipe.to_dict())):
             raise AblationError(f"{result} is of another recipe; choose another folder")
         _check_given(result, kept.get("given"), own)
-        return Outcome(name, recipe.seed, kept["clips"], Accuracy(**kept["accuracy"]))
-    clips, accuracy = measure(variant, out / _folder(variant.run, recipe.seed))
+        accuracy = Accuracy(**kept["accuracy"])
+        return Outcome(name, recipe.seed, Measured(kept["clips"], accuracy, kept["unaided"]))
+    measured = measure(variant, out / _folder(variant.run, recipe.seed))
     told = {
         "recipe": recipe.to_dict(),
         "given": own,
-        "clips": clips,
-        "accuracy": asdict(accuracy),
+        **measured._asdict(),
+        "accuracy": asdict(measured.accuracy),
     }
     result.parent.mkdir(parents=True, exist_ok=True)
     with replacing(result) as partial:
         partial.write_text(json.dumps(told, indent=1))
-    return Outcome(name, recipe.seed, clips, accuracy)
+    return Outcome(name, recipe.seed, measured)
 
 
 def _keep_given(out: Path, given: Given) -> None:
@@ -207,17 +218,32 @@ def _folder(name: str, seed: int) -> str:
 
 def values(outcomes: list[Outcome], variant: str, measure: str) -> list[float]:
     """Percent, of each seed."""
-    return [100 * getattr(o.accuracy, measure) for o in outcomes if o.variant == variant]
+    own = [o.measured for o in outcomes if o.variant == variant]
+    return [100 * getattr(measured.accuracy, measure) for measured in own]
+
+
+def _unaided(outcomes: list[Outcome], variant: str, hearing: Hearing) -> list[float]:
+    """The same; none of a variant that does not read."""
+    own = [o.measured.unaided for o in outcomes if o.variant == variant]
+    return [100 * unaided[hearing] for unaided in own if unaided]
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Markdown: mean and standard deviation over the seeds, in percent."""
-    lines = [f"| | {' | '.join(MEASURES)} |", f"|---|{'---|' * len(MEASURES)}"]
+    """Markdown: mean and standard deviation over the seeds, in percent; where some variant reads,
+    also of wrong speech and of none."""
+    reads = any(outcome.measured.unaided for outcome in outcomes)
+    heads = [*MEASURES, *(UNAIDED if reads else [])]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for variant in dict.fromkeys(outcome.variant for outcome in outcomes):
         cells = [values(outcomes, variant, measure) for measure in MEASURES.values()]
-        told = " | ".join(f"{mean(cell):.1f} ± {stdev(cell):.1f}" for cell in cells)
-        lines.append(f"| {variant} | {told} |")
+        if reads:
+            cells += [_unaided(outcomes, variant, hearing) for hearing in UNAIDED.values()]
+        lines.append(f"| {variant} | {' | '.join(map(_spread, cells))} |")
     return "\n".join(lines)
+
+
+def _spread(cell: list[float]) -> str:
+    return f"{mean(cell):.1f} ± {stdev(cell):.1f}" if cell else ""
 
 
 def draw(outcomes: list[Outcome], path: Path) -> None:
@@ -237,10 +263,17 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
 
 
 def write_report(
-    recipe: Recipe, protocol: str, outcomes: list[Outcome], folder: Path, start: str | None = None
+    recipe: Recipe,
+    protocol: str,
+    outcomes: list[Outcome],
+    folder: Path,
+    *,
+    start: str | None = None,
+    unseen: Sequence[str] = (),
 ) -> Path:
     """Table and plot into `RESULTS.md`, in place of what it had of this recipe; all runs began
-    with weights of the recipe `start`, or with random ones."""
+    with weights of the recipe `start`, or with random ones, and `unseen` are the options by which
+    other data was given to choose weights of the score on."""
     folder.mkdir(parents=True, exist_ok=True)
     plot = PLOT.format(recipe.name)
     draw(outcomes, folder / plot)
@@ -248,14 +281,16 @@ def write_report(
     seeds = len({outcome.seed for outcome in outcomes})
     steps = recipe.schedule.steps
     begun = f" after those of `{start}`" if start else ""
-    option = " --start CHECKPOINT" * bool(start) + " --detector DETECTOR" * (IPD in rows)
+    options = [" --start CHECKPOINT"] * bool(start) + [" --detector DETECTOR"] * (IPD in rows)
+    option = "".join([*options, *(f" {name} OTHER" for name in unseen)])
+    chosen_on = "val and on other data" if unseen else "val"
     section = "\n".join(
         [
             f"## Ablation: {recipe.name}\n",
             f"{steps} steps{begun}, {seeds} seeds; mean ± standard deviation, in percent, of "
-            f"{outcomes[0].clips} clips of the test: {protocol}. Ranked by the fused score, its "
-            "weights chosen on val so that speech costs nearly nothing where it is wrong; ICL "
-            "alone, where it stands, by the embeddings' cosine.\n",
+            f"{outcomes[0].measured.clips} clips of the test: {protocol}. Ranked by the fused "
+            f"score, its weights chosen on {chosen_on} so that speech costs nearly nothing where "
+            "it is wrong; ICL alone, where it stands, by the embeddings' cosine.\n",
             f"{table(outcomes)}\n",
             f"![R@1 by variant]({plot})\n",
             f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}{option}`.\n",

@@ -37,9 +37,9 @@ from training.evaluation.attention import (
 from training.evaluation.detection_picture import draw_examples
 from training.evaluation.fusion import Fusion
 from training.evaluation.fusion_search import best_fusion
-from training.evaluation.hearings import Hearing
-from training.evaluation.judging import Judge, scorer_of
-from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
+from training.evaluation.hearings import HEARINGS, Hearing
+from training.evaluation.judging import Judge, judges_on, scorer_of
+from training.evaluation.metrics import accuracy, intervals, rows_of_groups
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.evaluation.scores import Scores, by_part, summary
 from training.fit_command import (
@@ -61,6 +61,8 @@ from training.terminal import (
     StartOption,
     StepsOption,
     TextOption,
+    UnseenOption,
+    UnseenTestOption,
     check_picture,
     console,
     make_folder,
@@ -87,6 +89,8 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         Path | None,
         typer.Option(help="Checkpoint of a detector, which adds two rows to RICE's."),
     ] = None,
+    unseen: UnseenOption = [],  # noqa: B006
+    unseen_test: UnseenTestOption = [],  # noqa: B006
     encoder: EncoderOption = None,
     text: TextOption = None,
     device: DeviceOption = "cpu",
@@ -111,14 +115,16 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         "detector": ablation.digest(detector),
         "encoder": None if encoder is None else str(encoder),
         "text": None if text is None else str(text),
+        "unseen": [str(folder) for folder in unseen],
+        "unseen-test": [str(folder) for folder in unseen_test],
     }
     make_folder(out)
     with progress_bars() as bars:
-        found = None if detector is None else checkpoint.load_detector(detector)
+        finder = None if detector is None else checkpoint.load_detector(detector)
         judge = Judge.of(recipe, folders, bars)
         opened = RunData(training_sets(recipe, folders, bars, limit), judge.data("val"))
 
-        def measure(variant: ablation.Variant, folder: Path) -> tuple[int, Accuracy]:
+        def measure(variant: ablation.Variant, folder: Path) -> ablation.Measured:
             tower = text if variant.recipe.model.text else None
             begun, begin = beginning(variant.recipe, start, encoder, tower)
             best = fitted(
@@ -127,24 +133,32 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
                 begin=begin,
             )  # fmt: skip
             kept = checkpoint.load(best)
-            scorer = scorer_of(kept, device, found if variant.finds else None)
-            if variant.finds:  # training chose its weights by other views
-                fusion = best_fusion(judge.val_scores(scorer))
+            scorer = scorer_of(kept, device, finder if variant.finds else None)
+            if variant.finds or unseen or unseen_test:  # training chose them by other clips
+                others = judges_on(scorer, bars, unseen, unseen_test)
+                chosen_on = [judge.val_scores(scorer)]
+                chosen_on += [other.val_scores(scorer, takes=1) for other in others]
+                fusion = best_fusion(*chosen_on)
             else:
                 fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
-            scores = judge.scores(scorer, "test")["right"]
-            judged = summary(scores, fusion)
-            return len(scores.truth), judged[
-                "fused" if variant.recipe.matching_weight else "coarse"
-            ]
+            hearings = HEARINGS if scorer.reads else ("right",)
+            tested = judge.scores(scorer, "test", hearings=hearings)
+            ranked_by = "fused" if variant.recipe.matching_weight else "coarse"
+            found = {said: summary(scores, fusion)[ranked_by] for said, scores in tested.items()}
+            unaided: dict[Hearing, float] = {said: by.r1 for said, by in found.items()}
+            del unaided["right"]
+            return ablation.Measured(tested["right"].clips, found["right"], unaided)
 
         outcomes = ablation.ablate(
-            recipe, seeds, out, measure, finds=found is not None, given=given
+            recipe, seeds, out, measure, finds=finder is not None, given=given
         )
     console.print(ablation.table(outcomes))
     told = protocol.TOLD[judged_layout(recipe)]
     begun_with = None if start is None else checkpoint.load(start).recipe.name
-    written = ablation.write_report(recipe, told, outcomes, report or out, begun_with)
+    options = ["--unseen"] * len(unseen) + ["--unseen-test"] * len(unseen_test)
+    written = ablation.write_report(
+        recipe, told, outcomes, report or out, start=begun_with, unseen=options
+    )
     console.print(f"{written}")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from statistics import mean
 
 from training.evaluation.evidence import DOUBTS, SCALES
@@ -27,20 +27,24 @@ def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
         return Fusion(match)
     misled = [scores["wrong"] for scores in sets if "wrong" in scores]
     unheard = [_accuracy(scores, Fusion(match)) for scores in misled]
+    borne: dict[Fusion, float] = {}
+    for scale, doubt in product(SCALES, DOUBTS):
+        fusion = Fusion(match, 0.0, scale, doubt)
+        of_wrong = [_by_weight_of_text(scores, fusion) for scores in misled]
+        of_right = [_by_weight_of_text(scores, fusion) for scores in told]
+        for weight in WEIGHTS:
+            costs = zip(unheard, (accuracy_at(weight) for accuracy_at in of_wrong), strict=True)
+            if not all(_costs_little(silent, wrong) for silent, wrong in costs):
+                break
+            ranks_well = mean(accuracy_at(weight).mrr for accuracy_at in of_right)
+            borne[fusion._replace(text=weight)] = ranks_well
+    return max(borne, key=borne.__getitem__)
 
-    def is_borne(fusion: Fusion) -> bool:
-        return all(
-            _costs_little(silent, _accuracy(scores, fusion))
-            for scores, silent in zip(misled, unheard, strict=True)
-        )
 
-    borne = [
-        fusion
-        for scale in SCALES
-        for doubt in DOUBTS
-        for fusion in takewhile(is_borne, (Fusion(match, w, scale, doubt) for w in WEIGHTS))
-    ]
-    return max(borne, key=lambda fusion: mean(_accuracy(scores, fusion).mrr for scores in told))
+def _by_weight_of_text(scores: Scores, fusion: Fusion) -> Callable[[float], Accuracy]:
+    """Accuracy at any weight of text; what takes long, its evidence, is computed once."""
+    seen, said = scores.seen(fusion), scores.said(fusion)
+    return lambda weight: accuracy(scores.judged(seen + weight * said), scores.truth)
 
 
 def _costs_little(silent: Accuracy, misled: Accuracy) -> bool:

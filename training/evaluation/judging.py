@@ -78,6 +78,16 @@ class Judge:
         return lambda: self._bars.advance(task)
 
 
+def judges_on(
+    scorer: Scorer, bars: Progress, unseen: Sequence[Path], unseen_test: Sequence[Path]
+) -> list[Judge]:
+    """Of data sets whose val, or test, chooses fusion too."""
+    return [
+        *(Judge.on(folder, scorer, bars) for folder in unseen),
+        *(Judge.on(folder, scorer, bars, val="test") for folder in unseen_test),
+    ]
+
+
 def scorer_of(
     kept: Checkpoint, device: str = "cpu", detector: DetectorCheckpoint | None = None
 ) -> TorchScorer:

@@ -58,10 +58,15 @@ class Scores:
         return torch.arange(len(self.truth)) // self.speeches % self.clips
 
     def fused(self, fusion: Fusion) -> Tensor:
-        scores = self.coarse + fusion.match * self.match
-        if self.text is not None:
-            scores = scores + fusion.text * evidence(self.text, fusion.scale, fusion.doubt)
-        return self.judged(scores)
+        return self.judged(self.seen(fusion) + fusion.text * self.said(fusion))
+
+    def seen(self, fusion: Fusion) -> Tensor:
+        """[N,P], what speaks for a product by sight."""
+        return self.coarse + fusion.match * self.match
+
+    def said(self, fusion: Fusion) -> Tensor | float:
+        """[N,P], what speaks for it by text, before its weight."""
+        return 0.0 if self.text is None else evidence(self.text, fusion.scale, fusion.doubt)
 
     def once(self) -> Scores:
         """Of each clip its first row."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.progress import Progress
 
 from training import checkpoint
 from training.configs import Recipe, judged_layout
@@ -21,7 +20,7 @@ from training.evaluation import filming, fusion_search, protocol
 from training.evaluation.calibration import UNFITTED, confidence_shares, fit_calibration
 from training.evaluation.fusion import Fusion
 from training.evaluation.hearings import HEARINGS, Hearing
-from training.evaluation.judging import Judge, scorer_of
+from training.evaluation.judging import Judge, judges_on, scorer_of
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.evaluation.scores import Scores, joined, summary
 from training.export.bundle import (
@@ -36,20 +35,18 @@ from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import Rice
 from training.models.sgmn.model import Sgmn
 from training.recipes import recipe_named
-from training.terminal import CommandError, DeviceOption, console, progress_bars
+from training.terminal import (
+    CommandError,
+    DeviceOption,
+    UnseenOption,
+    UnseenTestOption,
+    console,
+    progress_bars,
+)
 
 TEXT_UNMEASURED = 0.05  # of text's evidence, where no data tells what it is worth
 RANGED_PICTURES = 64  # of val, which show int8 its ranges
 RANGED_CLIPS = 32  # of each val, which show them to the detector
-
-UnseenOption = Annotated[
-    list[Path],
-    typer.Option(help="A data set of any layout, whose val has products that training never saw."),
-]
-UnseenTestOption = Annotated[
-    list[Path],
-    typer.Option(help="The same, of which nothing is reported: its test, which is larger."),
-]
 
 app = typer.Typer()
 
@@ -113,7 +110,7 @@ def export(  # noqa: PLR0917 - typer reads the options off the signature
         with progress_bars() as bars:
             scorer = scorer_of(kept, device, found)
             judge = Judge.of(kept.recipe, folders, bars, scorer.frame_size)
-            others = _judges(scorer, bars, unseen, unseen_test)
+            others = judges_on(scorer, bars, unseen, unseen_test)
             if precision == "int8":
                 size = kept.recipe.image_size
                 shown = filming.sample_pictures(judge.data("val"), RANGED_PICTURES, size)
@@ -146,19 +143,10 @@ def calibrate(
     recipe = recipe_named(scorer.recipe).at_size(scorer.size)
     with progress_bars() as bars:
         judge = Judge.of(recipe, given_folders(data), bars, scorer.frame_size)
-        others = _judges(scorer, bars, unseen, unseen_test)
+        others = judges_on(scorer, bars, unseen, unseen_test)
         told = measured(recipe, scorer, judge, others)
     bundle = recalibrate_bundle(path, out, **told)
     console.print(f"{told['metrics']}\n{bundle}", soft_wrap=True)
-
-
-def _judges(
-    scorer: Scorer, bars: Progress, unseen: Sequence[Path], unseen_test: Sequence[Path]
-) -> list[Judge]:
-    return [
-        *(Judge.on(folder, scorer, bars) for folder in unseen),
-        *(Judge.on(folder, scorer, bars, val="test") for folder in unseen_test),
-    ]
 
 
 def _sample_clips(scorer: Scorer, judges: Sequence[Judge]) -> list[npt.NDArray[np.uint8]]:

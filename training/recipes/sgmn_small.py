@@ -31,7 +31,7 @@ from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL
 _SGMN = replace(as_sgmn(RICE_TEXT_SMALL_SYNTH.model), instance_graph=False)
 
 # What CLIP's weights are to the paper: words and sight in one space, learned from livestreams and
-# from pictures and titles of shops that are made up step by step. The ablation begins with it.
+# from pictures and titles of shops that are made up step by step.
 GUIDED_SMALL_SYNTH = replace(
     RICE_TEXT_SMALL_SYNTH,
     name="guided_small_synth",
