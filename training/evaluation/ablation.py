@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.figure import Figure
 
 from training.configs import Recipe
 from training.errors import TrainingError
-from training.evaluation.hearings import Hearing
 from training.evaluation.metrics import Accuracy
 from training.files import replacing
 from training.models.sgmn.model import SgmnConfig, as_rice
@@ -31,7 +30,12 @@ RECONSTRUCTION_WEIGHT = 0.05
 (docs/LOG.md)."""
 REPORT, PLOT, GIVEN = "RESULTS.md", "ablation_{}.svg", "given.json"
 MEASURES = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
-UNAIDED: dict[str, Hearing] = {"R@1, wrong speech": "wrong", "R@1, none": "missing"}
+Further = Literal["silent", "wary", "misled"]
+FURTHER: dict[str, Further] = {
+    "R@1, nothing said": "silent",
+    "R@1, wary": "wary",
+    "wary, wrong speech": "misled",
+}
 
 
 class AblationError(TrainingError):
@@ -43,8 +47,10 @@ class Measured(NamedTuple):
 
     clips: int
     accuracy: Accuracy
-    unaided: dict[Hearing, float]
-    """R@1 where what is heard is wrong, and where nothing is; of a model that reads."""
+    """Where what is said is right, by weights of the score that trust it."""
+    further: dict[Further, float]
+    """R@1 of a model that reads: where nothing is said; and by weights that bear wrong speech,
+    where what is said is right and where it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def _outcome(name: str, variant: Variant, out: Path, measure: Measure, given: Gi
             raise AblationError(f"{result} is of another recipe; choose another folder")
         _check_given(result, kept.get("given"), own)
         accuracy = Accuracy(**kept["accuracy"])
-        return Outcome(name, recipe.seed, Measured(kept["clips"], accuracy, kept["unaided"]))
+        return Outcome(name, recipe.seed, Measured(kept["clips"], accuracy, kept["further"]))
     measured = measure(variant, out / _folder(variant.run, recipe.seed))
     told = {
         "recipe": recipe.to_dict(),
@@ -222,22 +228,22 @@ def values(outcomes: list[Outcome], variant: str, measure: str) -> list[float]:
     return [100 * getattr(measured.accuracy, measure) for measured in own]
 
 
-def _unaided(outcomes: list[Outcome], variant: str, hearing: Hearing) -> list[float]:
+def _further(outcomes: list[Outcome], variant: str, measure: Further) -> list[float]:
     """The same; none of a variant that does not read."""
-    own = [o.measured.unaided for o in outcomes if o.variant == variant]
-    return [100 * unaided[hearing] for unaided in own if unaided]
+    own = [o.measured.further for o in outcomes if o.variant == variant]
+    return [100 * further[measure] for further in own if further]
 
 
 def table(outcomes: list[Outcome]) -> str:
     """Markdown: mean and standard deviation over the seeds, in percent; where some variant reads,
-    also of wrong speech and of none."""
-    reads = any(outcome.measured.unaided for outcome in outcomes)
-    heads = [*MEASURES, *(UNAIDED if reads else [])]
+    also where nothing is said, and by wary weights."""
+    reads = any(outcome.measured.further for outcome in outcomes)
+    heads = [*MEASURES, *(FURTHER if reads else [])]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for variant in dict.fromkeys(outcome.variant for outcome in outcomes):
         cells = [values(outcomes, variant, measure) for measure in MEASURES.values()]
         if reads:
-            cells += [_unaided(outcomes, variant, hearing) for hearing in UNAIDED.values()]
+            cells += [_further(outcomes, variant, measure) for measure in FURTHER.values()]
         lines.append(f"| {variant} | {' | '.join(map(_spread, cells))} |")
     return "\n".join(lines)
 
@@ -284,13 +290,18 @@ def write_report(
     options = [" --start CHECKPOINT"] * bool(start) + [" --detector DETECTOR"] * (IPD in rows)
     option = "".join([*options, *(f" {name} OTHER" for name in unseen)])
     chosen_on = "val and on other data" if unseen else "val"
+    reads = any(outcome.measured.further for outcome in outcomes)
+    where_right = (
+        " where what is said is right; wary ones so that wrong speech costs nearly nothing there"
+        * reads
+    )
     section = "\n".join(
         [
             f"## Ablation: {recipe.name}\n",
             f"{steps} steps{begun}, {seeds} seeds; mean ± standard deviation, in percent, of "
             f"{outcomes[0].measured.clips} clips of the test: {protocol}. Ranked by the fused "
-            f"score, its weights chosen on {chosen_on} so that speech costs nearly nothing where "
-            "it is wrong; ICL alone, where it stands, by the embeddings' cosine.\n",
+            f"score, its weights chosen on {chosen_on}{where_right}; ICL alone, where it stands, "
+            "by the embeddings' cosine.\n",
             f"{table(outcomes)}\n",
             f"![R@1 by variant]({plot})\n",
             f"Made by `lpr-train ablate {recipe.name} --steps {steps} --seeds {seeds}{option}`.\n",

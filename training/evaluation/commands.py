@@ -39,7 +39,7 @@ from training.evaluation.fusion import Fusion
 from training.evaluation.fusion_search import best_fusion
 from training.evaluation.hearings import HEARINGS, Hearing
 from training.evaluation.judging import Judge, judges_on, scorer_of
-from training.evaluation.metrics import accuracy, intervals, rows_of_groups
+from training.evaluation.metrics import Accuracy, accuracy, intervals, rows_of_groups
 from training.evaluation.scorers import BundleScorer, Scorer
 from training.evaluation.scores import Scores, by_part, summary
 from training.fit_command import (
@@ -134,20 +134,8 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
             )  # fmt: skip
             kept = checkpoint.load(best)
             scorer = scorer_of(kept, device, finder if variant.finds else None)
-            if variant.finds or unseen or unseen_test:  # training chose them by other clips
-                others = judges_on(scorer, bars, unseen, unseen_test)
-                chosen_on = [judge.val_scores(scorer)]
-                chosen_on += [other.val_scores(scorer, takes=1) for other in others]
-                fusion = best_fusion(*chosen_on)
-            else:
-                fusion = Fusion(*(kept.state[f"fusion_{n}"] for n in Fusion._fields))
-            hearings = HEARINGS if scorer.reads else ("right",)
-            tested = judge.scores(scorer, "test", hearings=hearings)
-            ranked_by = "fused" if variant.recipe.matching_weight else "coarse"
-            found = {said: summary(scores, fusion)[ranked_by] for said, scores in tested.items()}
-            unaided: dict[Hearing, float] = {said: by.r1 for said, by in found.items()}
-            del unaided["right"]
-            return ablation.Measured(tested["right"].clips, found["right"], unaided)
+            others = judges_on(scorer, bars, unseen, unseen_test)
+            return _measured(scorer, judge, others, coarse=variant.recipe.matching_weight == 0)
 
         outcomes = ablation.ablate(
             recipe, seeds, out, measure, finds=finder is not None, given=given
@@ -160,6 +148,33 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
         recipe, told, outcomes, report or out, start=begun_with, unseen=options
     )
     console.print(f"{written}")
+
+
+def _measured(
+    scorer: Scorer, judge: Judge, others: Sequence[Judge], *, coarse: bool
+) -> ablation.Measured:
+    """On test, by weights that trust speech and by wary ones, both chosen on val and on that of
+    `others`; or by the `coarse` score alone."""
+    val = [judge.val_scores(scorer), *(other.val_scores(scorer, takes=1) for other in others)]
+    tested = judge.scores(scorer, "test", hearings=HEARINGS if scorer.reads else ("right",))
+
+    def found(said: Hearing, fusion: Fusion) -> Accuracy:
+        return summary(tested[said], fusion)["coarse" if coarse else "fused"]
+
+    trusting = best_fusion(*map(_without_wrong, val))
+    further: dict[ablation.Further, float] = {}
+    if scorer.reads:
+        wary = best_fusion(*val)
+        further = {
+            "silent": found("missing", trusting).r1,
+            "wary": found("right", wary).r1,
+            "misled": found("wrong", wary).r1,
+        }
+    return ablation.Measured(tested["right"].clips, found("right", trusting), further)
+
+
+def _without_wrong(of: Mapping[Hearing, Scores]) -> dict[Hearing, Scores]:
+    return {hearing: scores for hearing, scores in of.items() if hearing != "wrong"}
 
 
 @app.command()
