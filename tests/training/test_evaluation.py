@@ -114,13 +114,13 @@ def test_text_weighs_as_much_as_wrong_words_may_cost() -> None:
     assert best_fusion({"missing": of["missing"]}) == unheard
 
 
-def test_what_wrong_words_cost_the_eyes_counts() -> None:
+def test_what_wrong_words_cost_the_eyes_is_not_held_against_the_weight_of_text() -> None:
     """Where they say which frames to look at."""
     of = spoken_scores(noise=0.45)
     looked = of["wrong"].coarse.clone()
     looked[:3] = -looked[:3]
     misguided = {**of, "wrong": replace(of["wrong"], coarse=looked)}
-    assert best_fusion(of).text > best_fusion(misguided).text == 0
+    assert best_fusion(misguided).text > 0
 
 
 def test_ranks_that_rise_further_down_do_not_pay_for_the_best_that_is_lost() -> None:

@@ -21,19 +21,19 @@ TEXT_COST = 0.003  # of R@1, at most, where what is heard is wrong, and half of 
 def best_fusion(*sets: Mapping[Hearing, Scores]) -> Fusion:
     """The weights that rank the clips of these sets best, by the mean of their mean reciprocal
     ranks: of the match without any text; then of text's evidence, its scale and doubt, where what
-    is heard is right, no heavier than what costs TEXT_COST in any set where it is wrong, beside
-    hearing nothing."""
+    is heard is right, no heavier than what costs TEXT_COST in any set where it is wrong. What
+    wrong words do to where a model looks is no affair of weights."""
     match = best_match_weight([scores["missing"] for scores in sets])
     told = [scores["right"] for scores in sets if "right" in scores]
-    misled = [(scores["missing"], scores["wrong"]) for scores in sets if "wrong" in scores]
-    unheard = [_accuracy(silent, Fusion(match)) for silent, _ in misled]
     if not told:
         return Fusion(match)
+    misled = [scores["wrong"] for scores in sets if "wrong" in scores]
+    unheard = [_accuracy(scores, Fusion(match)) for scores in misled]
     ranks_well: dict[Fusion, float] = {}
     for scale, doubt in product(SCALES, DOUBTS):
         fusion = Fusion(match, 0.0, scale, doubt)
         of_right = [_by_weight_of_text(scores, fusion) for scores in told]
-        of_wrong = [_by_weight_of_text(scores, fusion) for _, scores in misled]
+        of_wrong = [_by_weight_of_text(scores, fusion) for scores in misled]
         for weight in _borne(unheard, of_wrong):
             found = mean(accuracy_at(weight).mrr for accuracy_at in of_right)
             ranks_well[fusion._replace(text=weight)] = found
