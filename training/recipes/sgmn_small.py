@@ -3,14 +3,15 @@ r"""A small SGMN, with titles and what is said, on LPR-Synth and on groceries.
     lpr-train fit guided_small_synth --data synth=DIR --start SEES --out GUIDED
     lpr-train fit sgmn_small_synth --data synth=DIR --start GUIDED --steps 1500 --seed 7 --out SHOWN
     lpr-train ablate sgmn_small_synth --data synth=DIR --start SHOWN --seeds 3 \
-        --out RUNS --report docs
+        --unseen-test OTHER --out RUNS --report docs
     lpr-train fit grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS --out RUN
     lpr-train ablate grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS \
         --out RUNS --report docs
 
 On livestreams GUIDED begins with SEES, a checkpoint of `grocery_small_128`, and trains all
 together, until words and sight are in one space. Then what sees stays locked, and the frame graph
-learns from whole clips which frames show the product. RICE's contrast stands in the place of
+learns from whole clips which frames show the product: SHOWN is the last of its checkpoints, for val
+hardly tells. RICE's contrast stands in the place of
 triplets and instance graph, which flatten the embedding (docs/LOG.md), and all of a batch's
 negatives contest a match: none is left to mine.
 
