@@ -10,10 +10,10 @@ r"""A small SGMN, with titles and what is said, on LPR-Synth and on groceries.
 
 On livestreams GUIDED begins with SEES, a checkpoint of `grocery_small_128`, and trains all
 together, until words and sight are in one space. Then what sees stays locked, and the frame graph
-learns from whole clips which frames show the product: SHOWN is the last of its checkpoints, for val
-hardly tells. RICE's contrast stands in the place of
-triplets and instance graph, which flatten the embedding (docs/LOG.md), and all of a batch's
-negatives contest a match: none is left to mine.
+learns from whole clips which frames show the product; SHOWN is the last of that run's checkpoints,
+for val hardly tells. RICE's contrast stands in the place of triplets and instance graph, which
+flatten the embedding (docs/LOG.md), and all of a batch's negatives contest a match: none is left to
+mine.
 
 On groceries the encoder and decoder of READS, a checkpoint of `grocery_text_small`, stay locked:
 guidance and graphs are trained, and text a little further. RICE's contrast stands beside the
