@@ -24,10 +24,12 @@ from training.evaluation.calibration import (
     confidences,
     fit_calibration,
 )
+from training.evaluation.commands import measured
 from training.evaluation.filming import sample_clips
 from training.evaluation.fusion import Fusion
 from training.evaluation.fusion_search import TEXT_COST, best_fusion, best_match_weight
 from training.evaluation.hearings import Hearing
+from training.evaluation.judging import Judge
 from training.evaluation.metrics import (
     Accuracy,
     accuracy,
@@ -121,6 +123,32 @@ def test_what_wrong_words_cost_the_eyes_is_not_held_against_the_weight_of_text()
     looked[:3] = -looked[:3]
     misguided = {**of, "wrong": replace(of["wrong"], coarse=looked)}
     assert best_fusion(misguided).text > 0
+
+
+class Spoken(Judge):
+    """Whose val and test are the same."""
+
+    def __init__(self, scores: dict[Hearing, Scores]) -> None:
+        self._scores = scores
+
+    def val_scores(self, scorer: Scorer, takes: int = 1) -> dict[Hearing, Scores]:
+        return self._scores
+
+    def scores(self, *_: object, **__: object) -> dict[Hearing, Scores]:
+        return self._scores
+
+
+def test_a_run_is_ranked_by_weights_that_trust_speech_and_told_of_by_wary_ones() -> None:
+    of, unseen = spoken_scores(noise=0.35), spoken_scores(noise=0.45)
+    scorer = TorchScorer(tiny_sgmn(), tiny_tokenizer())
+    found = measured(scorer, Spoken(of), [], coarse=False)
+    silent = judged(of["missing"], Fusion(0.0)).r1
+    assert found.accuracy.r1 == 1 > found.further["wary"] > silent
+    assert found.further["silent"] == silent >= found.further["misled"] >= silent - TEXT_COST
+    warier = measured(scorer, Spoken(of), [Spoken(unseen)], coarse=False)
+    assert warier.further["wary"] < found.further["wary"], "others have a say"
+    by_embedding = measured(scorer, Spoken(of), [], coarse=True)
+    assert by_embedding.accuracy == judged(of["missing"], Fusion(0.0))
 
 
 def test_ranks_that_rise_further_down_do_not_pay_for_the_best_that_is_lost() -> None:

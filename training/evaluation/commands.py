@@ -135,7 +135,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
             kept = checkpoint.load(best)
             scorer = scorer_of(kept, device, finder if variant.finds else None)
             others = judges_on(scorer, bars, unseen, unseen_test)
-            return _measured(scorer, judge, others, coarse=variant.recipe.matching_weight == 0)
+            return measured(scorer, judge, others, coarse=variant.recipe.matching_weight == 0)
 
         outcomes = ablation.ablate(
             recipe, seeds, out, measure, finds=finder is not None, given=given
@@ -150,7 +150,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     console.print(f"{written}")
 
 
-def _measured(
+def measured(
     scorer: Scorer, judge: Judge, others: Sequence[Judge], *, coarse: bool
 ) -> ablation.Measured:
     """On test, by weights that trust speech and by wary ones, both chosen on val and on that of

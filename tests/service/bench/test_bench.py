@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from service.bench import decode, load, material, rival
 from service.bench.timing import take_turns
 from service.cli import app
+from service.client import Client
 from service.errors import RivalMissingError
 from service.settings import DEFAULT_BUNDLE
 
@@ -171,8 +172,18 @@ def test_decode_against_the_whole_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report["ms"] == report["figures"]["cases"][0]["ms"]
 
 
-def test_recognize_tells_its_stages() -> None:
+def test_recognize_tells_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, answers = Client.recognize, []
+
+    def heard(*given: Any, **options: Any) -> Any:
+        answers.append(ask(*given, **options))
+        return answers[-1]
+
+    monkeypatch.setattr(Client, "recognize", heard)
     report = told("recognize", "--rounds", "1", "--shop", "20")
+    best = [answer["candidates"][0] for answer in answers]
+    assert {candidate["scores"]["text"] is None for candidate in best} == {True, False}
+    assert all(candidate["title"] for candidate in best)
     assert report["figures"]["stages_ms"]["match"] > 0
     assert 0 < report["figures"]["share_of_detecting"] < 1
     assert_share_of_speech(report["figures"])
