@@ -50,7 +50,11 @@ class ClipModel(Protocol):
     def detect(self, frames: Pixels) -> Detections | None: ...
 
     def encode_clip(
-        self, frames: Pixels, speech: str = "", patch_mask: NDArray[np.bool_] | None = None
+        self,
+        frames: Pixels,
+        speech: str = "",
+        patch_mask: NDArray[np.bool_] | None = None,
+        scores: Vectors | None = None,
     ) -> ClipFeatures: ...
 
     def match(self, states: Vectors, clip: ClipFeatures) -> Vectors: ...
@@ -188,10 +192,7 @@ class Recognizer:
         with watch.stage("encode"):
             heard = self._heard(query)
             said = query.speech or " ".join(stretch.text for stretch in heard or ())
-            seen, kept = frames.pixels, None
-            if found is not None:
-                seen, kept = found.pixels[found.shown], found.patch_mask[found.shown]
-            clip = self._model.encode_clip(seen, said, kept)
+            clip = self._encoded(frames.pixels, said, found)
         with watch.stage("search"):
             candidates = self._shops.candidates(query.shop_id, clip.embedding)
         with watch.stage("match"):
@@ -235,6 +236,15 @@ class Recognizer:
             return None
         with watch.stage("detect"):
             return self._model.detect(frames)
+
+    def _encoded(self, frames: Pixels, said: str, found: Detections | None) -> ClipFeatures:
+        """Of the frames in which the product is found, if it is in any."""
+        if found is None:
+            return self._model.encode_clip(frames, said)
+        shown, scores = found.shown, found.scores * found.found
+        return self._model.encode_clip(
+            found.pixels[shown], said, found.patch_mask[shown], scores[shown]
+        )
 
     def _frames(self, query: Query) -> Frames:
         most, size = self._model.manifest.dims.frames, self._model.frame_size(detect=query.detect)

@@ -24,6 +24,7 @@ from training.files import replacing
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.encoder import resized_positions
+from training.models.looking import Looking
 from training.models.rice import Rice
 
 # Fields that recipes did not have at first, and what was done before there were any.
@@ -88,6 +89,12 @@ class DetectorCheckpoint(_Tensors):
                 f"{self.recipe.name}: its run was stopped before it chose a threshold; resume it"
             )
         return float(self.state["threshold"])
+
+    def looking_for(self, recipe: Recipe) -> Looking:
+        """How clips are looked at for the recipe's model, as that was trained to look: at patches
+        alone, or else closer. Raises CheckpointError."""
+        encoder = recipe.model.encoder
+        return Looking(self.detector(), self.threshold, encoder, closer=recipe.looks_closer)
 
     def with_threshold(self, threshold: float) -> DetectorCheckpoint:
         """The same, judged by another score."""

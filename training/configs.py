@@ -252,6 +252,12 @@ class Recipe:
         return isinstance(self.model, SgmnConfig) and self.model.text_guidance
 
     @property
+    def of_found_frames(self) -> bool:
+        """Whether it trains SGMN's frame graph alone, on the frames that a detector finds."""
+        model = self.model
+        return isinstance(model, SgmnConfig) and model.frame_graph and model.detected
+
+    @property
     def image_size(self) -> int:
         return self.model.encoder.image_size
 

@@ -22,6 +22,7 @@ from training.checkpoint import (
     AnyCheckpoint,
     Checkpoint,
     CheckpointError,
+    DetectorCheckpoint,
     checkpoint_of,
     load_any,
     load_optimizer,
@@ -29,15 +30,15 @@ from training.checkpoint import (
     optimizer_tensors,
     save,
 )
-from training.configs import AnyRecipe, Compute, DetectorRecipe, Schedule
-from training.data.batches import Batch, BatchDrawer
+from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
 from training.data.sets import JudgedSet, TrainingSet
 from training.data.tokenizing import TextTokenizer
 from training.distributed import parallel, share, wait
 from training.errors import TrainingError
+from training.found_frames.looks import Track
 from training.models.compiling import compile_blocks
 from training.seeds import seed_of
-from training.tasks import rice_rate, task_of
+from training.tasks import Drawer, Trained, rice_rate, task_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -70,23 +71,28 @@ def fit(
     start: AnyCheckpoint | None = None,
     compute: Compute | None = None,
     tokenizer: TextTokenizer | None = None,
+    detector: DetectorCheckpoint | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
+    track: Track = lambda items, told: items,
 ) -> Path:
     """Trains to the recipe's last step and returns the best checkpoint's path.
 
     `out` holds `last.safetensors` and `best.safetensors`; a `last` found there is resumed, else
     the weights are those of `start`, or random. Raises CheckpointError where `last` is of another
     recipe or `start` of another model, DataError, and RunError. A model that reads text needs the
-    `tokenizer` that its weights are for; a run that is resumed has its own.
+    `tokenizer` that its weights are for; a run that is resumed has its own. A recipe of found
+    frames needs the `detector` that finds them.
     """
     out.mkdir(parents=True, exist_ok=True)
     compute = compute or Compute()
-    run = Run.resume(recipe, out, device, compute) or Run(recipe, out, device, start, compute)
+    check_detector(recipe, detector)
+    run = Run.resume(recipe, out, device, compute, detector)
+    run = run or Run(recipe, out, device, start, compute, detector=detector)
     run.tokenizer = run.tokenizer or tokenizer
     _check_tokenizer(recipe, run.tokenizer)
     for model in (run.model, run.averaged):
         run.task.lock(model)
-    drawer = BatchDrawer(recipe, data, device, share(), run.tokenizer)
+    drawer = run.task.drawer(run.model, data, run.tokenizer, track)
     with Board(out, run.step) as board:
         if not run.judged:
             watch(Progress(run.step, {}, 0, _validated(run, validation, board)))
@@ -105,7 +111,7 @@ def _validated(run: Run, validation: JudgedSet, board: Board) -> str | None:
     return told
 
 
-def each_step(run: Run, drawer: BatchDrawer, board: Board) -> Iterator[Progress]:
+def each_step(run: Run, drawer: Drawer, board: Board) -> Iterator[Progress]:
     """The steps that a run has left, each taken when it is asked for; nothing is validated.
 
     Raises DataError and DivergedError.
@@ -128,12 +134,14 @@ class Run:
         device: torch.device,
         start: AnyCheckpoint | None = None,
         compute: Compute | None = None,
+        *,
+        detector: DetectorCheckpoint | None = None,
     ) -> None:
         compute = compute or Compute()
         _check_chunks(recipe, compute)
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.task = task_of(recipe)
+        self.task = task_of(recipe, detector)
         self.compute = compute
         self.out = out
         self.device = device
@@ -159,7 +167,12 @@ class Run:
 
     @classmethod
     def resume(
-        cls, recipe: AnyRecipe, out: Path, device: torch.device, compute: Compute
+        cls,
+        recipe: AnyRecipe,
+        out: Path,
+        device: torch.device,
+        compute: Compute,
+        detector: DetectorCheckpoint | None = None,
     ) -> Run | None:
         last = out / "last.safetensors"
         if not last.exists():
@@ -170,7 +183,7 @@ class Run:
         recipe = replace(recipe, schedule=replace(recipe.schedule, clip_norm=clip_norm))
         if kept.recipe != recipe:
             raise CheckpointError(f"{last} is of another recipe; train into another folder")
-        run = cls(recipe, out, device, compute=compute)
+        run = cls(recipe, out, device, compute=compute, detector=detector)
         load_weights(run.model, kept.group("training"), recipe.name)
         load_weights(run.averaged, kept.group("model"), recipe.name)
         load_optimizer(run.optimizer, run.names, kept.group("optimizer"))
@@ -182,7 +195,7 @@ class Run:
             run.scaler.load_state_dict(scaler)
         return run
 
-    def train(self, step: int, batch: Batch) -> dict[str, float]:
+    def train(self, step: int, batch: Trained) -> dict[str, float]:
         """One update. Returns the losses."""
         self.rate = learning_rate_share(step, self.recipe.schedule)
         for group in self.optimizer.param_groups:
@@ -196,7 +209,7 @@ class Run:
         self.step = step + 1
         return losses
 
-    def backward(self, step: int, batch: Batch) -> dict[str, float]:
+    def backward(self, step: int, batch: Trained) -> dict[str, float]:
         """Losses, and their gradients times the scaler's factor. Raises DivergedError."""
         # What is dropped, paths and weights, depends on the step and the process alone.
         torch.manual_seed(seed_of(self.recipe.seed, step, share().rank))
@@ -265,6 +278,14 @@ def _check_chunks(recipe: AnyRecipe, compute: Compute) -> None:
             f"{recipe.name} cannot be encoded in chunks: the conv stem's batch normalisation is "
             "over the whole batch"
         )
+
+
+def check_detector(recipe: AnyRecipe, detector: DetectorCheckpoint | None) -> None:
+    """Raises RunError."""
+    needs = isinstance(recipe, Recipe) and recipe.of_found_frames
+    if needs != (detector is not None):
+        needed = "learns of frames that a detector finds: its run needs one"
+        raise RunError(f"{recipe.name} {needed if needs else 'is not trained beside a detector'}")
 
 
 def _check_tokenizer(recipe: AnyRecipe, tokenizer: TextTokenizer | None) -> None:

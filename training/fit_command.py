@@ -69,6 +69,10 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     start: StartOption = None,
     encoder: EncoderOption = None,
     text: TextOption = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of a detector, for a recipe of the frames that it finds."),
+    ] = None,
     steps: StepsOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     precision: PrecisionOption = "bf16",
@@ -88,12 +92,17 @@ def fit(  # noqa: PLR0917 - typer reads the options off the signature
     if not (out / "last.safetensors").exists():
         check_frozen(recipe, start, encoder)
     recipe, begin = beginning(recipe, start, encoder, text)
+    found = None if detector is None else checkpoint.load_detector(detector)
+    engine.check_detector(recipe, found)
     make_folder(out)
     with distributed.joined(torch.device(device)) as place:
         console.quiet = not distributed.share().leads
         with progress_bars() as bars:
             opened = _open(recipe, folders, bars, limit)
-            best = fitted(recipe, opened, out, bars, device=place, begin=begin, compute=compute)
+            best = fitted(
+                recipe, opened, out, bars,
+                device=place, begin=begin, detector=found, compute=compute,
+            )  # fmt: skip
     console.print(f"best checkpoint: {best}")
 
 
@@ -180,6 +189,7 @@ def fitted(
     device: torch.device,
     compute: Compute,
     begin: checkpoint.AnyCheckpoint | None = None,
+    detector: checkpoint.DetectorCheckpoint | None = None,
 ) -> Path:
     """Trains, told by a bar; returns the best checkpoint. Raises TrainingError."""
     task = bars.add_task(recipe.name, total=recipe.schedule.steps)
@@ -197,7 +207,8 @@ def fitted(
 
     return engine.fit(
         recipe, data.sets, data.val, out,
-        device=device, start=begin, compute=compute, watch=watch,
+        device=device, start=begin, detector=detector, compute=compute, watch=watch,
+        track=lambda items, told: bars.track(items, description=told),
         tokenizer=run_tokenizer(recipe, data.sets, out, begin),
     )  # fmt: skip
 

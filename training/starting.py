@@ -19,6 +19,8 @@ from training.models.sgmn.instance_graph import InstanceGraph
 
 # Fields of a model's config, and the modules of that name, which another model may lack.
 PARTS = ("text", "reconstruction", "text_guidance", "frame_graph", "instance_graph")
+# Further fields, which say what a part is like.
+OF_PART = {"text": ("text_tokens",), "frame_graph": ("frame_width", "frame_heads", "detected")}
 
 
 def begin_with(model: Rice, recipe: Recipe, start: Checkpoint) -> None:
@@ -53,9 +55,12 @@ def begin_silently(model: Rice, parts: Iterable[str] = PARTS) -> None:
 
 
 def reduced(start: Checkpoint, recipe: Recipe) -> Checkpoint:
-    """The checkpoint without the parts that the recipe's model lacks."""
+    """The checkpoint without the parts that the recipe's model lacks, and without a frame graph of
+    another kind, which begins anew."""
     theirs, ours = _shapes(start.recipe), _shapes(recipe)
-    left_out = [part for part in PARTS if theirs.get(part) and not ours.get(part)]
+    another = any(theirs.get(name) != ours.get(name) for name in OF_PART["frame_graph"])
+    kept = {part for part in PARTS if ours.get(part)} - ({"frame_graph"} if another else set())
+    left_out = [part for part in PARTS if theirs.get(part) and part not in kept]
     without = {part: None if part in ("text", "reconstruction") else False for part in left_out}
     model = replace(start.recipe.model, **without)  # type: ignore[arg-type]
     weight = start.recipe.reconstruction_weight if model.reconstruction else 0.0
@@ -79,8 +84,7 @@ def _differing(start: Recipe, recipe: Recipe) -> list[str]:
     """Fields of both models that are not of a part which `start` lacks."""
     theirs, ours = _shapes(start), _shapes(recipe)
     lacked = {part for part in PARTS if not theirs.get(part)}
-    if "text" in lacked:
-        lacked.add("text_tokens")  # is said of nothing there
+    lacked |= {name for part in lacked for name in OF_PART.get(part, ())}  # is said of nothing
     return [
         name
         for name, value in theirs.items()

@@ -4,6 +4,7 @@ recipe. Knows nothing of optimizers, steps and files.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,19 +17,25 @@ from training.checkpoint import (
     DetectorCheckpoint,
 )
 from training.configs import AnyRecipe, Compute, DetectorRecipe, Recipe, Schedule
+from training.data.batches import BatchDrawer
 from training.data.frames import annotated_boxes
-from training.data.sets import JudgedSet
+from training.data.sets import JudgedSet, TrainingSet
 from training.data.tokenizing import TextTokenizer
 from training.detection_loss import DetectionObjective
+from training.distributed import share
 from training.evaluation import detection
 from training.evaluation.fusion_search import best_fusion
 from training.evaluation.protocol import VAL_TAKES, score_heard
 from training.evaluation.scorers import TorchScorer
 from training.evaluation.scores import joined, summary
+from training.found_frames.looks import LookDrawer, Track, look_at
+from training.found_frames.objective import FrameObjective
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.locked_encoder import memory_of
+from training.models.looking import Looking
 from training.models.rice import Rice
+from training.models.sgmn.model import Sgmn
 from training.objective import Objective, has_unused, total_loss
 from training.starting import begin_with
 
@@ -45,6 +52,19 @@ class Judged:
     """Numbers that are kept with the weights."""
 
 
+class Trained(Protocol):
+    """A batch, of whatever the task's objective takes."""
+
+    @property
+    def product(self) -> Tensor:
+        """[N], of its N clips."""
+
+
+class Drawer(Protocol):
+    def batches(self, steps: range) -> Iterator[Trained]:
+        """One for each step. Raises DataError."""
+
+
 class Task(Protocol):
     """Models are of the task's own kind."""
 
@@ -59,6 +79,16 @@ class Task(Protocol):
 
     def lock(self, model: Any) -> None:
         """What is frozen will not change any more, so what it gives may be kept."""
+
+    def drawer(
+        self,
+        model: Any,
+        data: Mapping[str, TrainingSet],
+        tokenizer: TextTokenizer | None,
+        track: Track,
+    ) -> Drawer:
+        """What draws this process's batches for the model; what takes long first is tracked.
+        Raises DataError."""
 
     def objective(self, model: Any, compute: Compute) -> nn.Module:
         """A batch -> losses by name, each a scalar and not yet weighted."""
@@ -81,8 +111,11 @@ class Task(Protocol):
         """Raises DataError."""
 
 
-def task_of(recipe: AnyRecipe) -> Task:
-    return DetectionTask(recipe) if isinstance(recipe, DetectorRecipe) else RecognitionTask(recipe)
+def task_of(recipe: AnyRecipe, detector: DetectorCheckpoint | None = None) -> Task:
+    """A recipe `of_found_frames` has the `detector` that finds them."""
+    if isinstance(recipe, DetectorRecipe):
+        return DetectionTask(recipe)
+    return RecognitionTask(recipe) if detector is None else FoundFramesTask(recipe, detector)
 
 
 class RecognitionTask:
@@ -105,6 +138,15 @@ class RecognitionTask:
     def lock(self, model: Rice) -> None:
         if self._recipe.schedule.encoder_rate == 0:
             model.memory = memory_of(model.encoder)
+
+    def drawer(
+        self,
+        model: Rice,
+        data: Mapping[str, TrainingSet],
+        tokenizer: TextTokenizer | None,
+        track: Track,
+    ) -> Drawer:
+        return _drawer(self._recipe, model, data, tokenizer)
 
     def objective(self, model: Rice, compute: Compute) -> nn.Module:
         model.encoder.checkpointing = compute.checkpointing
@@ -130,7 +172,7 @@ class RecognitionTask:
         tokenizer: TextTokenizer | None,
     ) -> Judged:
         boxes = annotated_boxes if self._recipe.intended_boxes else None
-        scorer = TorchScorer(model, tokenizer)
+        scorer = TorchScorer(model, tokenizer, self._looking(model))
         found = score_heard(scorer, validation, takes=VAL_TAKES, boxes=boxes)
         fusion = best_fusion(found)
         results = summary(joined(found), fusion)
@@ -140,6 +182,55 @@ class RecognitionTask:
         told = "  ".join(f"{name}: {result}" for name, result in results.items())
         chosen = {f"fusion_{name}": value for name, value in fusion._asdict().items()}
         return Judged(figures, chosen_by, told, chosen)
+
+    def _looking(self, model: Rice) -> Looking | None:
+        """How clips are looked at in validation; None: as they are."""
+        return None
+
+
+class FoundFramesTask(RecognitionTask):
+    """SGMN's frame graph alone, on what the locked rest sees where a detector finds the product."""
+
+    def __init__(self, recipe: Recipe, detector: DetectorCheckpoint) -> None:
+        super().__init__(recipe)
+        self._detector = detector
+
+    def peak_rate(self, name: str, schedule: Schedule) -> float:
+        return schedule.matching_rate if name.startswith("frame_graph.") else 0.0
+
+    def drawer(
+        self,
+        model: Rice,
+        data: Mapping[str, TrainingSet],
+        tokenizer: TextTokenizer | None,
+        track: Track,
+    ) -> Drawer:
+        assert isinstance(model, Sgmn)  # noqa: S101  Recipe
+        looks = look_at(model.eval(), self._looking(model), data, track)
+        clips = sum(s.products for s in self._recipe.sources if s.layout != "photographs")
+        return LookDrawer(looks, clips, model.config.frames, self._recipe.seed, share())
+
+    def objective(self, model: Rice, compute: Compute) -> nn.Module:
+        assert isinstance(model, Sgmn)  # noqa: S101  Recipe
+        return FrameObjective(model)
+
+    def lock(self, model: Rice) -> None:
+        pass  # what it gives is kept as looks
+
+    def train_mode(self, model: Rice) -> None:
+        model.eval()  # nothing is dropped at random, and what is locked stays as it is
+
+    def _looking(self, model: Rice) -> Looking:
+        return self._detector.looking_for(self._recipe).to(next(model.parameters()).device)
+
+
+def _drawer(
+    recipe: AnyRecipe,
+    model: nn.Module,
+    data: Mapping[str, TrainingSet],
+    tokenizer: TextTokenizer | None,
+) -> Drawer:
+    return BatchDrawer(recipe, data, next(model.parameters()).device, share(), tokenizer)
 
 
 def rice_rate(name: str, schedule: Schedule) -> float:
@@ -179,6 +270,15 @@ class DetectionTask:
 
     def lock(self, model: ClipDetector) -> None:
         pass  # nothing of a detector is kept
+
+    def drawer(
+        self,
+        model: ClipDetector,
+        data: Mapping[str, TrainingSet],
+        tokenizer: TextTokenizer | None,
+        track: Track,
+    ) -> Drawer:
+        return _drawer(self._recipe, model, data, tokenizer)
 
     def objective(self, model: ClipDetector, compute: Compute) -> nn.Module:
         return DetectionObjective(model)

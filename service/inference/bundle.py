@@ -55,7 +55,8 @@ def _check_consistency(manifest: Manifest) -> None:
 
 
 def _check_graphs(manifest: Manifest) -> None:
-    for name, signature in signatures(manifest.dims, manifest.text).items():
+    weighs = manifest.graphs.clip_encoder.weighs_frames
+    for name, signature in signatures(manifest.dims, manifest.text, weighs=weighs).items():
         graph: Graph | None = getattr(manifest.graphs, name)
         if graph is None:  # a part that this bundle does without
             continue

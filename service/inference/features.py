@@ -31,8 +31,9 @@ class ClipFeatures:
     values: Floats  # [L,D]
     token_mask: Mask  # [L], True takes part
     speech: Floats | None = None  # [Et], L2; None where nothing is said, or the model does not read
-    patch_mask: Mask | None = None
-    """[F,P], the patches whose tokens these are, where the others were dropped; else None."""
+    kept: Mask | None = None
+    """[F,1+P], the tokens of frames, class first, that these are, where the others were dropped;
+    else None."""
 
 
 @dataclass(frozen=True)

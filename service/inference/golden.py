@@ -38,7 +38,8 @@ class GoldenPicture(Document):
 
 
 class GoldenClip(Document):
-    """`logits` are the matcher's for this clip and each golden picture, in order; `text` the
+    """`logits` are the matcher's for this clip and each golden picture, in order; `frame_scores`
+    what a detector might say of its frames, where the model weighs them by that; `text` the
     cosines of what is said and their titles, of a model that reads; `boxes` and `scores` the
     detector's, where there is one, and `boxes_tolerance` is theirs where it is in another
     precision."""
@@ -47,6 +48,7 @@ class GoldenClip(Document):
     embedding: Vector
     logits: Vector
     speech: str = ""
+    frame_scores: Vector | None = None
     text: Vector | None = None
     boxes: Annotated[tuple[Vector, ...], Field(min_length=1)] | None = None
     scores: Vector | None = None
@@ -75,7 +77,12 @@ def verify_golden(model: Model, bundle: Bundle) -> None:
         _read_pictures(bundle, [p.file for p in golden.pictures], size),
         [picture.title or "" for picture in golden.pictures],
     )
-    clip = model.encode_clip(_golden_frames(bundle, golden, size), golden.clip.speech)
+    scores = golden.clip.frame_scores
+    clip = model.encode_clip(
+        _golden_frames(bundle, golden, size),
+        golden.clip.speech,
+        scores=None if scores is None else np.asarray(scores, np.float32),
+    )
     logits = model.match(pictures.match_state, clip)
     text = model.match_text(pictures.match_state, clip)
     if (text is None) != (golden.clip.text is None):

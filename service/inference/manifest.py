@@ -36,6 +36,7 @@ FileName = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 DType = Literal["bool", "float32", "int64", "uint8"]
+FRAME_SCORES = "frame_scores"  # input of a clip encoder that weighs frames by a detector's scores
 
 
 class Document(BaseModel):
@@ -96,6 +97,11 @@ class Graph(Document):
     file: FileName
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def weighs_frames(self) -> bool:
+        """Whether it takes a detector's scores of them."""
+        return any(tensor.name == FRAME_SCORES for tensor in self.inputs)
 
 
 class Graphs(Document):

@@ -26,7 +26,7 @@ from service.inference.features import (
 from service.inference.golden import verify_golden
 from service.inference.graphs import Graphs
 from service.inference.manifest import Manifest
-from service.inference.session import Session
+from service.inference.session import Array, Session
 from service.inference.tensors import Clip, Pictures
 from service.inference.texts import TextFeatures, TextReader
 from service.settings import InferenceSettings
@@ -123,15 +123,24 @@ class Model:
         return self._batcher.run(self._frames, frames) if self._finds else None
 
     def encode_clip(
-        self, frames: Pixels, speech: str = "", patch_mask: Mask | None = None
+        self,
+        frames: Pixels,
+        speech: str = "",
+        patch_mask: Mask | None = None,
+        scores: Floats | None = None,
     ) -> ClipFeatures:
         """uint8 [F,S,S,3], 1 <= F <= dims.frames, and what is said -> one clip's embedding, keys
         and values. A model that does not read takes no notice of speech. Of `patch_mask`, bool
-        [F,P], only patches that are True take part, without it all."""
+        [F,P], only patches that are True take part, without it all. `scores`, float32 [F], are the
+        detector's, 0 where it has found nothing; a model that weighs all frames alike takes no
+        notice of them."""
         self._check_frames(frames, self.manifest.dims.image_size)
         if patch_mask is not None:
             _check("patch_mask", patch_mask, np.bool_, (len(frames), self.manifest.dims.patches))
-        return self._batcher.run(self._clips, Clip(frames, self._read([speech]), patch_mask))
+        if scores is not None:
+            _check("scores", scores, np.float32, (len(frames),))
+        clip = Clip(frames, self._read([speech]), patch_mask, scores)
+        return self._batcher.run(self._clips, clip)
 
     def _check_frames(self, frames: Pixels, size: int) -> None:
         dims = self.manifest.dims
@@ -172,7 +181,7 @@ class Model:
             token_mask=clip.token_mask,
             **tensors.of_titles([self._read([title])]),
         )
-        return tensors.on_all_patches(attention[0], clip.patch_mask)
+        return tensors.on_all_tokens(attention[0], clip.kept)
 
     def _read(self, texts: Sequence[str]) -> TextFeatures | None:
         return None if self._reader is None else self._reader.read(texts)
@@ -187,17 +196,22 @@ class Model:
     def _encode_clips(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
         """Clips run as one batch."""
         patches = self.manifest.dims.patches
-        batch = tensors.of_clips(clips, patches)
+        batch = self._batch_of(clips)
         outputs = zip(*self._graphs.run_batch("clip_encoder", batch), strict=True)
         if self._finds:
             return [
-                tensors.kept(clip, features) for clip, features in zip(clips, outputs, strict=True)
+                tensors.kept(clip, features, patches)
+                for clip, features in zip(clips, outputs, strict=True)
             ]
         tokens = [len(clip.frames) * (1 + patches) for clip in clips]
         return [
             tensors.unpadded(clip, features, slice(own, max(tokens)))
             for clip, own, features in zip(clips, tokens, outputs, strict=True)
         ]
+
+    def _batch_of(self, clips: Sequence[Clip]) -> dict[str, Array]:
+        graph = self.manifest.graphs.clip_encoder
+        return tensors.of_clips(clips, self.manifest.dims.patches, weighs=graph.weighs_frames)
 
     def _detect(self, clips: Sequence[Pixels]) -> list[Detections]:
         """Clips run as one batch, as they are encoded."""
@@ -217,7 +231,7 @@ class Model:
             side = self.frame_size(detect=True)
             frames = np.zeros((dims.frames, side, side, 3), np.uint8)
             sessions["detector"].run(**tensors.of_frames([frames]))
-        sessions["clip_encoder"].run(**tensors.of_clips([Clip(blank, silence)], dims.patches))
+        sessions["clip_encoder"].run(**self._batch_of([Clip(blank, silence)]))
 
 
 def _open_sessions(bundle: Bundle, settings: InferenceSettings) -> dict[str, Session]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from service.errors import BundleError
-from service.inference.manifest import Dims, Tensor, Text
+from service.inference.manifest import FRAME_SCORES, Dims, Tensor, Text
 
 Tensors = tuple[Tensor, ...]
 
@@ -19,6 +19,7 @@ _SPEECH = (
     "speech_mask bool [clips,words]",
     "speech_embedding float32 [clips,T]",
 )
+_SCORES = f"{FRAME_SCORES} float32 [clips,frames]"
 _GRAPHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "image_encoder": (
         ("pictures uint8 [batch,S,S,3]", *_TITLE),
@@ -29,6 +30,7 @@ _GRAPHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "frames uint8 [clips,frames,S,S,3]",
             "frame_mask bool [clips,frames]",
             "patch_mask bool [clips,frames,P]",
+            _SCORES,
             *_SPEECH,
         ),
         (
@@ -74,11 +76,14 @@ _GRAPHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def signatures(dims: Dims, text: Text | None) -> dict[str, tuple[Tensors, Tensors]]:
+def signatures(
+    dims: Dims, text: Text | None, *, weighs: bool = False
+) -> dict[str, tuple[Tensors, Tensors]]:
     """The inputs and outputs of each graph, by the graph's name.
 
-    Without text no graph takes titles or speech. With it match states end in their title's
-    embedding, and keys are shorter by that. Raises BundleError where nothing is left of them.
+    Only a clip encoder that `weighs` frames by a detector's scores takes these. Without text no
+    graph takes titles or speech. With it match states end in their title's embedding, and keys are
+    shorter by that. Raises BundleError where nothing is left of them.
     """
     lengths = {
         "S": dims.image_size,
@@ -96,6 +101,8 @@ def signatures(dims: Dims, text: Text | None) -> dict[str, tuple[Tensors, Tensor
     else:
         lengths |= {"W": text.width, "T": text.embedding}
         left_out = set()
+    if not weighs:
+        left_out.add(_SCORES)
 
     def tensors(lines: Iterable[str]) -> Tensors:
         return tuple(_tensor(line, lengths) for line in lines if line not in left_out)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.inference.features import ClipFeatures, Floats, Mask, Pixels
-from service.inference.manifest import Text
+from service.inference.manifest import FRAME_SCORES, Text
 from service.inference.session import Array
 from service.inference.texts import TextFeatures
 
@@ -30,6 +30,7 @@ class Clip(NamedTuple):
     frames: Pixels  # [F,S,S,3]
     speech: TextFeatures | None
     patch_mask: Mask | None = None  # [F,P]
+    scores: Floats | None = None  # [F], a detector's
 
 
 def of_pictures(of_callers: Sequence[Pictures]) -> dict[str, Array]:
@@ -50,14 +51,22 @@ def of_frames(clips: Sequence[Pixels]) -> dict[str, Array]:
     return {"frames": frames, "frame_mask": frame_mask}
 
 
-def of_clips(clips: Sequence[Clip], patches: int) -> dict[str, Array]:
-    """What the clip encoder takes."""
+def of_clips(clips: Sequence[Clip], patches: int, *, weighs: bool) -> dict[str, Array]:
+    """What the clip encoder takes; one that `weighs` frames by a detector's scores takes these,
+    0 where none has looked."""
     batch = of_frames([clip.frames for clip in clips])
     patch_mask = np.ones((*batch["frame_mask"].shape, patches), np.bool_)
     for row, clip in enumerate(clips):
         if clip.patch_mask is not None:
             patch_mask[row, : len(clip.frames)] = clip.patch_mask
-    return batch | {"patch_mask": patch_mask, **of_speech([clip.speech for clip in clips])}
+    batch |= {"patch_mask": patch_mask, **of_speech([clip.speech for clip in clips])}
+    if not weighs:
+        return batch
+    scores = np.zeros(batch["frame_mask"].shape, np.float32)
+    for row, clip in enumerate(clips):
+        if clip.scores is not None:
+            scores[row, : len(clip.frames)] = clip.scores
+    return batch | {FRAME_SCORES: scores}
 
 
 def of_titles(of_callers: Sequence[TextFeatures | None]) -> dict[str, Array]:
@@ -94,12 +103,18 @@ def silence(text: Text) -> TextFeatures:
     )
 
 
-def kept(clip: Clip, outputs: Sequence[Array]) -> ClipFeatures:
+def kept(clip: Clip, outputs: Sequence[Array], patches: int) -> ClipFeatures:
     """The clip encoder's for a clip, without the tokens that do not take part: matching need not
     look at them."""
     embedding, keys, values, mask = outputs
     speech = _said(clip.speech)
-    return ClipFeatures(embedding, keys[mask], values[mask], mask[mask], speech, clip.patch_mask)
+    tokens = np.ones((len(clip.frames), 1 + patches), np.bool_)
+    if clip.patch_mask is not None:
+        tokens[:, 1:] = clip.patch_mask
+    if np.count_nonzero(mask) < np.count_nonzero(tokens):
+        # The graph matches some frames only; one that does so drops no tokens by itself.
+        tokens = mask[: tokens.size].reshape(tokens.shape)
+    return ClipFeatures(embedding, keys[mask], values[mask], mask[mask], speech, tokens)
 
 
 def unpadded(clip: Clip, outputs: Sequence[Array], padding: slice) -> ClipFeatures:
@@ -109,14 +124,14 @@ def unpadded(clip: Clip, outputs: Sequence[Array], padding: slice) -> ClipFeatur
     return ClipFeatures(embedding, keys, values, mask, _said(clip.speech))
 
 
-def on_all_patches(attention: Floats, patch_mask: Mask | None) -> Floats:
-    """Attention [1+P,L] to the tokens that were kept -> to all tokens, 0 to those dropped."""
-    if patch_mask is None:
+def on_all_tokens(attention: Floats, kept: Mask | None) -> Floats:
+    """Attention [1+P,L] to the tokens that were kept, of frames [F,1+P] and of speech -> to all
+    tokens, 0 to those dropped."""
+    if kept is None:
         return attention
-    tokens = np.pad(patch_mask, ((0, 0), (1, 0)), constant_values=True).ravel()
-    of_speech = attention.shape[1] - np.count_nonzero(tokens)
-    whole = np.zeros((len(attention), len(tokens) + of_speech), np.float32)
-    whole[:, np.pad(tokens, (0, of_speech), constant_values=True)] = attention
+    of_speech = attention.shape[1] - np.count_nonzero(kept)
+    whole = np.zeros((len(attention), kept.size + of_speech), np.float32)
+    whole[:, np.pad(kept.ravel(), (0, of_speech), constant_values=True)] = attention
     return whole
 
 

@@ -53,7 +53,8 @@ class FakeModel:
         )
 
         self.seen: np.ndarray | None = None  # what the last clip was encoded of,
-        self.patch_mask: np.ndarray | None = None  # and with
+        self.patch_mask: np.ndarray | None = None  # and with,
+        self.scores: np.ndarray | None = None  # these of a detector
 
     def encode_pictures(self, pictures: np.ndarray, titles: Sequence[str] = ()) -> PictureFeatures:
         means = pictures.reshape(len(pictures), -1, 3).mean(1).astype(np.float32) / 255
@@ -71,9 +72,13 @@ class FakeModel:
         return Detections(boxes, scores, found, patch_mask, views, frames[:, :SIZE, :SIZE])
 
     def encode_clip(
-        self, frames: np.ndarray, speech: str = "", patch_mask: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        speech: str = "",
+        patch_mask: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
     ) -> ClipFeatures:
-        self.seen, self.patch_mask = frames, patch_mask
+        self.seen, self.patch_mask, self.scores = frames, patch_mask, scores
         features = self.encode_pictures(frames)
         mean = features.embedding.mean(0)
         tokens = np.repeat(features.match_state, 1 + PATCHES, 0)

@@ -155,16 +155,18 @@ def test_the_contrast_of_a_large_batch_is_the_same(monkeypatch: pytest.MonkeyPat
 class Seen:
     """Two clips of four frames."""
 
-    def __init__(self) -> None:
-        self.graph = FrameGraph(EMBEDDING, WIDTH, 6, 8, activation="gelu").eval()
+    def __init__(self, width: int = EMBEDDING, *, detected: bool = False) -> None:
+        graph = FrameGraph(EMBEDDING, WIDTH, 6, width, 8, activation="gelu", detected=detected)
+        self.graph = graph.eval()
         self.frames = torch.randn(2, 4, EMBEDDING)
         self.patches = torch.randn(2, 4, WIDTH)
         self.spoken = torch.randn(2, 4)
+        self.scores = torch.rand(2, 4)
         self.mask = torch.ones(2, 4, dtype=torch.bool)
 
     def shown(self, clips: slice = slice(None), frames: int = 4) -> Tensor:
         """In the first frames of the clips."""
-        parts = (self.frames, self.patches, self.spoken, self.mask)
+        parts = (self.frames, self.patches, self.spoken, self.scores, self.mask)
         shown: Tensor = self.graph(*(part[clips, :frames] for part in parts))
         return shown
 
@@ -182,14 +184,15 @@ def test_a_frame_s_token_of_difference_is_of_its_change_to_the_next() -> None:
     assert difference_mask.tolist() == [[True] * 3 + [False], [True] + [False] * 3]
 
 
-def test_frames_of_padding_change_nothing() -> None:
-    seen = Seen()
+@pytest.mark.parametrize("detected", [False, True])
+def test_frames_of_padding_change_nothing(detected: bool) -> None:
+    seen = Seen(detected=detected)
     seen.mask[0, 3:], seen.mask[1, 1:] = False, False
     whole = seen.shown()
     for clip, frames in enumerate((3, 1)):
         alone = seen.shown(slice(clip, clip + 1), frames)
         assert torch.allclose(alone[0], whole[clip, :frames], atol=1e-5)
-    for part in (seen.frames, seen.patches, seen.spoken):
+    for part in (seen.frames, seen.patches, seen.spoken, seen.scores):
         part[0, 3:], part[1, 1:] = 100, -100
     assert torch.allclose(seen.shown()[seen.mask], whole[seen.mask], atol=1e-5)
 
@@ -210,6 +213,27 @@ def test_patches_and_speech_tell_whether_a_frame_shows_the_product() -> None:
         changed = (seen.shown() - before).abs()
         assert changed[0].max() > 1e-3
         assert changed[1].max() == 0
+
+
+def test_a_detector_s_scores_tell_where_the_graph_is_told_them() -> None:
+    for detected in (False, True):
+        seen = Seen(width=24, detected=detected)
+        before = seen.shown()
+        seen.scores[0, 1] = 0.01
+        changed = (seen.shown() - before).abs()
+        assert bool(changed[0].max() > 1e-3) is detected
+        assert changed[1].max() == 0
+
+
+def test_where_a_detector_finds_nothing_all_frames_count_alike() -> None:
+    seen = Seen(detected=True)
+    seen.scores[0], seen.mask[1, 2:] = 0, False
+    seen.scores[1] = torch.tensor([0.0, 0.0, 0.9, 0.9])  # of padding
+    shown = seen.shown()
+    assert weights(shown, seen.mask).tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert torch.equal(matched(shown, seen.mask), seen.mask)
+    seen.scores[0, 2] = 0.5
+    assert weights(seen.shown(), seen.mask)[0].std() > 1e-3
 
 
 def test_frames_that_hardly_show_the_product_are_not_matched() -> None:

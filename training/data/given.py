@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from training.configs import AnyRecipe, judged_layout
+from training.configs import AnyRecipe, Recipe, judged_layout
 from training.data.errors import DataError
 from training.data.opening import Track, layout_of, open_judging, open_training
 from training.data.sets import JudgedSet, TrainingSet
 from training.data.wrong_lines import DEFAULT_LIMIT
+from training.models.looking import frame_size
 
 MARGIN = 8 / 7  # sides of what is kept over those of what the model sees
 
@@ -56,7 +57,7 @@ def training_sets(
         source.name: open_training(
             source,
             folders[source.name],
-            _kept(recipe.image_size),
+            _side(recipe),
             _track(folders[source.name], bars),
             limit=limit,
         )
@@ -76,7 +77,7 @@ def judged_set(
     folder = folders.get(recipe.validate_on)
     if folder is None:
         raise DataError(f"no --data for {recipe.validate_on}: --data {recipe.validate_on}=FOLDER")
-    size = max(_kept(recipe.image_size), side or 0)
+    size = max(_side(recipe), side or 0)
     return open_judging(judged_layout(recipe), folder, split, size, _track(folder, bars))
 
 
@@ -89,6 +90,13 @@ def any_set(folder: Path, split: str, image_size: int, bars: Progress, side: int
 
 def _kept(image_size: int) -> int:
     return round(image_size * MARGIN)
+
+
+def _side(recipe: AnyRecipe) -> int:
+    """Of what training reads: where frames are looked at first, the larger ones that this takes."""
+    if isinstance(recipe, Recipe) and recipe.of_found_frames:
+        return frame_size(recipe.image_size, closer=recipe.looks_closer)
+    return _kept(recipe.image_size)
 
 
 def _track(folder: Path, bars: Progress) -> Track:

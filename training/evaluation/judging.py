@@ -16,7 +16,6 @@ from training.evaluation import protocol
 from training.evaluation.hearings import Hearing
 from training.evaluation.scorers import Scorer, TorchScorer
 from training.evaluation.scores import Scores
-from training.models.looking import Looking
 from training.tasks import task_of
 
 
@@ -95,12 +94,5 @@ def scorer_of(
     the intended product."""
     model = kept.model().to(device)
     task_of(kept.recipe).lock(model)
-    looking = None if detector is None else looking_of(kept.recipe, detector).to(device)
+    looking = None if detector is None else detector.looking_for(kept.recipe).to(device)
     return TorchScorer(model, kept.text_tokenizer(), looking)
-
-
-def looking_of(recipe: Recipe, kept: DetectorCheckpoint) -> Looking:
-    """As the recipe's model was trained to look: at patches alone, or else closer."""
-    return Looking(
-        kept.detector(), kept.threshold, recipe.model.encoder, closer=recipe.looks_closer
-    )

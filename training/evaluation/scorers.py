@@ -28,6 +28,7 @@ from training.models.rice import Clips, Rice
 from training.models.text import Texts, Words
 
 MANIFEST = "manifest.json"
+FRAME_SCORES = "frame_scores"  # input of one that weighs frames by a detector's scores
 HEARD = ("speech_tokens", "speech_mask", "speech_embedding")  # inputs of a clip encoder that reads
 
 
@@ -117,14 +118,14 @@ class TorchScorer:
         speeches: Sequence[str] = ("",),
         boxes: Tensor | None = None,
     ) -> list[Comparison]:
-        model, seen = self._model, frames[None].to(self._device)
-        frame_mask = torch.ones(seen.shape[:2], dtype=torch.bool, device=self._device)
+        model, seen, scores = self._model, frames[None].to(self._device), None
         kept = _kept(boxes, len(frames), model.config.encoder.patches)[None].to(self._device)
         if boxes is None and self._looking is not None:
-            looked = self._looking(seen, frame_mask)
-            seen, kept = looked.pixels, looked.patch_mask
-            frame_mask = taking_part(looked.found)
-        each = model.encode_frames(normalise(seen), frame_mask, kept)
+            looked = self._looking(seen, _all_of(seen))
+            part = taking_part(looked.found)[0]  # a service encodes no other frames
+            seen, kept = looked.pixels[:, part], looked.patch_mask[:, part]
+            scores = (looked.scores * looked.found)[:, part]
+        each = model.encode_frames(normalise(seen), _all_of(seen), kept, scores)
         match: Tensor | None = None
         found: dict[str, Comparison] = {}
         for speech in dict.fromkeys(speeches):
@@ -175,6 +176,8 @@ class BundleScorer:
             self._detector = (
                 _session(folder / graphs["detector"]["file"]) if "detector" in graphs else None
             )
+            taken = [each["name"] for each in graphs["clip_encoder"]["inputs"]]
+            self._weighs = FRAME_SCORES in taken
             self._listens = _listens(folder / graphs["clip_encoder"]["file"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} is no bundle: {error!r}") from error
@@ -198,21 +201,28 @@ class BundleScorer:
         speeches: Sequence[str] = ("",),
         boxes: Tensor | None = None,
     ) -> list[Comparison]:
-        seen, frame_mask = frames[None].numpy(), np.ones((1, len(frames)), np.bool_)
-        kept = _kept(boxes, len(frames), self._patches)[None].numpy()
+        seen, scores = frames[None], torch.zeros(1, len(frames))
+        kept = _kept(boxes, len(frames), self._patches)[None]
         if boxes is None and self._detector is not None:
-            shown = {"frames": seen, "frame_mask": frame_mask}
-            seen, kept, there = self._detector.run(["pixels", "patch_mask", "found"], shown)
-            frame_mask = taking_part(torch.from_numpy(there)).numpy()
-        clip = {"frames": seen, "frame_mask": frame_mask, "patch_mask": kept}
+            shown = {"frames": seen.numpy(), "frame_mask": _all_of(seen).numpy()}
+            looked = self._detector.run(["pixels", "patch_mask", "found", "scores"], shown)
+            seen, kept, found, scores = map(torch.from_numpy, looked)
+            part = taking_part(found)[0]  # a service encodes no other frames
+            seen, kept, scores = seen[:, part], kept[:, part], (scores * found)[:, part]
+        clip = {
+            "frames": seen.numpy(),
+            "frame_mask": _all_of(seen).numpy(),
+            "patch_mask": kept.numpy(),
+            **({FRAME_SCORES: scores.numpy()} if self._weighs else {}),
+        }
         told: tuple[Tensor, Tensor] | None = None
-        found: dict[str, Comparison] = {}
+        answers: dict[str, Comparison] = {}
         for speech in dict.fromkeys(speeches):
             heard, said = self._hear(speech)
             if told is None or self._listens:
                 told = self._look(shop, clip | heard)
-            found[speech] = Comparison(*told, _nearness([speech], said, shop)[0])
-        return [found[speech] for speech in speeches]
+            answers[speech] = Comparison(*told, _nearness([speech], said, shop)[0])
+        return [answers[speech] for speech in speeches]
 
     def hears(self, shop: Shop, speeches: Sequence[str]) -> Tensor:
         said = None
@@ -258,6 +268,11 @@ def _nearness(speeches: Sequence[str], embedding: Tensor | None, shop: Shop) -> 
         return torch.zeros(len(speeches), len(shop.embedding))
     shared = [torch.from_numpy(overlap(speech, shop.named)) for speech in speeches]
     return (embedding @ shop.titles.T).cpu() + torch.stack(shared)
+
+
+def _all_of(frames: Tensor) -> Tensor:
+    """Of [N,F,...] bool [N,F], all of which are real frames."""
+    return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
 
 
 def _kept(boxes: Tensor | None, frames: int, patches: int) -> Tensor:

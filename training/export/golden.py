@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from training.data.photographs import read_picture
 from training.data.tokenizing import TextTokenizer
+from training.evaluation.scorers import FRAME_SCORES
 from training.export.parity import (
     LOSS,
     Array,
@@ -30,7 +31,7 @@ from training.export.parity import (
     torch_graph,
 )
 from training.export.precision import Feed, Precision
-from training.export.specs import GraphSpec, frame_size
+from training.export.specs import GraphSpec, frame_size, scores_of
 from training.models.matching_decoder import LOGIT_SCALE
 from training.models.rice import RiceConfig
 
@@ -74,6 +75,8 @@ def write_golden(
             require_near(f"golden {name}", found[name], answers[name], LOSS[own], scale)
         answers |= {name: found[name] for name in lower}
     golden = _told(answers, pictures, frames, reads=tokenizer is not None)
+    if scores_of(config):
+        golden["clip"]["frame_scores"] = frame_scores(len(frames)).tolist()
     golden["tolerance"] = TOLERANCE[precision]
     if (of_boxes := precisions.get(DETECTED[0], precision)) != precision:
         golden["clip"]["boxes_tolerance"] = TOLERANCE[of_boxes]
@@ -202,11 +205,17 @@ def _shown(frames: Array) -> Feed:
 
 def _clip_of(frames: Array, config: RiceConfig) -> Feed:
     """uint8 [F,S,S,3] as the one clip that the clip encoder is called with."""
-    return {
+    scored = {FRAME_SCORES: frame_scores(len(frames))[None]} if scores_of(config) else {}
+    return scored | {
         "frames": frames[None],
         "frame_mask": np.ones((1, len(frames)), np.bool_),
         "patch_mask": np.ones((1, len(frames), config.encoder.patches), np.bool_),
     }
+
+
+def frame_scores(frames: int) -> Array:
+    """A detector's, as they are made up of the golden clip, [F]."""
+    return np.linspace(0.9, 0.3, frames, dtype=np.float32)
 
 
 def draw_picture(seed: int, width: int, height: int, shift: int = 0) -> Image.Image:

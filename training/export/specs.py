@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.evaluation.scorers import FRAME_SCORES
 from training.export.precision import CONVOLUTIONS, MATRICES, Precision
 from training.export.wrappers import (
     ClipEncoderGraph,
@@ -20,10 +21,12 @@ from training.export.wrappers import (
     ImageEncoderGraph,
     MatcherGraph,
     TextEncoderGraph,
+    WeighingClipEncoderGraph,
     takes_raw_pixels,
 )
 from training.models.looking import Looking
 from training.models.rice import Rice, RiceConfig
+from training.models.sgmn.model import SgmnConfig
 from training.models.text import TextTower
 
 FEWEST_TOKENS = 64  # of any vocabulary
@@ -125,12 +128,14 @@ def _image_encoder(model: Rice, config: RiceConfig) -> GraphSpec:
 
 def _clip_encoder(model: Rice, config: RiceConfig, *, drops: bool) -> GraphSpec:
     width = config.token_width
+    kind = WeighingClipEncoderGraph if scores_of(config) else ClipEncoderGraph
     return GraphSpec(
         "clip_encoder",
-        ClipEncoderGraph(model, drops=drops),
+        kind(model, drops=drops),
         (
             *_frames(config),
             _bools("patch_mask", "clips", "frames", config.encoder.patches),
+            *scores_of(config),
             *_speech(config),
         ),
         (
@@ -218,6 +223,13 @@ def _title(config: RiceConfig) -> tuple[TensorSpec, ...]:
         return ()
     embedding = _floats("title_embedding", "batch", config.text.embedding)
     return (embedding, _bools("has_title", "batch"))
+
+
+def scores_of(config: RiceConfig) -> tuple[TensorSpec, ...]:
+    """What the graph of clips takes of a model that weighs frames by a detector's scores."""
+    if not (isinstance(config, SgmnConfig) and config.frame_graph and config.detected):
+        return ()
+    return (_floats(FRAME_SCORES, "clips", "frames"),)
 
 
 def _speech(config: RiceConfig) -> tuple[TensorSpec, ...]:

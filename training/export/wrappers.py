@@ -138,12 +138,45 @@ class ClipEncoderGraph(nn.Module):
         Of a model that reads also what the text encoder gave: [N,T,Wt], bool [N,T], [N,Et]; the
         speech's key and value come last.
         """
-        speech = None
-        if speech_tokens is not None and speech_mask is not None and speech_embedding is not None:
-            speech = Words(speech_tokens, speech_mask, speech_embedding)
-        clips = self.encode(raw_pixels(frames), frame_mask, patch_mask, speech)
+        speech = _speech(speech_tokens, speech_mask, speech_embedding)
+        return self.seen(frames, frame_mask, patch_mask, speech, None)
+
+    def seen(
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        speech: Words | None,
+        scores: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        clips = self.encode(raw_pixels(frames), frame_mask, patch_mask, speech, scores)
         keys, values = self.model.decoder.keys_values(clips.tokens)
         return clips.embedding, keys, values, clips.token_mask
+
+
+class WeighingClipEncoderGraph(ClipEncoderGraph):
+    """The same of a model that weighs frames by a detector's scores."""
+
+    def forward(  # type: ignore[override]  # noqa: PLR0917 - as the graph's inputs are
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        patch_mask: Tensor,
+        frame_scores: Tensor,
+        speech_tokens: Tensor | None = None,
+        speech_mask: Tensor | None = None,
+        speech_embedding: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """With these scores, [N,F], 0 where it has found nothing or has not looked."""
+        speech = _speech(speech_tokens, speech_mask, speech_embedding)
+        return self.seen(frames, frame_mask, patch_mask, speech, frame_scores)
+
+
+def _speech(tokens: Tensor | None, mask: Tensor | None, embedding: Tensor | None) -> Words | None:
+    """None of a model that does not read."""
+    if tokens is None or mask is None or embedding is None:
+        return None
+    return Words(tokens, mask, embedding)
 
 
 class MatcherGraph(nn.Module):

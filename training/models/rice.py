@@ -105,6 +105,7 @@ class Frames(NamedTuple):
     mask: Tensor  # bool [N,F], True for real frames
     patch_mask: Tensor  # bool [N,F,P], True for patches that take part
     shares: Tensor  # [N,F], what each counts for in its clip's embedding; 0 for padding
+    scores: Tensor  # [N,F], a detector's; 0 where it has found nothing, or none has looked
 
 
 class Clips(NamedTuple):
@@ -174,14 +175,18 @@ class Rice(nn.Module):
         frame_mask: Tensor,
         patch_mask: Tensor,
         speech: Words | None = None,
+        scores: Tensor | None = None,
     ) -> Clips:
-        """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]."""
-        return self.pool_frames(self.encode_frames(frames, frame_mask, patch_mask), speech)
+        """Normalised frames [N,F,3,S,S]; bool [N,F], True for real frames; bool [N,F,P]; a
+        detector's scores [N,F], where one has looked."""
+        return self.pool_frames(self.encode_frames(frames, frame_mask, patch_mask, scores), speech)
 
-    def encode_frames(self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor) -> Frames:
+    def encode_frames(
+        self, frames: Tensor, frame_mask: Tensor, patch_mask: Tensor, scores: Tensor | None = None
+    ) -> Frames:
         """The same frames, each by itself: what is said has no part in them yet."""
         embedding, tokens = self.encode(frames.flatten(0, 1), patch_mask.flatten(0, 1))
-        return _by_clip(embedding, tokens, frame_mask, patch_mask)
+        return _by_clip(embedding, tokens, frame_mask, patch_mask, scores)
 
     def encode_kept(
         self,
@@ -189,13 +194,14 @@ class Rice(nn.Module):
         frame_mask: Tensor,
         patch_mask: Tensor,
         speech: Words | None = None,
+        scores: Tensor | None = None,
     ) -> Clips:
         """The same clips, with the tokens of masked patches dropped instead of masked: every frame
         has 1+K of them, K the patches of the frame that keeps most."""
         places, kept = kept_places((patch_mask & frame_mask[..., None]).flatten(0, 1))
         embedding, tokens = self.encode(frames.flatten(0, 1), kept, places)
         kept = kept.unflatten(0, frame_mask.shape)
-        return self.pool_frames(_by_clip(embedding, tokens, frame_mask, kept), speech)
+        return self.pool_frames(_by_clip(embedding, tokens, frame_mask, kept, scores), speech)
 
     def read(self, texts: Texts | None) -> Words | None:
         """Titles or speech; None where there are none, or the model does not read."""
@@ -261,6 +267,7 @@ class Rice(nn.Module):
             frame_mask,
             patch_mask,
             evenly_shared(frame_mask),
+            _unscored(frame_mask),
         )
         return self.add_titles(found, titles), self.pool_frames(each, speech)
 
@@ -278,22 +285,26 @@ class Rice(nn.Module):
         return embedding, tokens
 
     def pool_frames(self, frames: Frames, speech: Words | None = None) -> Clips:
-        """A clip's embedding is the sum of its frames' by their shares, then L2."""
-        embedding = frames.embedding
-        if self.config.frame_pooling == "mean_of_unit":
-            embedding = F.normalize(embedding, dim=-1)
-        summed = (embedding * frames.shares.to(embedding.dtype)[..., None]).sum(dim=1)
+        """Each clip as a whole, and what is said in it among its tokens."""
         token_mask = with_class_token(frames.patch_mask) & frames.mask[..., None]
         pooled = Clips(
-            F.normalize(summed, dim=-1),
+            self.summed(frames.embedding, frames.shares),
             frames.tokens.flatten(1, 2),
             token_mask.flatten(1),
         )
         return self.add_speech(pooled, speech)
 
+    def summed(self, embedding: Tensor, shares: Tensor) -> Tensor:
+        """Embeddings of frames [N,F,E] and their shares [N,F] -> the clips' [N,E], L2."""
+        if self.config.frame_pooling == "mean_of_unit":
+            embedding = F.normalize(embedding, dim=-1)
+        return F.normalize((embedding * shares.to(embedding.dtype)[..., None]).sum(dim=1), dim=-1)
 
-def _by_clip(embedding: Tensor, tokens: Tensor, mask: Tensor, patch_mask: Tensor) -> Frames:
-    """Embeddings [N*F,E] and tokens [N*F,1+P,W], bool [N,F], bool [N,F,P]."""
+
+def _by_clip(
+    embedding: Tensor, tokens: Tensor, mask: Tensor, patch_mask: Tensor, scores: Tensor | None
+) -> Frames:
+    """Embeddings [N*F,E] and tokens [N*F,1+P,W], bool [N,F], bool [N,F,P]; [N,F] or None."""
     shape = mask.shape
     return Frames(
         embedding.unflatten(0, shape),
@@ -301,9 +312,15 @@ def _by_clip(embedding: Tensor, tokens: Tensor, mask: Tensor, patch_mask: Tensor
         mask,
         patch_mask,
         evenly_shared(mask),
+        _unscored(mask) if scores is None else scores,
     )
 
 
 def evenly_shared(mask: Tensor) -> Tensor:
     """Bool [N,F], real frames -> [N,F]: the mean, of which L2 leaves no more than the sum."""
     return mask.float()
+
+
+def _unscored(mask: Tensor) -> Tensor:
+    """[N,F] of a clip that no detector has looked at."""
+    return torch.zeros_like(mask, dtype=torch.float32)

@@ -19,6 +19,7 @@ from training.recipes.rice_vitb32 import RICE_VITB32
 from training.recipes.sgmn_small import (
     GROCERY_SGMN_SMALL,
     GUIDED_SMALL_SYNTH,
+    SGMN_LIVE_SMALL,
     SGMN_SMALL_SYNTH,
 )
 from training.recipes.sgmn_vitb32 import SGMN_VITB32
@@ -38,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
         GUIDED_SMALL_SYNTH,
         SGMN_SMALL_SYNTH,
         GROCERY_SGMN_SMALL,
+        SGMN_LIVE_SMALL,
         *SGMN_VITB32,
     )
 }

@@ -7,6 +7,8 @@ r"""A small SGMN, with titles and what is said, on LPR-Synth and on groceries.
     lpr-train fit grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS --out RUN
     lpr-train ablate grocery_sgmn_small --data grocery=DIR --data made=DIR --start READS \
         --out RUNS --report docs
+    lpr-train fit sgmn_live_small --data grocery=DIR --data synth=DIR --start SHIPPED \
+        --detector DETECTOR --out RUN
 
 On livestreams GUIDED begins with SEES, a checkpoint of `grocery_small_128`, and trains all
 together, until words and sight are in one space. Then what sees stays locked, and the frame graph
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.configs import SgmnLosses, View
+from training.configs import SgmnLosses, Source, View
 from training.models.sgmn.model import as_sgmn
 from training.recipes.rice_text_small import GROCERY_TEXT_SMALL, RICE_TEXT_SMALL_SYNTH
 
@@ -85,4 +87,33 @@ GROCERY_SGMN_SMALL = replace(
     mining_text=0.5,
     sgmn=SgmnLosses(icl=1.0),
     talk=0,
+)
+
+# Of the model that is shipped, beside its detector: nothing but which of the found frames count.
+SGMN_LIVE_SMALL = replace(
+    GROCERY_TEXT_SMALL,
+    name="sgmn_live_small",
+    model=replace(
+        as_sgmn(GROCERY_TEXT_SMALL.model),
+        text_guidance=False,
+        instance_graph=False,
+        frame_width=128,
+        frame_heads=4,
+        detected=True,
+    ),
+    sources=(
+        Source("grocery", "photographs", products=1),  # to be judged on
+        Source("synth", "lpr4m", products=96, frames=10),
+    ),
+    schedule=replace(
+        GROCERY_TEXT_SMALL.schedule,
+        steps=1600,
+        warmup=50,
+        matching_rate=5e-4,
+        weight_decay=0.1,
+        evaluate_every=1600,
+    ),
+    sgmn=SgmnLosses(icl=0.5),
+    talk=0,
+    cycle=None,
 )

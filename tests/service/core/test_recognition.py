@@ -190,7 +190,11 @@ class ReadingModel(FakeModel):
         self.told: list[str] = []
 
     def encode_clip(
-        self, frames: np.ndarray, speech: str = "", patch_mask: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        speech: str = "",
+        patch_mask: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
     ) -> ClipFeatures:
         self.told.append(speech)
         return super().encode_clip(frames)
@@ -262,11 +266,12 @@ def test_the_products_box_is_looked_for_first(recognizer: Recognizer) -> None:
     assert model.seen.shape == (FRAMES - 1, SIZE, SIZE, 3), "closer, and where it was found alone"
     assert (model.seen == found.detections.pixels[1:]).all()
     assert (model.patch_mask == found.detections.patch_mask[1:]).all()
+    assert model.scores.tolist() == [0.75] * (FRAMES - 1)
     none, *boxes = Clip.of(found).boxes
     assert none is None, "nothing was found in the first frame"
     assert boxes == [FrameBox(box=[0.0, 0.0, 0.5, 1.0], score=0.75)] * (FRAMES - 1)
     off = recognizer.recognize(replace(query, detect=False), Stopwatch())
-    assert off.detections is None and model.patch_mask is None
+    assert off.detections is None and model.patch_mask is None and model.scores is None
     assert model.seen.shape == (FRAMES, SIZE, SIZE, 3), "decoded so"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.models.encoder import STRICT, check_heads
 from training.models.patch_reconstruction import Reconstruction
@@ -33,7 +34,11 @@ class SgmnConfig(RiceConfig):
     """Text-guided attention; needs `text`."""
     frame_graph: bool = True
     """Whether frames and their differences tell which frames count, or all do as in RICE."""
+    frame_width: int | None = None
+    """Of the frame graph; None: the embedding's."""
     frame_heads: int = 8
+    detected: bool = False
+    """Whether the frame graph is told a detector's scores of the frames, too."""
     instance_graph: bool = True
     """Whether training has the graph over a batch's clips and pictures."""
     instance_heads: int = 16
@@ -46,8 +51,9 @@ class SgmnConfig(RiceConfig):
             )
         if self.text_guidance and self.text is None:
             raise ValueError("text_guidance needs a text tower")
-        for name in ("frame_heads", "instance_heads"):
-            check_heads(self.encoder.embedding, getattr(self, name), name)
+        embedding = self.encoder.embedding
+        check_heads(self.frame_width or embedding, self.frame_heads, "frame_heads")
+        check_heads(embedding, self.instance_heads, "instance_heads")
 
 
 def as_sgmn(config: RiceConfig) -> SgmnConfig:
@@ -81,8 +87,10 @@ class Sgmn(Rice):
                 embedding,
                 config.token_width,
                 config.frames,
+                config.frame_width or embedding,
                 config.frame_heads,
                 activation=activation,
+                detected=config.detected,
             )
             if config.frame_graph
             else None
@@ -107,7 +115,13 @@ class Sgmn(Rice):
             frames = frames._replace(shares=shares_of(spoken, frames.mask))
         if self.frame_graph is None:
             return super().pool_frames(frames, speech)
-        most = patches.masked_fill(~or_all(seen)[..., None], float("-inf")).amax(dim=2)
-        shown = self.frame_graph(frames.embedding, most, spoken, frames.mask)
+        most = shown_most(patches, seen)
+        shown = self.frame_graph(frames.embedding, most, spoken, frames.scores, frames.mask)
         kept = frames._replace(mask=matched(shown, frames.mask), shares=weights(shown, frames.mask))
         return super().pool_frames(kept, speech)._replace(shown=shown)
+
+
+def shown_most(patches: Tensor, seen: Tensor) -> Tensor:
+    """Patches [...,P,D], bool [...,P] -> the largest of each number over those that take part,
+    [...,D]."""
+    return patches.masked_fill(~or_all(seen)[..., None], float("-inf")).amax(dim=-2)
