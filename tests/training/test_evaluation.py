@@ -232,9 +232,15 @@ def test_nothing_is_cut_or_dropped_when_scoring() -> None:
     seen = []
     encode = model.encode_frames
 
-    def spy(frames: torch.Tensor, frame_mask: torch.Tensor, patch_mask: torch.Tensor) -> Frames:
+    def spy(
+        frames: torch.Tensor,
+        frame_mask: torch.Tensor,
+        patch_mask: torch.Tensor,
+        scores: torch.Tensor | None,
+    ) -> Frames:
+        assert scores is None
         seen.append((frames.shape[1], bool(frame_mask.all() and patch_mask.all())))
-        return encode(frames, frame_mask, patch_mask)
+        return encode(frames, frame_mask, patch_mask, scores)
 
     model.encode_frames = spy  # type: ignore[method-assign]
     first = score_clips(model.train(), data)["right"]

@@ -1,7 +1,7 @@
 """What a locked model sees of clips where a detector finds the intended product, computed once.
 
 Source: LiT (Zhai et al., 2022, "LiT: Zero-shot transfer with locked-image text tuning"), section 3:
-what a locked tower gives can be computed beforehand. A clip is ten kilobytes then, and a hundred
+what a locked tower gives can be computed beforehand. A clip is twenty kilobytes then, and a dozen
 passes over thousands of them are a matter of minutes. Knows nothing of losses.
 """
 

@@ -3,8 +3,9 @@
 Between the frames of a clip stand the differences of adjacent ones, made into tokens of their own;
 a transformer goes over both. In the paper it adds to the frames' embeddings, which was of no use
 here (docs/LOG.md); it tells instead how likely each frame shows the product. By that frames count
-in the clip's embedding, and those that hardly show it are not matched. Knows nothing of encoders
-and losses.
+in the clip's embedding, and those that hardly show it are not matched. Where a detector has chosen
+the frames, its scores tell more than they do, and the graph hears them, too. Knows nothing of
+encoders and losses.
 """
 
 from __future__ import annotations
