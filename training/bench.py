@@ -32,7 +32,7 @@ from training.configs import AnyRecipe, Compute
 from training.data.batches import Batch, BatchDrawer
 from training.data.given import DataOption, LimitOption, training_folders, training_sets
 from training.data.wrong_lines import DEFAULT_LIMIT
-from training.engine import DTYPES, Run, attention_kernels, each_step
+from training.engine import DTYPES, Run, attention_kernels, check_detector, each_step
 from training.fit_command import (
     CheckpointingOption,
     ChunkOption,
@@ -92,6 +92,7 @@ def bench(  # noqa: PLR0917 - typer reads the options off the signature
 ) -> None:
     """Steps a second of `fit`'s loop; baseline: a plain loop over the same modules, as they are."""
     recipe = any_recipe_named(recipe_name)
+    check_detector(recipe, None)
     compute = compute_of(precision, chunk, checkpointing, compiled)
     folders = training_folders(recipe, data)
     if recipe.schedule.steps < (needed := (1 + rounds) * steps):

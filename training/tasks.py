@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -118,11 +118,28 @@ def task_of(recipe: AnyRecipe, detector: DetectorCheckpoint | None = None) -> Ta
     return RecognitionTask(recipe) if detector is None else FoundFramesTask(recipe, detector)
 
 
-class RecognitionTask:
-    """RICE on clips and pictures."""
+Kind = TypeVar("Kind", Recipe, DetectorRecipe)
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+
+class _OfBatches(Generic[Kind]):
+    """Of batches that are drawn from pictures."""
+
+    def __init__(self, recipe: Kind) -> None:
+        self._recipe: Kind = recipe
+
+    def drawer(
+        self,
+        model: Any,
+        data: Mapping[str, TrainingSet],
+        tokenizer: TextTokenizer | None,
+        track: Track,
+    ) -> Drawer:
+        device = next(model.parameters()).device
+        return BatchDrawer(self._recipe, data, device, share(), tokenizer)
+
+
+class RecognitionTask(_OfBatches[Recipe]):
+    """RICE on clips and pictures."""
 
     def build(self) -> Rice:
         return build_model(self._recipe.model)
@@ -138,15 +155,6 @@ class RecognitionTask:
     def lock(self, model: Rice) -> None:
         if self._recipe.schedule.encoder_rate == 0:
             model.memory = memory_of(model.encoder)
-
-    def drawer(
-        self,
-        model: Rice,
-        data: Mapping[str, TrainingSet],
-        tokenizer: TextTokenizer | None,
-        track: Track,
-    ) -> Drawer:
-        return _drawer(self._recipe, model, data, tokenizer)
 
     def objective(self, model: Rice, compute: Compute) -> nn.Module:
         model.encoder.checkpointing = compute.checkpointing
@@ -200,7 +208,7 @@ class FoundFramesTask(RecognitionTask):
 
     def drawer(
         self,
-        model: Rice,
+        model: Any,
         data: Mapping[str, TrainingSet],
         tokenizer: TextTokenizer | None,
         track: Track,
@@ -224,15 +232,6 @@ class FoundFramesTask(RecognitionTask):
         return self._detector.looking_for(self._recipe).to(next(model.parameters()).device)
 
 
-def _drawer(
-    recipe: AnyRecipe,
-    model: nn.Module,
-    data: Mapping[str, TrainingSet],
-    tokenizer: TextTokenizer | None,
-) -> Drawer:
-    return BatchDrawer(recipe, data, next(model.parameters()).device, share(), tokenizer)
-
-
 def rice_rate(name: str, schedule: Schedule) -> float:
     """The highest learning rate of RICE's parameter of that name."""
     if name.startswith("encoder."):
@@ -242,11 +241,8 @@ def rice_rate(name: str, schedule: Schedule) -> float:
     return schedule.text_rate if name.startswith("text.tower.backbone.") else schedule.matching_rate
 
 
-class DetectionTask:
+class DetectionTask(_OfBatches[DetectorRecipe]):
     """A detector on annotated frames."""
-
-    def __init__(self, recipe: DetectorRecipe) -> None:
-        self._recipe = recipe
 
     def build(self) -> ClipDetector:
         return ClipDetector(self._recipe.model)
@@ -270,15 +266,6 @@ class DetectionTask:
 
     def lock(self, model: ClipDetector) -> None:
         pass  # nothing of a detector is kept
-
-    def drawer(
-        self,
-        model: ClipDetector,
-        data: Mapping[str, TrainingSet],
-        tokenizer: TextTokenizer | None,
-        track: Track,
-    ) -> Drawer:
-        return _drawer(self._recipe, model, data, tokenizer)
 
     def objective(self, model: ClipDetector, compute: Compute) -> nn.Module:
         return DetectionObjective(model)

@@ -33,6 +33,7 @@ from training.evaluation.detection import iou
 from training.evaluation.scorers import TorchScorer
 from training.found_frames.looks import MET, LookDrawer, Looks, look_at
 from training.found_frames.objective import FrameObjective
+from training.losses import icl_loss
 from training.models.build import build_model
 from training.models.detector import ClipDetector
 from training.models.sgmn.frame_graph import weights
@@ -191,18 +192,17 @@ def test_the_losses_are_of_presence_and_of_what_the_service_compares(
     shares = weights(logits, batch.mask)
     clips = (batch.embedding * shares[..., None]).sum(dim=1)
     cosines = torch.nn.functional.cosine_similarity(clips[:, None], batch.pictures, dim=-1)
-    there = torch.nn.functional.cross_entropy(model.temperature**2 * cosines, batch.product)
-    assert losses["icl"] > there / 2 > 0
+    assert torch.isclose(losses["icl"], icl_loss(cosines, batch.product, model.temperature))
 
 
 def fit(out: Path, synth: Path, recipe: Recipe = RECIPE, **options: object) -> Path:
     data = {"synth": open_training(recipe.sources[0], synth, SIDE, lambda paths: paths)}
     val = open_judging("lpr4m", synth, "val", SIDE, lambda paths: paths)
     told: list[dict[str, float]] = options.pop("told", [])  # type: ignore[assignment]
+    options = {"watch": lambda progress: told.append(progress.losses)} | options
     return engine.fit(
         recipe, data, val, out, device=CPU, compute=Compute("fp32"),
         start=of_model(RECIPE, tiny_model()),
-        watch=lambda progress: told.append(progress.losses),
         **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -217,6 +217,22 @@ def test_a_run_trains_the_graph_and_nothing_else(synth: Path, tmp_path: Path) ->
         sum(losses["presence"] for losses in told[part]) for part in (slice(8), slice(-8, None))
     )
     assert last < first
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(synth: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, steps=6, evaluate_every=2))
+    whole = fit(tmp_path / "whole", synth, recipe, detector=detector())
+
+    def killed(progress: engine.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed", synth, recipe, detector=detector(), watch=killed)
+    resumed = fit(tmp_path / "killed", synth, recipe, detector=detector())
+    one, other = (load(best.parent / "last.safetensors") for best in (whole, resumed))
+    for name, tensor in one.tensors.items():
+        assert torch.equal(tensor, other.tensors[name]), name
 
 
 def test_a_run_needs_a_detector_and_no_other_does(synth: Path, tmp_path: Path) -> None:
@@ -239,15 +255,16 @@ def test_clips_in_which_nothing_is_found_teach_nothing(data: dict[str, TrainingS
         looks(data, threshold=1.0)
 
 
-def test_the_command_asks_for_a_detector_before_it_reads(synth: Path, tmp_path: Path) -> None:
+def test_commands_ask_for_a_detector_before_they_read(synth: Path, tmp_path: Path) -> None:
     shipped = RECIPES["sgmn_live_small"]
     assert shipped.of_found_frames
     start = tmp_path / "start.safetensors"
     save(start, of_model(shipped, build_model(shipped.model)))
     data = ["--data", f"grocery={synth}", "--data", f"synth={synth}"]
-    command = ["fit", shipped.name, *data, "--start", str(start)]
-    result = CliRunner().invoke(cli.app, [*command, "--out", str(tmp_path / "run")])
-    assert result.exit_code == 1 and "its run needs one" in result.output
+    for command in ("fit", "ablate", "bench"):
+        out = [] if command == "bench" else ["--start", str(start), "--out", str(tmp_path / "run")]
+        result = CliRunner().invoke(cli.app, [command, shipped.name, *data, *out])
+        assert result.exit_code == 1 and "its run needs one" in result.output, command
     assert not (tmp_path / "run").exists()
 
 

@@ -25,6 +25,7 @@ from training.data.given import (
 from training.data.queries import QuerySet
 from training.data.tokenizing import TextTokenizer
 from training.data.wrong_lines import DEFAULT_LIMIT
+from training.engine import check_detector
 from training.evaluation import ablation, detection, protocol
 from training.evaluation.attention import (
     Example,
@@ -107,6 +108,7 @@ def ablate(  # noqa: PLR0917 - typer reads the options off the signature
     Killed and started again, it goes on where it was.
     """
     recipe = shortened(recipe_named(recipe_name), steps)
+    check_detector(recipe, None)
     folders = training_folders(recipe, data)
     check_frozen(recipe, start, encoder)
     given = {
